@@ -1,0 +1,23 @@
+// Package mono is the type of the tunnel's time: a clock that never goes back and that counts sleep.
+//
+// It has no clock of its own. The engine reads one, once a batch, and passes the moment down.
+package mono
+
+import "time"
+
+// Time is a moment in nanoseconds since an arbitrary origin, such as boot. The zero Time stands for "never".
+type Time int64
+
+// Never is a moment that doesn't come.
+const Never Time = 1<<63 - 1
+
+// Add returns t moved by d; Never stays Never.
+func (t Time) Add(d time.Duration) Time {
+	if t == Never {
+		return Never
+	}
+	return t + Time(d)
+}
+
+// Sub returns the time from u to t.
+func (t Time) Sub(u Time) time.Duration { return time.Duration(t - u) }

@@ -1,0 +1,55 @@
+package packet
+
+// A Drop says why a packet went no further. A dropped packet is not an error: each reason has a counter, and the
+// counters are what an operator looks at. The zero Drop is no drop.
+type Drop uint8
+
+// The reasons, by where they are found.
+const (
+	// Outbound, from the TUN.
+	DropMalformed  Drop = iota + 1 // not an IP packet, or shorter than its header says
+	DropNoPeer                     // no peer's allowed IPs contain the destination
+	DropNoEndpoint                 // the peer's endpoint is not known yet
+	DropStagedFull                 // the oldest of too many packets waiting for a session
+	DropHandshake                  // the handshake was given up, and what waited for it with it
+	DropSend                       // the socket refused it
+	DropDown                       // the device is down
+
+	// Inbound, from the socket.
+	DropShort       // too short for any message, or not of the length its type has
+	DropType        // no known message type
+	DropIndex       // no session or handshake has this receiver index
+	DropExpired     // the session is too old, or its counter used up
+	DropTag         // the authentication tag is wrong
+	DropReplay      // the counter came before, or is too old to tell
+	DropInner       // what was inside is no IP packet, or shorter than its header says
+	DropNotAllowed  // the inner source address is not among the peer's allowed IPs
+	DropTUN         // the TUN refused it
+	DropMAC1        // a handshake message whose mac1 is wrong
+	DropMAC2        // under load, and without a valid cookie; a cookie reply was sent
+	DropRate        // under load, and more from this source than is fair
+	DropQueue       // the handshake queue is full
+	DropInitiation  // an initiation that didn't decrypt, from an unknown peer, replayed, or too soon after the last
+	DropResponse    // a response that didn't decrypt or answers nothing
+	DropCookieReply // a cookie reply that didn't decrypt or answers nothing
+
+	NumDrops // how many there are, with the zero Drop
+)
+
+var dropNames = [NumDrops]string{
+	0: "none", DropMalformed: "malformed", DropNoPeer: "no_peer", DropNoEndpoint: "no_endpoint",
+	DropStagedFull: "staged_full", DropHandshake: "handshake_given_up", DropSend: "send_refused", DropDown: "down",
+	DropShort: "short", DropType: "unknown_type", DropIndex: "unknown_index", DropExpired: "expired",
+	DropTag: "bad_tag", DropReplay: "replay", DropInner: "bad_inner", DropNotAllowed: "not_allowed",
+	DropTUN: "tun_refused", DropMAC1: "bad_mac1", DropMAC2: "no_cookie", DropRate: "rate_limited",
+	DropQueue: "queue_full", DropInitiation: "bad_initiation", DropResponse: "bad_response",
+	DropCookieReply: "bad_cookie_reply",
+}
+
+// String returns the reason's name as it appears in a status: lower case, with underscores.
+func (d Drop) String() string {
+	if d < NumDrops {
+		return dropNames[d]
+	}
+	return "unknown"
+}

@@ -1,0 +1,138 @@
+// Package packet is the batch: a slab of memory and the packets that lie in it, the one thing that flows.
+//
+// A batch is filled by one reader (a TUN queue or a UDP socket), worked on in place, and drained by one writer. Nothing
+// is copied between slabs. Batches are reused for ever; a batch belongs to one goroutine at a time and has no lock.
+//
+// Layout, the same in both directions: the IP packet lies at Off with [Headroom] bytes before it and [Tailroom] bytes
+// after its padded length, so that sealing turns it into a datagram, and opening a datagram into a packet, without
+// moving a byte. [Batch.Append] lays packets so that the datagrams they become touch each other: a train of them is one
+// contiguous piece of memory, and leaves by one system call.
+package packet
+
+import (
+	"net/netip"
+
+	"throughline/internal/wire"
+)
+
+const (
+	// Headroom is what lies free before each IP packet: the transport header, or a virtio header on the way to a TUN.
+	Headroom = wire.TransportHeaderSize
+
+	// Tailroom is what lies free after each padded IP packet: the tag.
+	Tailroom = wire.TagSize
+
+	// SlabSize holds the largest super-packet twice, or a super-packet and what one drain of small packets brings.
+	SlabSize = 160 << 10
+
+	// MaxPackets bounds the packets in one batch. It also bounds what a batch can reorder: far below the replay window.
+	MaxPackets = 512
+)
+
+// An Endpoint is where a peer is: its outer address and port, and the local address it is spoken to from. It is a
+// value; equal endpoints compare equal with ==.
+type Endpoint struct {
+	Addr  netip.AddrPort // the peer's; unmapped (never IPv4 in IPv6)
+	Src   netip.Addr     // the local address its last datagram arrived at; the zero Addr lets the kernel choose
+	SrcIf uint32         // the index of the interface it arrived on; 0 lets the kernel choose
+}
+
+// A Packet describes one packet or datagram of a batch.
+type Packet struct {
+	Off, Len int    // its bytes are Slab[Off : Off+Len]
+	Counter  uint64 // its nonce, once it is part of a train. Whitepaper §5.4.6
+	Drop     Drop   // why it goes no further; zero while it lives
+}
+
+// A Run is a run of packets in a batch, Packets[First:First+N], that come from or go to one endpoint.
+type Run struct {
+	First, N int
+	Endpoint Endpoint
+}
+
+// A Batch is a slab and the packets in it.
+type Batch struct {
+	Slab    []byte   // owned by the batch
+	Packets []Packet // in the order they were read
+	Runs    []Run    // set by a socket on receipt, and by the engine for sending; in order, covering Packets
+	MTU     int      // bounds the padding of the packets laid by Append and Place; 0: no bound
+	used    int      // bytes of Slab laid out
+}
+
+// New returns an empty batch with a slab of [SlabSize] bytes.
+func New() *Batch { return NewSize(SlabSize, MaxPackets) }
+
+// NewSize returns an empty batch with a slab of size bytes and room for n packets.
+func NewSize(size, n int) *Batch {
+	return &Batch{Slab: make([]byte, size), Packets: make([]Packet, 0, n), Runs: make([]Run, 0, min(n, 64))}
+}
+
+// Reset empties the batch. What lay in the slab stays there until it is overwritten.
+func (b *Batch) Reset() {
+	b.Packets = b.Packets[:0]
+	clear(b.Runs) // endpoints hold pointers (zones)
+	b.Runs = b.Runs[:0]
+	b.used = 0
+}
+
+// Bytes returns packet i. The slice is borrowed until the batch is reset.
+func (b *Batch) Bytes(i int) []byte {
+	p := &b.Packets[i]
+	return b.Slab[p.Off : p.Off+p.Len : p.Off+p.Len]
+}
+
+// Next returns the offset at which the next IP packet is to be laid, and how many bytes it may have there, padding and
+// tag already subtracted; zero or less when the batch is full. A reader reads to Slab[off:off+room] (it may use the
+// Headroom before off) and then calls [Batch.Place].
+func (b *Batch) Next() (off, room int) {
+	if len(b.Packets) == cap(b.Packets) {
+		return b.used + Headroom, 0
+	}
+	return b.used + Headroom, len(b.Slab) - b.used - Headroom - Tailroom - wire.PaddingMultiple
+}
+
+// Place records the IP packet of n bytes that was laid at the offset [Batch.Next] gave, and moves on behind its
+// padding and tag. n must be at most the room that Next gave.
+func (b *Batch) Place(n int) {
+	off := b.used + Headroom
+	b.Packets = append(b.Packets, Packet{Off: off, Len: n})
+	b.used = off + wire.Padded(n, b.MTU) + Tailroom
+}
+
+// Append copies the IP packet p behind those that are there. It reports whether there was room.
+func (b *Batch) Append(p []byte) bool {
+	off, room := b.Next()
+	if len(p) > room {
+		return false
+	}
+	copy(b.Slab[off:], p)
+	b.Place(len(p))
+	return true
+}
+
+// Free returns the part of the slab not laid out yet, and the offset it begins at. A socket receives into it and then
+// calls [Batch.Received].
+func (b *Batch) Free() (off int, free []byte) { return b.used, b.Slab[b.used:] }
+
+// Received records n bytes that a socket received at the offset [Batch.Free] gave, from one endpoint: one datagram, or
+// when 0 < size < n several that were coalesced, each of size bytes but the last. The next datagram will lie behind
+// them, at a multiple of 16. Datagrams beyond the batch's room for packets are left out; the number left out is returned.
+func (b *Batch) Received(n, size int, from Endpoint) (left int) {
+	if size <= 0 || size > n {
+		size = n
+	}
+	first, off, end := len(b.Packets), b.used, b.used+n
+	for off < end && len(b.Packets) < cap(b.Packets) {
+		l := min(size, end-off)
+		b.Packets = append(b.Packets, Packet{Off: off, Len: l})
+		off += l
+	}
+	if size > 0 {
+		left = (end - off + size - 1) / size
+	}
+	if k := len(b.Packets) - first; k > 0 {
+		b.Runs = append(b.Runs, Run{First: first, N: k, Endpoint: from})
+	}
+	b.used = (end + 15) &^ 15
+	return left
+}

@@ -1,0 +1,45 @@
+// Package udp is the outer side of a tunnel: sockets that move batches of datagrams.
+//
+// A [Conn] is bound to one port in IPv4 and IPv6. It sends a run of datagrams of one size to one endpoint by one system
+// call where the kernel can (UDP_SEGMENT), receives coalesced datagrams as they come (UDP_GRO), and falls back plainly,
+// losing nothing, where it can't. A test's network, or a transport that wraps datagrams, implements the same interfaces.
+package udp
+
+import "throughline/packet"
+
+// A Network opens sockets. The zero [Host] is the operating system's.
+type Network interface {
+	// Listen opens sockets on port in both families; 0 picks a port that is free in both. One family may be missing on
+	// the host; that both are is an error. A port in use is an error that wraps syscall.EADDRINUSE.
+	Listen(port uint16) (Conn, error)
+}
+
+// A Conn is what Listen opened. Its methods are safe for concurrent use.
+type Conn interface {
+	// Port returns the port it is bound to.
+	Port() uint16
+
+	// Receivers returns one receiver for each family that is there, always the same.
+	Receivers() []Receiver
+
+	// Send sends the datagrams of each run to its endpoint, in order, leaving out the dropped. A datagram that can't be
+	// sent gets Drop DropSend and costs only itself; the error tells of the first such failure, after all was tried.
+	// Send borrows b until it returns.
+	Send(b *packet.Batch) error
+
+	// SetMark sets the firewall mark (on Linux SO_MARK) of what is sent; 0 takes it away.
+	SetMark(mark uint32) error
+
+	// Close closes the sockets; blocked calls return net.ErrClosed. It may be called more than once.
+	Close() error
+}
+
+// A Receiver receives what arrives in one address family.
+type Receiver interface {
+	// Receive appends datagrams to b, which the caller has reset, at least one unless it returns an error: it waits for
+	// the first and then takes what else is there without waiting, until b is nearly full. more says that the socket is
+	// known to hold more. One caller at a time.
+	//
+	// Only net.ErrClosed ends a receiver. Any other error is passing: the caller waits a little and calls again.
+	Receive(b *packet.Batch) (more bool, err error)
+}
