@@ -34,7 +34,8 @@ type Status struct {
 	PublicKey  PublicKey
 	ListenPort uint16 // the port in use when the device is up, else the one asked for
 	Mark       uint32
-	Peers      []PeerStatus // in the order they were added
+	Peers      []PeerStatus      // in the order they were added
+	Drops      map[string]uint64 // packets that went no further, by reason; those that occurred
 }
 
 // A PeerStatus is what a peer is and did at one moment.

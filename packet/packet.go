@@ -102,7 +102,7 @@ func (b *Batch) Place(n int) {
 // Append copies the IP packet p behind those that are there. It reports whether there was room.
 func (b *Batch) Append(p []byte) bool {
 	off, room := b.Next()
-	if len(p) > room {
+	if room <= 0 || len(p) > room {
 		return false
 	}
 	copy(b.Slab[off:], p)

@@ -25,9 +25,14 @@ type Conn interface {
 	// Send sends the datagrams of each run to its endpoint, in order, leaving out the dropped. A datagram that can't be
 	// sent gets Drop DropSend and costs only itself; the error tells of the first such failure, after all was tried.
 	// Send borrows b until it returns.
+	//
+	// The endpoint's Src is the source where it is still an address of this host. Where it isn't, the kernel chooses
+	// another, and Send clears Src and SrcIf in the run's Endpoint, so that the caller can forget it too. SrcIf only
+	// says to which link a link-local Src belongs; the way out is for the routes to say.
 	Send(b *packet.Batch) error
 
-	// SetMark sets the firewall mark (on Linux SO_MARK) of what is sent; 0 takes it away.
+	// SetMark sets the firewall mark (on Linux SO_MARK) of what is sent; 0 takes it away. Where there is no such thing, a
+	// mark other than 0 is an error that wraps errors.ErrUnsupported.
 	SetMark(mark uint32) error
 
 	// Close closes the sockets; blocked calls return net.ErrClosed. It may be called more than once.

@@ -1,0 +1,4 @@
+package main
+
+// background runs the daemon in the foreground: Windows has services for what runs behind.
+func (d *daemon) background() error { return d.run(func() {}) }

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strconv"
+
+	"throughline"
+	"throughline/tun"
+	"throughline/uapi"
+)
+
+// The environment variables of wireguard-go's command, which this one stands in for.
+const (
+	tunFD  = "WG_TUN_FD"
+	uapiFD = "WG_UAPI_FD"
+)
+
+// A daemon is what one call of the command is to run.
+type daemon struct {
+	name          string // of the interface; the kernel may complete it (wg%d)
+	tunFD, uapiFD int    // -1: none given
+	level         slog.Level
+	chatty        bool // it may speak on stderr from the background, because LOG_LEVEL was set
+}
+
+// silent is above every level.
+const silent = slog.LevelError + 100
+
+func daemonFromEnvironment(name string) (*daemon, error) {
+	d := &daemon{name: name, level: slog.LevelError}
+	var err error
+	if d.tunFD, err = descriptor(tunFD); err != nil {
+		return nil, err
+	}
+	if d.uapiFD, err = descriptor(uapiFD); err != nil {
+		return nil, err
+	}
+	switch level := os.Getenv("LOG_LEVEL"); level {
+	case "":
+	case "verbose", "debug":
+		d.level, d.chatty = slog.LevelDebug, true
+	case "error":
+		d.chatty = true
+	case "silent":
+		d.level = silent
+	default:
+		return nil, fmt.Errorf("LOG_LEVEL is %q: use verbose, error or silent", level)
+	}
+	return d, nil
+}
+
+// descriptor reads the number of an open descriptor from the environment.
+func descriptor(variable string) (int, error) {
+	s := os.Getenv(variable)
+	if s == "" {
+		return -1, nil
+	}
+	fd, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return -1, fmt.Errorf("%s is %q: use the number of an open descriptor", variable, s)
+	}
+	return int(fd), nil
+}
+
+// run runs the daemon until it is told to end or its interface or socket goes, and leaves nothing behind. It calls
+// ready when the interface and the socket are there.
+func (d *daemon) run(ready func()) (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: d.level}))
+
+	t, err := d.openTUN()
+	if err != nil {
+		return err
+	}
+	name, err := t.Name()
+	if err != nil {
+		t.Close()
+		return fmt.Errorf("the TUN has no name: %w", err)
+	}
+	socket, err := d.openSocket(name)
+	if err != nil {
+		t.Close()
+		return err
+	}
+	defer socket.Close()
+	log = log.With("interface", name)
+	dev, err := throughline.New(throughline.Options{TUN: t, Logger: log})
+	if err != nil {
+		t.Close()
+		return err
+	}
+	defer dev.Close()
+
+	ctx, cancel := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- uapi.Serve(ctx, socket, dev, log) }()
+	ready()
+	log.Debug("started", "version", versionString())
+
+	select {
+	case <-ctx.Done():
+		log.Debug("ending: a signal came")
+	case <-dev.Done():
+		log.Debug("ending: the interface is gone")
+	case <-socket.Removed():
+		log.Debug("ending: the socket was removed")
+	case err = <-served:
+		served <- nil
+	}
+	cancel()
+	socket.Close()
+	if e := <-served; err == nil && e != nil && !errors.Is(e, context.Canceled) {
+		err = e
+	}
+	return err
+}
+
+func (d *daemon) openTUN() (tun.Device, error) {
+	if d.tunFD >= 0 {
+		return tun.FromFD(d.tunFD, tun.Options{})
+	}
+	return tun.Open(d.name, tun.Options{})
+}
+
+func (d *daemon) openSocket(name string) (*uapi.Listener, error) {
+	if d.uapiFD >= 0 {
+		return uapi.FromFile(os.NewFile(uintptr(d.uapiFD), uapiFD), name)
+	}
+	return uapi.Listen(name)
+}

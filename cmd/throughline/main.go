@@ -1,0 +1,99 @@
+// Throughline is a userspace WireGuard. As `throughline INTERFACE` it is a daemon that stands in for wireguard-go: it
+// makes the interface, and is set up by wg(8) and wg-quick(8).
+//
+// Only this package reads arguments and the environment, writes to the terminal, and exits.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+)
+
+const usage = `usage: throughline [-f | --foreground] INTERFACE
+       throughline --version
+
+Makes the network interface INTERFACE and carries its packets through WireGuard tunnels, until the
+interface is deleted, its configuration socket is removed, or SIGINT or SIGTERM comes. It goes to the
+background once the interface is there, unless -f is given. Set it up with wg(8) or wg-quick(8):
+
+  WG_QUICK_USERSPACE_IMPLEMENTATION=throughline wg-quick up INTERFACE
+
+Environment:
+  LOG_LEVEL=verbose|error|silent   how much is said on stderr (error; debug is the same as verbose)
+  WG_PROCESS_FOREGROUND=1          the same as -f
+  WG_TUN_FD=N                      an open TUN descriptor to use instead of making INTERFACE
+  WG_UAPI_FD=N                     a listening configuration socket to use instead of making one
+`
+
+// version is the release, set when one is built.
+var version = "0.1.0-dev"
+
+// errUsage is a wrong call: the usage follows its one line only when asked for with --help.
+var errUsage = errors.New("run 'throughline --help' for usage")
+
+// errSaid is a failure that somebody else has told the operator of.
+var errSaid = errors.New("said already")
+
+func main() {
+	err := run(os.Args[1:], os.Stdout)
+	if err == nil {
+		return
+	}
+	if !errors.Is(err, errSaid) {
+		fmt.Fprintf(os.Stderr, "throughline: %s\n", oneLine(err))
+	}
+	os.Exit(1)
+}
+
+// oneLine makes sure that what an operator is told is one line.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+func run(args []string, stdout io.Writer) error {
+	name, foreground := "", false
+	for i, arg := range args {
+		switch {
+		case arg == "-h" || arg == "--help" || arg == "help" && i == 0 && len(args) == 1:
+			_, err := io.WriteString(stdout, usage)
+			return err
+		case arg == "--version":
+			_, err := fmt.Fprintf(stdout, "throughline %s %s %s/%s\n", versionString(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		case arg == "-f" || arg == "--foreground":
+			foreground = true
+		case strings.HasPrefix(arg, "-"):
+			return fmt.Errorf("no flag %q; %w", arg, errUsage)
+		case name != "":
+			return fmt.Errorf("one interface at a time, not %q and %q; %w", name, arg, errUsage)
+		default:
+			name = arg
+		}
+	}
+	if name == "" {
+		return fmt.Errorf("which interface?; %w", errUsage)
+	}
+	d, err := daemonFromEnvironment(name)
+	if err != nil {
+		return err
+	}
+	if foreground || os.Getenv("WG_PROCESS_FOREGROUND") == "1" {
+		return d.run(func() {})
+	}
+	return d.background()
+}
+
+// versionString is the release, and for what is built from a checkout its revision.
+func versionString() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+				return version + "+" + s.Value[:12]
+			}
+		}
+	}
+	return version
+}

@@ -1,0 +1,293 @@
+package engine
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"throughline/internal/allowedips"
+	"throughline/internal/cookie"
+	"throughline/internal/noise"
+	"throughline/internal/wire"
+	"throughline/packet"
+)
+
+// A Change is a change to an engine: what is nil stays as it is. Its fields mean what those of the library's Config do,
+// and were checked there: prefixes are valid and masked, endpoints valid and unmapped, keepalives in range.
+type Change struct {
+	Private      *[wire.KeySize]byte // clamped, or zero: none
+	Port         *uint16
+	Mark         *uint32
+	ReplacePeers bool
+	Peers        []PeerChange
+}
+
+// A PeerChange is a change to one peer.
+type PeerChange struct {
+	Public             noise.PublicKey
+	Remove, UpdateOnly bool
+	Preshared          *[wire.KeySize]byte // zero: none
+	Endpoint           *netip.AddrPort
+	Keepalive          *time.Duration
+	ReplaceAllowedIPs  bool
+	RemoveAllowedIPs   []netip.Prefix
+	AllowedIPs         []netip.Prefix
+}
+
+// Configure applies a change, whole or not at all: what can fail is tried first, on the side, and what follows can't.
+func (e *Engine) Configure(c *Change) error {
+	e.config.Lock()
+	defer e.config.Unlock()
+	if e.closed {
+		return net.ErrClosed
+	}
+	if n := len(e.order) + len(c.Peers); n > wire.MaxPeers && e.countAfter(c) > wire.MaxPeers {
+		return fmt.Errorf("engine: more than %d peers", wire.MaxPeers)
+	}
+	me, err := e.newSelf(c.Private)
+	if err != nil {
+		return err
+	}
+	if err := e.relink(c.Port, c.Mark); err != nil {
+		return err
+	}
+
+	if me != nil {
+		e.become(me)
+	}
+	a := application{e: e, edit: e.allowed.Begin(), lost: make(map[*Peer]map[netip.Prefix]bool)}
+	a.apply(c)
+	return nil
+}
+
+// countAfter returns how many peers there would be.
+func (e *Engine) countAfter(c *Change) int {
+	n, seen := len(e.order), make(map[noise.PublicKey]bool, len(c.Peers))
+	if c.ReplacePeers {
+		n = 0
+	}
+	for i := range c.Peers {
+		pc := &c.Peers[i]
+		if _, there := e.peers[pc.Public]; !pc.Remove && !seen[pc.Public] && (c.ReplacePeers || !there) {
+			n++
+		}
+		seen[pc.Public] = true
+	}
+	return n
+}
+
+// newSelf makes the identity of a private key; nil when it isn't to change.
+func (e *Engine) newSelf(private *[wire.KeySize]byte) (*self, error) {
+	if private == nil {
+		return nil, nil
+	}
+	if old := e.self.Load(); old != nil && old.private == *private || old == nil && *private == [wire.KeySize]byte{} {
+		return nil, nil
+	}
+	if *private == [wire.KeySize]byte{} {
+		return new(self), nil
+	}
+	identity, err := noise.NewIdentity(private)
+	if err != nil {
+		return nil, err
+	}
+	return &self{identity: identity, private: *private, checker: cookie.NewChecker(identity.Public())}, nil
+}
+
+// relink applies port and mark. New sockets are open before the old ones close, so that a failure changes nothing.
+func (e *Engine) relink(port *uint16, mark *uint32) error {
+	wantPort, wantMark := e.port, e.mark
+	if port != nil {
+		wantPort = *port
+	}
+	if mark != nil {
+		wantMark = *mark
+	}
+	if old := e.link.Load(); old != nil {
+		switch {
+		case port != nil && *port != old.conn.Port():
+			fresh, err := e.listen(wantPort, wantMark)
+			if err != nil {
+				return err
+			}
+			e.start(fresh)
+			e.stop(old)
+			wantPort = fresh.conn.Port()
+			for _, p := range e.order {
+				p.ClearSource()
+			}
+		case wantMark != e.mark:
+			if err := old.conn.SetMark(wantMark); err != nil {
+				return err
+			}
+		}
+	}
+	e.port, e.mark = wantPort, wantMark
+	return nil
+}
+
+// become takes on another identity. Every session and handshake was the old one's: they end, and what has to be said
+// begins with a handshake at once.
+func (e *Engine) become(me *self) {
+	old := e.self.Load()
+	if me.identity == nil {
+		me = nil
+	}
+	e.self.Store(me)
+	if old != nil {
+		clear(old.private[:])
+	}
+	for _, p := range e.order {
+		e.rest(p)
+		p.handshake.Lock()
+		p.Handshake.Forget()
+		p.handshake.Unlock()
+	}
+	if me == nil {
+		return
+	}
+	if p := e.peers[me.identity.Public()]; p != nil {
+		e.removePeers([]*Peer{p}) // nobody is their own peer
+	}
+	for _, p := range e.order {
+		e.greet(p)
+	}
+}
+
+// greet begins what a peer with a persistent keepalive wants when the tunnel comes up: the timer, and a keepalive at
+// once. The configuration lock is held.
+func (e *Engine) greet(p *Peer) {
+	if !e.up || p.Keepalive == 0 {
+		return
+	}
+	p.state.Lock()
+	due := p.Timers.SetPersistentKeepalive(e.clock(), p.Keepalive)
+	p.state.Unlock()
+	e.arm(p, due)
+	e.want(p, wantKeepalive)
+}
+
+// An application is the part of a change that can't fail, under way. The packet path sees all its allowed IPs change at
+// one moment.
+type application struct {
+	e    *Engine
+	edit *allowedips.Edit[*Peer]
+	lost map[*Peer]map[netip.Prefix]bool // prefixes that are still in a peer's list, and are its no more
+}
+
+func (a *application) apply(c *Change) {
+	e := a.e
+	var gone []*Peer
+	remove := func(p *Peer) {
+		delete(e.peers, p.Public)
+		a.revokeAll(p)
+		gone = append(gone, p)
+	}
+	if c.ReplacePeers {
+		named := make(map[noise.PublicKey]bool, len(c.Peers))
+		for i := range c.Peers {
+			named[c.Peers[i].Public] = true
+		}
+		for _, p := range e.order {
+			if !named[p.Public] {
+				remove(p)
+			}
+		}
+	}
+	me := e.self.Load()
+	for i := range c.Peers {
+		pc := &c.Peers[i]
+		if me != nil && pc.Public == me.identity.Public() {
+			continue // nobody is their own peer
+		}
+		p := e.peers[pc.Public]
+		switch {
+		case pc.Remove:
+			if p != nil {
+				remove(p)
+			}
+		case p == nil && pc.UpdateOnly:
+		default:
+			if p == nil {
+				p = e.addPeer(pc.Public)
+			}
+			a.peer(p, pc)
+		}
+	}
+	for p, prefixes := range a.lost {
+		p.AllowedIPs = slices.DeleteFunc(p.AllowedIPs, func(prefix netip.Prefix) bool { return prefixes[prefix] })
+	}
+	a.edit.Commit()
+	e.dismiss(gone)
+}
+
+// peer applies a change to a peer that is there.
+func (a *application) peer(p *Peer, pc *PeerChange) {
+	e := a.e
+	if pc.Preshared != nil {
+		p.handshake.Lock()
+		p.Handshake.SetPreshared(pc.Preshared) // the next handshake's; the session goes on
+		p.handshake.Unlock()
+	}
+	if pc.Endpoint != nil {
+		p.SetEndpoint(&packet.Endpoint{Addr: *pc.Endpoint})
+	}
+	if pc.ReplaceAllowedIPs {
+		a.revokeAll(p)
+	}
+	for _, prefix := range pc.RemoveAllowedIPs {
+		if a.edit.Delete(prefix, p) {
+			a.lose(p, prefix)
+		}
+	}
+	for _, prefix := range pc.AllowedIPs {
+		a.grant(p, prefix)
+	}
+	if pc.Keepalive != nil && *pc.Keepalive != p.Keepalive {
+		before := p.Keepalive
+		p.Keepalive = *pc.Keepalive
+		if before == 0 {
+			e.greet(p)
+		} else if e.up {
+			p.state.Lock()
+			due := p.Timers.SetPersistentKeepalive(e.clock(), p.Keepalive)
+			p.state.Unlock()
+			e.arm(p, due)
+		}
+	}
+	if e.up && p.Waiting.Load() {
+		e.want(p, wantFlush) // it may have an endpoint now
+	}
+}
+
+func (a *application) grant(p *Peer, prefix netip.Prefix) {
+	old, had := a.edit.Insert(prefix, p)
+	if had && old == p {
+		return
+	}
+	if had {
+		a.lose(old, prefix)
+	}
+	if a.lost[p][prefix] {
+		delete(a.lost[p], prefix) // it stands in the list still
+	} else {
+		p.AllowedIPs = append(p.AllowedIPs, prefix)
+	}
+}
+
+func (a *application) lose(p *Peer, prefix netip.Prefix) {
+	if a.lost[p] == nil {
+		a.lost[p] = make(map[netip.Prefix]bool)
+	}
+	a.lost[p][prefix] = true
+}
+
+func (a *application) revokeAll(p *Peer) {
+	for _, prefix := range p.AllowedIPs {
+		a.edit.Delete(prefix, p)
+	}
+	p.AllowedIPs = nil
+	delete(a.lost, p)
+}

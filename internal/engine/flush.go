@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"throughline/internal/mono"
+	"throughline/internal/session"
+	"throughline/packet"
+)
+
+// flush sends what is staged for a peer, in order, and before anything that comes meanwhile: while it is at work, the
+// packet path stages behind it. Without a session it begins the handshake that one needs.
+func (e *Engine) flush(p *Peer) {
+	b := e.spare.Get().(*packet.Batch)
+	defer e.spare.Put(b)
+
+	p.state.Lock()
+	if p.Flushing || p.Gone {
+		p.state.Unlock()
+		return // who is at it goes on until nothing is staged
+	}
+	p.Flushing = true
+	needed := false
+	for {
+		now := e.clock()
+		kp, ready := e.unstage(p, b, now)
+		if !ready {
+			needed = p.Staged.Len() > 0
+			break
+		}
+		p.state.Unlock()
+		e.sealAndSend(kp, b)
+		e.sentData(p, kp, now, sentBytes(b.Packets))
+		p.state.Lock()
+	}
+	p.Flushing = false
+	p.Waiting.Store(p.Staged.Len() > 0)
+	p.state.Unlock()
+
+	if needed {
+		e.initiate(p)
+	}
+}
+
+// unstage moves packets that wait into b, as many as it holds, with their counters, and returns the session to send them
+// with; false when nothing waits or there is no session. The state lock is held.
+func (e *Engine) unstage(p *Peer, b *packet.Batch, now mono.Time) (*session.Keypair, bool) {
+	to := p.Endpoint()
+	if p.Staged.Len() == 0 || to == nil {
+		return nil, false
+	}
+	b.Reset()
+	b.MTU = int(e.mtu.Load())
+	n := 0
+	for n < p.Staged.Len() && b.Append(p.Staged.At(n)) {
+		n++
+	}
+	if n == 0 {
+		panic("engine: BUG: a staged packet is larger than a spare batch")
+	}
+	kp, counter, ok := p.counters(now, n)
+	if !ok {
+		return nil, false
+	}
+	p.Staged.Pop(n)
+	claimed(b, counter, to)
+	return kp, true
+}
+
+// keepalive sends a keepalive, an empty packet, to a peer; what is staged does as well. Without a session it begins a
+// handshake, whose completion sends one. Whitepaper §6.5.
+func (e *Engine) keepalive(p *Peer) {
+	if p.Waiting.Load() {
+		e.flush(p)
+		return
+	}
+	now, to := e.clock(), p.Endpoint()
+	if to == nil {
+		return
+	}
+	kp, counter, ok := p.counters(now, 1)
+	if !ok {
+		e.initiate(p)
+		return
+	}
+	b := e.spare.Get().(*packet.Batch)
+	defer e.spare.Put(b)
+	b.Reset()
+	b.Append(nil)
+	claimed(b, counter, to)
+	e.sealAndSend(kp, b)
+	p.Tx.Add(sentBytes(b.Packets))
+	e.arm(p, p.Timers.AuthenticatedSent(now))
+	if kp.RekeyOnSend(now) {
+		e.renew(p, now)
+	}
+}
+
+// claimed gives the packets of a batch their counters, and all one endpoint.
+func claimed(b *packet.Batch, counter uint64, to *packet.Endpoint) {
+	for i := range b.Packets {
+		b.Packets[i].Counter = counter + uint64(i)
+	}
+	b.Runs = append(b.Runs, packet.Run{N: len(b.Packets), Endpoint: *to})
+}
+
+func (e *Engine) sealAndSend(kp *session.Keypair, b *packet.Batch) {
+	kp.Seal(b.Slab, b.Packets, b.MTU)
+	e.send(b)
+}
+
+// sentBytes returns the bytes of the packets that weren't dropped.
+func sentBytes(packets []packet.Packet) (n uint64) {
+	for i := range packets {
+		if packets[i].Drop == 0 {
+			n += uint64(packets[i].Len)
+		}
+	}
+	return n
+}

@@ -1,0 +1,270 @@
+package engine
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"throughline/internal/mono"
+	"throughline/internal/noise"
+	"throughline/internal/peer"
+	"throughline/internal/session"
+	"throughline/internal/wire"
+	"throughline/packet"
+)
+
+// attend does for a peer what is wanted.
+func (e *Engine) attend(p *Peer, what uint32) {
+	if e.link.Load() == nil {
+		return // down: coming up begins anew
+	}
+	if what&wantInitiate != 0 {
+		p.state.Lock()
+		p.Timers.ResetAttempts() // what is new to send deserves all of them. §6.4
+		p.state.Unlock()
+	}
+	if what&(wantInitiate|wantRetry) != 0 {
+		e.initiate(p)
+	}
+	if what&wantFlush != 0 {
+		e.flush(p)
+	}
+	if what&wantKeepalive != 0 {
+		e.keepalive(p)
+	}
+}
+
+// initiate begins a handshake with p, unless one was begun a moment ago. Whitepaper §5.4.2, §6.1.
+func (e *Engine) initiate(p *Peer) {
+	me, to, now := e.self.Load(), p.Endpoint(), e.clock()
+	if me == nil || to == nil {
+		return
+	}
+	p.handshake.Lock()
+	defer p.handshake.Unlock()
+	p.state.Lock()
+	may := !p.Gone && e.link.Load() != nil && p.Timers.MayInitiate(now)
+	p.state.Unlock()
+	if !may {
+		return
+	}
+	ephemeral, err := noise.NewEphemeral(rand.Reader)
+	if err != nil {
+		e.log.Error("handshake: no randomness", "error", err)
+		return
+	}
+	if index, pending := p.Handshake.Pending(); pending {
+		e.forgetIndex(index, p)
+	}
+	index := e.newIndex(&receiver{peer: p})
+	var msg [wire.InitiationSize]byte
+	err = p.Handshake.Initiate(now, msg[:], me.identity, p.Public, ephemeral, index, noise.TAI64N(e.timestamp()))
+	if err != nil { // the peer's public key is a low-order point
+		e.forgetIndex(index, p)
+		e.log.Warn("handshake: cannot begin", "peer", name(p.Public), "error", err)
+		return
+	}
+	// The timer starts before the message is out: its answer may come at once.
+	p.state.Lock()
+	due := min(p.Timers.HandshakeInitiated(now, jitter()), p.Timers.AuthenticatedSent(now))
+	p.begun.Store(int64(now))
+	p.state.Unlock()
+	e.arm(p, due)
+	e.log.Debug("handshake: initiation sent", "peer", name(p.Public), "to", to.Addr)
+	p.Tx.Add(uint64(len(msg)))
+	e.sendMessage(msg[:], to)
+}
+
+// timestampStep is the whitened timestamp's grain: two that differ by it differ on the wire.
+const timestampStep = 1 << 24 * time.Nanosecond
+
+// timestamp returns the time for an initiation: now, but always later than the last one, so that a wall clock set back
+// doesn't shut us out until it has caught up. Whitepaper §5.1.
+func (e *Engine) timestamp() time.Time {
+	e.stamping.Lock()
+	defer e.stamping.Unlock()
+	now := time.Now()
+	if next := e.stamped.Add(timestampStep); now.Before(next) {
+		now = next
+	}
+	e.stamped = now
+	return now
+}
+
+// handle takes a handshake message, and returns why it was refused.
+func (e *Engine) handle(m *message) packet.Drop {
+	me := e.self.Load()
+	if me == nil {
+		return packet.DropDown
+	}
+	msg, now := m.data[:m.size], e.clock()
+	if m.kind == wire.TypeCookieReply {
+		return e.handleCookieReply(msg, now)
+	}
+	// §5.3: mac1 shows that the sender knows whom it speaks to; without it we are silent.
+	if !me.checker.CheckMAC1(msg) {
+		return packet.DropMAC1
+	}
+	if why := e.withstand(me, msg, &m.from, now); why != 0 {
+		return why
+	}
+	if m.kind == wire.TypeInitiation {
+		return e.handleInitiation(me, msg, &m.from, now)
+	}
+	return e.handleResponse(me, msg, &m.from, now)
+}
+
+// loadLasts is how long a load is taken to last after it was last seen. Kernel: wg_receive_handshake_packet.
+const loadLasts = time.Second
+
+// withstand does under load what keeps handshakes cheap: the sender must own its address, shown by a cookie, and may not
+// come too often. Whitepaper §5.3.
+func (e *Engine) withstand(me *self, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
+	if len(e.inbox.messages) >= underLoad {
+		e.loaded.Store(int64(now))
+	}
+	if last := mono.Time(e.loaded.Load()); last == 0 || now.Sub(last) >= loadLasts {
+		return 0
+	}
+	me.mu.Lock()
+	defer me.mu.Unlock()
+	if !me.checker.CheckMAC2(now, msg, from.Addr) {
+		var reply [wire.CookieReplySize]byte
+		if err := me.checker.Reply(now, reply[:], msg, from.Addr, rand.Reader); err == nil {
+			e.sendMessage(reply[:], from)
+		}
+		return packet.DropMAC2
+	}
+	if !me.limiter.Allow(now, from.Addr.Addr()) {
+		return packet.DropRate
+	}
+	return 0
+}
+
+// handleInitiation answers an initiation. Nothing is remembered and nobody roams until it has authenticated.
+func (e *Engine) handleInitiation(me *self, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
+	r, err := noise.ConsumeInitiation(msg, me.identity)
+	if err != nil {
+		return packet.DropInitiation
+	}
+	defer r.Clear()
+	p := e.lookup(r.Static())
+	if p == nil {
+		return packet.DropInitiation
+	}
+	p.handshake.Lock()
+	defer p.handshake.Unlock()
+	if e.self.Load() != me {
+		return packet.DropInitiation // the identity changed meanwhile
+	}
+	to := &receiver{peer: p}
+	index := e.newIndex(&receiver{peer: p}) // the keypair follows once there is one
+	var reply [wire.ResponseSize]byte
+	kp, err := p.Handshake.Accept(now, reply[:], r, me.identity, rand.Reader, index)
+	if err != nil {
+		e.forgetIndex(index, p)
+		if errors.Is(err, peer.ErrStale) {
+			e.log.Debug("handshake: initiation replayed, or the peer's clock was set back", "peer", name(p.Public))
+		}
+		return packet.DropInitiation
+	}
+	to.keypair = kp
+	if !e.adopt(p, to, now, session.Keypairs.Responded) {
+		e.forgetIndex(index, p)
+		return packet.DropInitiation
+	}
+	p.Rx.Add(uint64(len(msg)))
+	p.Tx.Add(uint64(len(reply)))
+	p.SetEndpoint(from)
+	e.arm(p, min(p.Timers.AuthenticatedReceived(now), p.Timers.AuthenticatedSent(now)))
+	e.log.Debug("handshake: response sent", "peer", name(p.Public), "to", from.Addr)
+	e.sendMessage(reply[:], from)
+	return 0
+}
+
+// handleResponse completes a handshake that we began.
+func (e *Engine) handleResponse(me *self, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
+	r := e.indices.Lookup(binary.LittleEndian.Uint32(msg[wire.ResponseReceiver:]))
+	if r == nil {
+		return packet.DropIndex
+	}
+	p := r.peer
+	p.handshake.Lock()
+	if e.self.Load() != me {
+		p.handshake.Unlock()
+		return packet.DropResponse
+	}
+	kp, err := p.Handshake.ConsumeResponse(now, msg, me.identity)
+	if err != nil {
+		p.handshake.Unlock()
+		return packet.DropResponse
+	}
+	adopted := e.adopt(p, &receiver{peer: p, keypair: kp}, now, session.Keypairs.Initiated)
+	p.handshake.Unlock()
+	if !adopted {
+		e.forgetIndex(kp.LocalIndex, p)
+		return packet.DropResponse
+	}
+	p.Rx.Add(uint64(len(msg)))
+	p.SetEndpoint(from)
+	p.HandshakeCompleted(time.Now())
+	e.arm(p, p.Timers.AuthenticatedReceived(now))
+	e.log.Debug("handshake: complete", "peer", name(p.Public), "with", from.Addr)
+	// The responder may not send before we have: what is staged confirms the session, or else a keepalive. §5.4.6.
+	e.flush(p)
+	if kp.Unused() {
+		e.keepalive(p)
+	}
+	return 0
+}
+
+// adopt brings a fresh keypair into a peer's trio and publishes its index; false if the peer was removed meanwhile.
+func (e *Engine) adopt(p *Peer, r *receiver, now mono.Time, step func(session.Keypairs, *session.Keypair) (session.Keypairs, session.Gone)) bool {
+	kp := r.keypair
+	e.indexing.Lock()
+	published := e.indices.Replace(kp.LocalIndex, r)
+	e.indexing.Unlock()
+	if !published {
+		return false
+	}
+	p.state.Lock()
+	if p.Gone || e.link.Load() == nil {
+		p.state.Unlock()
+		return false
+	}
+	var gone session.Gone
+	p.Keypairs, gone = step(p.Keypairs, kp)
+	due := p.Timers.SessionDerived(now)
+	if kp.Initiator {
+		p.Timers.HandshakeComplete(now)
+		p.Waiting.Store(true) // until flush has found nothing staged: what was staged goes first
+		p.Sending.Store(kp)
+	}
+	p.state.Unlock()
+	e.forget(gone, p)
+	e.arm(p, due)
+	return true
+}
+
+// handleCookieReply takes a cookie. It proves nothing about who sent it from where: nobody roams by it. §5.4.7.
+func (e *Engine) handleCookieReply(msg []byte, now mono.Time) packet.Drop {
+	r := e.indices.Lookup(binary.LittleEndian.Uint32(msg[wire.CookieReplyReceiver:]))
+	if r == nil {
+		return packet.DropIndex
+	}
+	p := r.peer
+	p.handshake.Lock()
+	defer p.handshake.Unlock()
+	if !p.Handshake.ConsumeCookie(now, msg, p.Public) {
+		return packet.DropCookieReply
+	}
+	return 0
+}
+
+// name is a public key as logs show it: enough to tell peers apart.
+func name(public noise.PublicKey) string {
+	s := base64.StdEncoding.EncodeToString(public[:])
+	return s[:4] + "…" + s[39:43]
+}

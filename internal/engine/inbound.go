@@ -1,0 +1,245 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"throughline/internal/mono"
+	"throughline/internal/session"
+	"throughline/internal/wire"
+	"throughline/packet"
+	"throughline/udp"
+)
+
+// inbound is the walk in: Take receives a batch from a socket and finds each train's session by its receiver index;
+// Work opens; Emit, in the order of receipt, looks at the replay window and at the inner source, and writes to the TUN.
+type inbound struct {
+	e    *Engine
+	link *link
+	from udp.Receiver
+}
+
+// An inBatch is a batch on its walk in.
+type inBatch struct {
+	packet.Batch
+	now    mono.Time
+	trains []inTrain
+}
+
+// An inTrain is a run of packets for one session that came from one endpoint, Packets[first:first+n].
+type inTrain struct {
+	first, n int
+	run      int // Runs[run] tells the endpoint
+	to       *receiver
+}
+
+func newInBatch() *inBatch { return &inBatch{Batch: *packet.New()} }
+
+// The waits after a receive that failed for a passing reason: doubling, so that an error that stays costs no CPU time.
+const (
+	receivePauseMin = time.Millisecond
+	receivePauseMax = time.Second / 3
+)
+
+// Take receives a batch. Only the closing of the socket ends it: any other error passes, and a receiver that gave up
+// would leave a tunnel dead for ever.
+func (in *inbound) Take(b *inBatch) (size int, more bool, err error) {
+	b.Reset()
+	b.trains = b.trains[:0]
+	for pause := receivePauseMin; ; pause = min(2*pause, receivePauseMax) {
+		if more, err = in.from.Receive(&b.Batch); err == nil {
+			break
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return 0, false, err
+		}
+		in.e.log.Debug("receive", "error", err)
+		b.Reset()
+		select {
+		case <-in.e.done:
+			return 0, false, net.ErrClosed
+		case <-time.After(pause):
+		}
+	}
+	b.now = in.e.clock()
+	for run := range b.Runs {
+		size += in.e.sort(b, run)
+	}
+	return size, more, nil
+}
+
+// sort makes trains of the transport messages in a run and sends the handshake messages on to their queue. It returns
+// the bytes in the run.
+func (e *Engine) sort(b *inBatch, run int) (size int) {
+	r := &b.Runs[run]
+	var last *inTrain
+	for i := r.First; i < r.First+r.N; i++ {
+		p := &b.Packets[i]
+		msg := b.Bytes(i)
+		size += len(msg)
+		if len(msg) < wire.TransportOverhead {
+			p.Drop = packet.DropShort
+			continue
+		}
+		// The three reserved bytes are part of the type: they must be zero. Whitepaper §5.4.
+		if kind := binary.LittleEndian.Uint32(msg); kind != wire.TypeTransport {
+			p.Drop = e.post(kind, msg, &r.Endpoint)
+			p.Len = 0
+			continue
+		}
+		index := binary.LittleEndian.Uint32(msg[wire.TransportReceiver:])
+		if last != nil && last.first+last.n == i && last.to.keypair.LocalIndex == index {
+			last.n++
+			continue
+		}
+		to := e.indices.Lookup(index)
+		if to == nil || to.keypair == nil {
+			p.Drop = packet.DropIndex
+			continue
+		}
+		if !to.keypair.CanReceive(b.now) {
+			p.Drop = packet.DropExpired
+			continue
+		}
+		b.trains = append(b.trains, inTrain{first: i, n: 1, run: run, to: to})
+		last = &b.trains[len(b.trains)-1]
+	}
+	return size
+}
+
+// Work opens every train in place.
+func (in *inbound) Work(b *inBatch) {
+	for _, t := range b.trains {
+		t.to.keypair.Open(b.Slab, b.Packets[t.first:t.first+t.n])
+	}
+}
+
+// Emit lets through what is new and allowed, and writes it to the TUN.
+func (in *inbound) Emit(b *inBatch) {
+	e := in.e
+	deliver := false
+	for i := range b.trains {
+		if e.arrive(b, &b.trains[i]) {
+			deliver = true
+		}
+	}
+	if deliver {
+		e.deliver(&b.Batch)
+	}
+	e.count(&b.Batch)
+	clear(b.trains) // no peer outlives its removal here
+}
+
+// arrive takes a train that was opened through all that must be done in order. It reports whether there is anything in
+// it for the TUN.
+func (e *Engine) arrive(b *inBatch, t *inTrain) (deliver bool) {
+	packets := b.Packets[t.first : t.first+t.n]
+	var received uint64
+	authentic, data := false, false
+
+	t.to.mu.Lock()
+	for i := range packets {
+		p := &packets[i]
+		if p.Drop != 0 {
+			continue
+		}
+		if !t.to.keypair.Accept(p.Counter) {
+			p.Drop = packet.DropReplay
+			continue
+		}
+		authentic = true
+		received += uint64(p.Len) + wire.TransportOverhead
+		data = data || p.Len > 0 // §6.5: a keepalive is a packet of length zero
+	}
+	t.to.mu.Unlock()
+
+	if !authentic {
+		return false
+	}
+	e.received(t.to, &b.Runs[t.run].Endpoint, b.now, received, data)
+	if data {
+		deliver = e.admit(b, t)
+	}
+	return deliver
+}
+
+// received is what follows from an authenticated train: the peer is where it came from (§2.1), a next keypair is
+// confirmed by its first use, timers and counters are told.
+func (e *Engine) received(r *receiver, from *packet.Endpoint, now mono.Time, bytes uint64, data bool) {
+	p := r.peer
+	p.Rx.Add(bytes)
+	p.SetEndpoint(from)
+	if r.keypair != p.Sending.Load() {
+		e.confirm(p, r.keypair)
+	}
+	due := p.Timers.AuthenticatedReceived(now)
+	if data {
+		due = min(due, p.Timers.DataReceived(now))
+	}
+	e.arm(p, due)
+	if r.keypair.RekeyOnReceive(now) {
+		e.renew(p, now)
+	}
+}
+
+// confirm makes a keypair current if it is the next one: the initiator has used it, so it has the keys.
+func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
+	p.state.Lock()
+	if p.Gone || p.Keypairs.Next != kp {
+		p.state.Unlock()
+		return
+	}
+	var gone session.Gone
+	p.Keypairs, gone = p.Keypairs.Confirmed()
+	p.Sending.Store(kp)
+	p.Timers.HandshakeComplete(e.clock())
+	staged := p.Waiting.Load()
+	p.state.Unlock()
+
+	p.HandshakeCompleted(time.Now())
+	e.forget(gone, p)
+	if staged {
+		e.want(p, wantFlush)
+	}
+}
+
+// admit lets those packets of a train pass that are IP packets whose source the peer may use: cryptokey routing, §3. The
+// peer must be the very one that its allowed IPs lead to. Padding is cut off.
+func (e *Engine) admit(b *inBatch, t *inTrain) (any bool) {
+	var last netip.Addr
+	var owner *Peer
+	for i := t.first; i < t.first+t.n; i++ {
+		p := &b.Packets[i]
+		if p.Drop != 0 || p.Len == 0 {
+			continue
+		}
+		from, length, ok := source(b.Bytes(i))
+		if !ok {
+			p.Drop = packet.DropInner
+			continue
+		}
+		if from != last {
+			owner, _ = e.allowed.Lookup(from)
+			last = from
+		}
+		if owner != t.to.peer {
+			p.Drop = packet.DropNotAllowed
+			continue
+		}
+		p.Len = length
+		any = true
+	}
+	return any
+}
+
+// deliver writes a batch to the TUN.
+func (e *Engine) deliver(b *packet.Batch) {
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	if err := e.device.Queues()[0].Write(b); err != nil {
+		e.log.Debug("tun: write", "error", err)
+	}
+}

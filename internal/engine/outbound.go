@@ -1,0 +1,189 @@
+package engine
+
+import (
+	"net/netip"
+
+	"throughline/internal/mono"
+	"throughline/internal/session"
+	"throughline/internal/wire"
+	"throughline/packet"
+	"throughline/tun"
+)
+
+// outbound is the walk out: Take reads a batch from the TUN and claims for each train a session and its counters; Work
+// seals; Emit sends. The lane runs Take and Emit one at a time and in order, Work on any worker.
+type outbound struct {
+	e     *Engine
+	queue tun.Queue
+}
+
+// An outBatch is a batch on its walk out.
+type outBatch struct {
+	packet.Batch
+	now    mono.Time
+	owners []*Peer // the peer of each packet; nil: dropped
+	trains []outTrain
+	group  grouping
+}
+
+// An outTrain is a run of packets of one session, Packets[first:first+n].
+type outTrain struct {
+	first, n int
+	peer     *Peer
+	keypair  *session.Keypair
+}
+
+func newOutBatch() *outBatch {
+	return &outBatch{Batch: *packet.New(), owners: make([]*Peer, 0, packet.MaxPackets)}
+}
+
+// Take reads a batch, looks up each packet's peer, and claims what has to be claimed in the order of reading.
+func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
+	b.Reset()
+	b.trains = b.trains[:0]
+	b.MTU = int(o.e.mtu.Load())
+	if more, err = o.queue.Read(&b.Batch); err != nil {
+		return 0, false, err
+	}
+	b.now = o.e.clock()
+	size = o.e.route(b)
+	b.group.byOwner(b)
+	for i := 0; i < len(b.Packets); {
+		owner, first := b.owners[i], i
+		for i++; i < len(b.Packets) && b.owners[i] == owner; i++ {
+		}
+		if owner != nil {
+			o.e.claim(b, owner, first, i-first)
+		}
+	}
+	return size, more, nil
+}
+
+// route finds the peer of each packet. Whitepaper §3: a packet goes to the peer whose allowed IPs contain its
+// destination. It returns the bytes in the batch.
+func (e *Engine) route(b *outBatch) (size int) {
+	b.owners = b.owners[:0]
+	var last netip.Addr
+	var owner *Peer
+	for i := range b.Packets {
+		p := &b.Packets[i]
+		size += p.Len
+		if p.Drop != 0 {
+			b.owners = append(b.owners, nil)
+			continue
+		}
+		to, ok := destination(b.Bytes(i))
+		if !ok {
+			p.Drop = packet.DropMalformed
+			b.owners = append(b.owners, nil)
+			continue
+		}
+		if to != last { // packets of one flow come together: most need no look-up
+			owner, _ = e.allowed.Lookup(to)
+			last = to
+		}
+		if owner == nil {
+			p.Drop = packet.DropNoPeer
+		}
+		b.owners = append(b.owners, owner)
+	}
+	return size
+}
+
+// claim makes a train of packets of one peer: it reserves their counters and says where they go. Without a session they
+// are staged, and a handshake is asked for. It runs in Take, so that counter order is read order.
+func (e *Engine) claim(b *outBatch, p *Peer, first, n int) {
+	packets := b.Packets[first : first+n]
+	to := p.Endpoint()
+	if to == nil {
+		for i := range packets {
+			packets[i].Drop = packet.DropNoEndpoint
+		}
+		return
+	}
+	kp, counter, ok := e.reserve(b, p, first, n)
+	if !ok {
+		return
+	}
+	for i := range packets {
+		packets[i].Counter = counter + uint64(i)
+	}
+	b.trains = append(b.trains, outTrain{first: first, n: n, peer: p, keypair: kp})
+	b.Runs = append(b.Runs, packet.Run{First: first, N: n, Endpoint: *to})
+}
+
+// reserve takes counters for a train, or stages its packets.
+func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, uint64, bool) {
+	if !p.Waiting.Load() {
+		if kp, counter, ok := p.counters(b.now, n); ok {
+			return kp, counter, true
+		}
+	}
+	p.state.Lock()
+	defer p.state.Unlock()
+	if !p.Waiting.Load() { // a session may have come while we waited for the lock
+		if kp, counter, ok := p.counters(b.now, n); ok {
+			return kp, counter, true
+		}
+	}
+	for i := first; i < first+n; i++ {
+		if p.Gone || e.link.Load() == nil {
+			b.Packets[i].Drop = packet.DropDown
+			continue
+		}
+		if p.Staged.Push(b.Bytes(i)) {
+			e.drop(packet.DropStagedFull, 1)
+		}
+		b.Packets[i].Len = 0 // not dropped, but gone from this batch
+		p.Waiting.Store(true)
+	}
+	e.renew(p, b.now) // whoever brings the session flushes
+	return nil, 0, false
+}
+
+// counters reserves n counters of the session that p sends with; false when there is none.
+func (p *Peer) counters(now mono.Time, n int) (*session.Keypair, uint64, bool) {
+	kp := p.Sending.Load()
+	if kp == nil || !kp.CanSend(now) {
+		return nil, 0, false
+	}
+	counter, ok := kp.Reserve(n)
+	return kp, counter, ok
+}
+
+// Work seals every train in place.
+func (o *outbound) Work(b *outBatch) {
+	for _, t := range b.trains {
+		t.keypair.Seal(b.Slab, b.Packets[t.first:t.first+t.n], b.MTU)
+	}
+}
+
+// Emit sends the batch, then tells each peer's timers and counters once for each train.
+func (o *outbound) Emit(b *outBatch) {
+	e := o.e
+	if len(b.trains) == 0 {
+		e.count(&b.Batch)
+		return
+	}
+	e.send(&b.Batch)
+	for _, t := range b.trains {
+		e.sentData(t.peer, t.keypair, b.now, sentBytes(b.Packets[t.first:t.first+t.n]))
+	}
+	clear(b.trains) // no peer outlives its removal here
+}
+
+// sentData is what follows from having sent data. Whitepaper §6.2: a session that is old enough is renewed.
+func (e *Engine) sentData(p *Peer, kp *session.Keypair, now mono.Time, bytes uint64) {
+	p.Tx.Add(bytes)
+	e.arm(p, min(p.Timers.DataSent(now), p.Timers.AuthenticatedSent(now)))
+	if kp.RekeyOnSend(now) {
+		e.renew(p, now)
+	}
+}
+
+// renew asks for a handshake, unless one was begun a moment ago: its answer may be on its way, or its retry is timed.
+func (e *Engine) renew(p *Peer, now mono.Time) {
+	if last := mono.Time(p.begun.Load()); last == 0 || now.Sub(last) >= wire.RekeyTimeout {
+		e.want(p, wantInitiate)
+	}
+}

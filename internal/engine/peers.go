@@ -1,0 +1,154 @@
+package engine
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+
+	"throughline/internal/mono"
+	"throughline/internal/noise"
+	"throughline/internal/peer"
+	"throughline/internal/session"
+	"throughline/packet"
+)
+
+// A Peer is a peer as the engine holds it: its state, the locks that guard it, and its places in the wheel and in the
+// inbox. The order of the locks stands in engine.go.
+type Peer struct {
+	peer.Peer
+	id uint32 // unique in this engine, for hashing
+
+	handshake sync.Mutex // guards Peer.Handshake
+	state     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Gone, and the cold half of Timers
+
+	begun    atomic.Int64  // mono.Time when we last sent an initiation; 0: never
+	wanted   atomic.Uint32 // what a handshake worker is to do; see inbox
+	nextWork *Peer         // guarded by inbox.mu
+
+	due        atomic.Int64 // mono.Time of the next look; mono.Never: not in the wheel
+	slot       int32        // guarded by wheel.mu, with the links
+	next, prev *Peer
+}
+
+// A receiver is what a receiver index leads to: a peer, and once the handshake is done the keypair.
+type receiver struct {
+	peer    *Peer
+	keypair *session.Keypair // nil while the handshake is pending
+
+	mu sync.Mutex // guards the keypair's replay window
+}
+
+// lookup returns the peer with this public key, nil if there is none.
+func (e *Engine) lookup(public noise.PublicKey) *Peer {
+	e.config.RLock()
+	defer e.config.RUnlock()
+	return e.peers[public]
+}
+
+// addPeer adds a peer. The configuration lock is held, and the caller knows that it isn't there.
+func (e *Engine) addPeer(public noise.PublicKey) *Peer {
+	e.lastID++
+	p := &Peer{id: e.lastID}
+	p.Public = public
+	p.due.Store(int64(mono.Never))
+	e.peers[public] = p
+	e.order = append(e.order, p)
+	return p
+}
+
+// removePeers removes peers. The configuration lock is held.
+func (e *Engine) removePeers(gone []*Peer) {
+	edit := e.allowed.Begin()
+	for _, p := range gone {
+		delete(e.peers, p.Public)
+		for _, prefix := range p.AllowedIPs {
+			edit.Delete(prefix, p)
+		}
+	}
+	edit.Commit()
+	e.dismiss(gone)
+}
+
+// dismiss ends what goes on with peers that were taken out of the tables. The configuration lock is held.
+func (e *Engine) dismiss(gone []*Peer) {
+	if len(gone) == 0 {
+		return
+	}
+	for _, p := range gone {
+		p.state.Lock()
+		p.Gone = true
+		p.state.Unlock()
+		e.rest(p)
+		p.handshake.Lock()
+		p.Handshake.Forget()
+		p.Handshake.SetPreshared(nil)
+		p.handshake.Unlock()
+	}
+	kept := make([]*Peer, 0, max(len(e.order)-len(gone), 0))
+	for _, p := range e.order {
+		if !p.Gone { // written under the configuration lock, which is held
+			kept = append(kept, p)
+		}
+	}
+	e.order = kept
+}
+
+// rest ends all that goes on with a peer: sessions, handshakes, timers, staged packets.
+func (e *Engine) rest(p *Peer) {
+	e.eraseKeys(p)
+	p.state.Lock()
+	p.Timers.Stop()
+	p.begun.Store(0)
+	e.drop(packet.DropDown, p.Staged.Clear())
+	p.Waiting.Store(p.Flushing)
+	p.state.Unlock()
+	e.wheel.remove(p)
+}
+
+// eraseKeys forgets a peer's keypairs and pending handshake. Whitepaper §6.3.
+func (e *Engine) eraseKeys(p *Peer) {
+	p.handshake.Lock()
+	index, pending := p.Handshake.Pending()
+	p.Handshake.GiveUp()
+	p.handshake.Unlock()
+	if pending {
+		e.forgetIndex(index, p)
+	}
+
+	p.state.Lock()
+	var gone session.Gone
+	p.Keypairs, gone = p.Keypairs.Erased()
+	p.Sending.Store(nil)
+	p.state.Unlock()
+	e.forget(gone, p)
+}
+
+// newIndex publishes a receiver under a random index. Whitepaper §5.4.2.
+func (e *Engine) newIndex(r *receiver) uint32 {
+	e.indexing.Lock()
+	defer e.indexing.Unlock()
+	return e.indices.Insert(r, func() uint32 {
+		var b [4]byte
+		rand.Read(b[:])
+		return binary.LittleEndian.Uint32(b[:])
+	})
+}
+
+// forgetIndex takes an index that led to p away.
+func (e *Engine) forgetIndex(i uint32, p *Peer) {
+	e.indexing.Lock()
+	defer e.indexing.Unlock()
+	if r := e.indices.Lookup(i); r != nil && r.peer == p {
+		e.indices.Delete(i, r)
+	}
+}
+
+// forget takes away the indices of keypairs that fell out of a trio.
+func (e *Engine) forget(gone session.Gone, p *Peer) {
+	for _, kp := range gone {
+		if kp != nil {
+			e.forgetIndex(kp.LocalIndex, p)
+		}
+	}
+}

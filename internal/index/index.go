@@ -1,0 +1,173 @@
+// Package index is the receiver-index table: from the 32-bit number that a peer puts into every message to the session
+// or handshake that drew it, read without a lock. Whitepaper §5.4.2, §5.4.3.
+//
+// Any goroutine may look up at any time. What changes the table is called by one goroutine at a time; the caller holds
+// the lock. Indices are random: a stranger can neither guess which are in use nor choose one, and so can't build long
+// searches. A table has at most 2³¹ entries; a device has a few for each peer.
+package index
+
+import (
+	"math/bits"
+	"sync/atomic"
+)
+
+// A Table maps indices to values. The zero Table is empty, ready, and holds no memory. It must not be copied.
+type Table[V any] struct {
+	slots atomic.Pointer[[]slot[V]] // a power of two of them; nil: empty
+	live  int                       // the indices in use
+	taken int                       // the slots with a key, live or not
+}
+
+// A slot's key is written once, from 0: a reader that has seen the key may take the value without looking again. When
+// the index is deleted the value goes and the key stays; the slot comes free when the table is laid anew, which readers
+// see at once or not at all.
+type slot[V any] struct {
+	key   atomic.Uint32     // 0: free, and where a search ends
+	value atomic.Pointer[V] // nil: deleted
+}
+
+// Bounds of the table's size. Searches stay short while five slots of eight at most have a key. A table laid anew has
+// between two and four slots for each entry, so that it stays for at least as many changes as an eighth of its slots:
+// laying anew costs a change about eight slots, on average.
+const (
+	minSlots = 8
+	perEntry = 2
+	sparse   = 8 // more slots for each entry than this, and the table is laid anew, smaller
+)
+
+func crowded(taken, slots int) bool { return taken > slots/2+slots/8 }
+
+// home is where the search for i begins in a table of n slots. The product spreads indices that have some bits in
+// common, as when a bit pattern steers them to a socket.
+func home(i uint32, n int) int {
+	return int(i * 0x9e3779b1 >> (32 - uint(bits.TrailingZeros32(uint32(n)))))
+}
+
+// find returns the slot that holds the key i, or else the free one where the search ended.
+func find[V any](slots []slot[V], i uint32) (s *slot[V], there bool) {
+	for h := home(i, len(slots)); ; h++ {
+		s = &slots[h&(len(slots)-1)]
+		switch s.key.Load() {
+		case 0: // first, for no index is 0
+			return s, false
+		case i:
+			return s, true
+		}
+	}
+}
+
+// Lookup returns the value of index i, or nil. It may be called from any goroutine and allocates nothing.
+func (t *Table[V]) Lookup(i uint32) *V {
+	p := t.slots.Load()
+	if p == nil {
+		return nil
+	}
+	s, there := find(*p, i)
+	if !there {
+		return nil // without a look at the slot's value: another index may be coming in
+	}
+	return s.value.Load()
+}
+
+// Len returns how many indices are in use. It is called as what changes the table is.
+func (t *Table[V]) Len() int { return t.live }
+
+// maxDraws bounds the search for an unused index. Even with half of all indices in use, as many failures in a row come
+// never: the source of randomness must be broken.
+const maxDraws = 1 << 10
+
+// Insert gives v, which is not nil, an index that is random, not zero and not in use, and returns it. From then on it is
+// found.
+func (t *Table[V]) Insert(v *V, random func() uint32) uint32 {
+	if v == nil {
+		panic("index: BUG: Insert of nil")
+	}
+	for range maxDraws {
+		i := random()
+		if i == 0 || t.Lookup(i) != nil {
+			continue
+		}
+		t.put(i, v)
+		return i
+	}
+	panic("index: BUG: the source of randomness repeats itself")
+}
+
+func (t *Table[V]) put(i uint32, v *V) {
+	p := t.slots.Load()
+	if p == nil || crowded(t.taken+1, len(*p)) {
+		t.lay(t.live + 1)
+		p = t.slots.Load()
+	}
+	s, there := find(*p, i)
+	s.value.Store(v)
+	if !there { // else the index comes back to the slot it was deleted from
+		s.key.Store(i) // after the value, which readers take once they see the key
+		t.taken++
+	}
+	t.live++
+}
+
+// Replace gives index i, if it is in use, to v, and reports whether it was. The index is never without a value.
+func (t *Table[V]) Replace(i uint32, v *V) bool {
+	if v == nil {
+		panic("index: BUG: Replace by nil")
+	}
+	s := t.inUse(i)
+	if s == nil {
+		return false
+	}
+	s.value.Store(v)
+	return true
+}
+
+// Delete frees index i if it still belongs to v, and reports whether it did.
+func (t *Table[V]) Delete(i uint32, v *V) bool {
+	s := t.inUse(i)
+	if s == nil || s.value.Load() != v {
+		return false
+	}
+	s.value.Store(nil)
+	t.live--
+	if n := len(*t.slots.Load()); t.live == 0 || n > minSlots && n > t.live*sparse {
+		t.lay(t.live)
+	}
+	return true
+}
+
+// inUse returns the slot of i, or nil when i is not in use.
+func (t *Table[V]) inUse(i uint32) *slot[V] {
+	p := t.slots.Load()
+	if p == nil {
+		return nil
+	}
+	s, there := find(*p, i)
+	if !there || s.value.Load() == nil {
+		return nil
+	}
+	return s
+}
+
+// lay publishes a table with the live entries of the present one and room for n in all. Readers that still search the
+// old one find what was there when they began.
+func (t *Table[V]) lay(n int) {
+	old := t.slots.Load()
+	t.taken = t.live
+	if n == 0 {
+		t.slots.Store(nil)
+		return
+	}
+	size := max(minSlots, 1<<bits.Len(uint(n*perEntry-1)))
+	slots := make([]slot[V], size)
+	if old != nil {
+		for j := range *old {
+			s := &(*old)[j]
+			if v := s.value.Load(); v != nil {
+				to, _ := find(slots, s.key.Load())
+				to.value.Store(v)
+				to.key.Store(s.key.Load())
+			}
+		}
+	}
+	t.slots.Store(&slots)
+}

@@ -1,0 +1,197 @@
+// Package lane is the concurrency of the data path: one ordered stream of batches from a source to a sink, worked on by
+// as many goroutines as it is worth waking.
+//
+// It is generic over its batch and knows nothing of packets, and it orders one stream only: two lanes know nothing of
+// each other. Each batch is taken, worked on and emitted by one goroutine after another, the handing over being ordered
+// by the lane's lock, so that a batch needs none of its own.
+//
+// Concurrency: a goroutine that runs the three stages is a worker. The goroutine that calls [Lane.Run] is the first;
+// another is started when a batch is handed over and no worker is parked. Run waits for all of them.
+//
+// Ownership: the lane owns its batches. A stage borrows one until it returns.
+//
+// Limits: at most ring batches are in flight, taken and not yet emitted. A full ring stops the reading; that is the
+// backpressure. Closing is the source's matter: a Take that waits must return an error when its source is closed.
+package lane
+
+import "sync"
+
+// HandOver is the size in bytes from which it is worth waking another worker for what the source still holds. Waking
+// one costs several microseconds, about as much as sealing this many bytes.
+const HandOver = 16 << 10
+
+// Stages are what a lane does with a batch.
+type Stages[B any] interface {
+	// Take resets b, waits for input and fills b with it. It is called by one worker at a time, and what must be
+	// claimed in order is claimed here. size is what there is to work on, in bytes; more says that the source is known
+	// to hold more. An error ends the lane: b is discarded, neither worked on nor emitted, and Take isn't called again.
+	Take(b B) (size int, more bool, err error)
+
+	// Work does what needs no order. It is called for any number of batches at once.
+	Work(b B)
+
+	// Emit hands b on. It is called for one batch at a time, in the order of Take.
+	Emit(b B)
+}
+
+// A Lane takes batches from a source, works on them at once and emits them in order. Make one with [New].
+type Lane[B any] struct {
+	stages   Stages[B]
+	workers  int
+	newBatch func() B
+	others   sync.WaitGroup // the workers but the first
+
+	mu     sync.Mutex
+	parked sync.Cond // where a worker without anything to do waits
+
+	// mu guards what follows, and is never held while a stage runs. ring[i].batch is the exception: whoever has the
+	// read side may make and fill the slot behind the batches in flight; afterwards the batch belongs to whoever took
+	// it and, once done, to whoever emits it.
+	ring     []slot[B]
+	head     int   // the slot whose turn it is to be emitted
+	flying   int   // slots in flight: ring[head], and those that follow it
+	reading  bool  // a worker has the read side
+	emitting bool  // a worker emits
+	hungry   bool  // the last Take was worth handing over
+	started  int   // workers, parked or not
+	sleeping int   // workers parked, without the one being woken
+	waking   bool  // a worker was started or woken and didn't look around yet
+	err      error // what Take returned; the lane is ending
+}
+
+type slot[B any] struct {
+	batch B
+	made  bool // batch is there
+	done  bool // worked on, and not emitted yet
+}
+
+// New returns a lane of at most workers goroutines and ring batches in flight, one at least of each. A batch is made
+// by newBatch when a slot of the ring is first used, and reused for ever.
+func New[B any](stages Stages[B], workers, ring int, newBatch func() B) *Lane[B] {
+	if workers < 1 || ring < 1 {
+		panic("lane: BUG: a lane without a worker or without a batch")
+	}
+	l := &Lane[B]{stages: stages, workers: workers, newBatch: newBatch, ring: make([]slot[B], ring)}
+	l.parked.L = &l.mu
+	return l
+}
+
+// Run runs the lane until Take returns an error, and returns that error after everything taken before was emitted and
+// all workers but the caller have ended. It may be called once.
+func (l *Lane[B]) Run() error {
+	l.mu.Lock()
+	if l.started != 0 {
+		panic("lane: BUG: Run was called twice")
+	}
+	l.started = 1
+	l.mu.Unlock()
+	l.work()
+	l.others.Wait()
+	return l.err
+}
+
+// work is the life of one worker.
+func (l *Lane[B]) work() {
+	l.mu.Lock()
+	l.waking = false // whoever is being woken is this one: there is never more than one
+	for l.acquire() {
+		s := l.free()
+		l.mu.Unlock()
+		if !s.made {
+			s.batch, s.made = l.newBatch(), true
+		}
+		size, more, err := l.stages.Take(s.batch)
+		l.mu.Lock()
+		if err != nil {
+			l.reading, l.err = false, err
+			l.parked.Broadcast()
+			break
+		}
+		l.flying++
+
+		// Alone by default: the read side stays with this worker while it works and emits, so that a small batch
+		// wakes nobody. Given away, it is for whoever is first to come for it, even this worker again; if the ring
+		// is full, for whoever comes when a slot is free.
+		l.hungry = size >= HandOver && more
+		keep := !l.hungry
+		if l.hungry {
+			l.reading = false
+			l.wake()
+		}
+		l.mu.Unlock()
+		l.stages.Work(s.batch)
+		l.mu.Lock()
+		s.done = true
+		// Nobody waits for a turn: who emits now, or who works on an earlier batch, emits this one later.
+		if !l.emitting {
+			l.emit()
+		}
+		if keep {
+			l.reading = false // to take it again at once: the lock isn't left in between
+		}
+	}
+	l.mu.Unlock()
+}
+
+// acquire waits until this worker has the read side and a slot to read to. It reports false when the lane is ending.
+//
+// A worker parks only while another has the read side or a batch in flight, and looks for the read side before it
+// parks. So there is always one left that will read again.
+func (l *Lane[B]) acquire() bool {
+	for l.err == nil && (l.reading || l.flying == len(l.ring)) {
+		l.sleeping++
+		l.parked.Wait() // wake took this worker from sleeping
+		l.waking = false
+	}
+	if l.err != nil {
+		return false
+	}
+	l.reading = true
+	return true
+}
+
+// free returns the slot behind those in flight.
+func (l *Lane[B]) free() *slot[B] {
+	i := l.head + l.flying
+	if i >= len(l.ring) {
+		i -= len(l.ring)
+	}
+	return &l.ring[i]
+}
+
+// wake gets one worker to come for the read side, if there is a slot to read to. One at a time: while one is on its
+// way the read side needs no other, and when it has read it will wake the next if that is worth it.
+func (l *Lane[B]) wake() {
+	switch {
+	case l.flying == len(l.ring) || l.waking:
+	case l.sleeping > 0:
+		l.sleeping--
+		l.waking = true
+		l.parked.Signal()
+	case l.started < l.workers:
+		l.started++
+		l.waking = true
+		l.others.Go(l.work)
+	}
+}
+
+// emit emits the batch whose turn it is, if it is done, and every finished one behind it, those included that others
+// finish meanwhile.
+func (l *Lane[B]) emit() {
+	l.emitting = true
+	for s := &l.ring[l.head]; s.done; s = &l.ring[l.head] {
+		l.mu.Unlock()
+		l.stages.Emit(s.batch)
+		l.mu.Lock()
+		s.done = false
+		l.flying--
+		if l.head++; l.head == len(l.ring) {
+			l.head = 0
+		}
+		// The slot may be what the readers waited for. When nothing is left to emit, this worker goes to read itself.
+		if l.hungry && !l.reading && l.ring[l.head].done {
+			l.wake()
+		}
+	}
+	l.emitting = false
+}

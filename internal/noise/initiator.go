@@ -1,0 +1,67 @@
+package noise
+
+import (
+	"crypto/ecdh"
+	"encoding/binary"
+	"fmt"
+
+	"throughline/internal/wire"
+)
+
+// An Initiator is what the initiator of a handshake keeps between sending its initiation and consuming the response.
+// The zero Initiator, and one that is over, refuse every response.
+type Initiator struct {
+	s      symmetric
+	e      *ecdh.PrivateKey // nil: the handshake is over
+	sender uint32
+}
+
+// Initiate writes an initiation to dst, which is at least wire.InitiationSize long: from id, to remote, with the
+// static-static secret ss of the two, the fresh ephemeral key e, the index sender and the timestamp ts. The mac fields
+// are left zero. e is never to be used again. After an error dst is not to be sent. Whitepaper §5.4.2.
+func Initiate(dst []byte, id *Identity, remote PublicKey, ss *[wire.KeySize]byte, e *ecdh.PrivateKey, sender uint32, ts Timestamp) (*Initiator, error) {
+	if len(dst) < wire.InitiationSize {
+		panic("noise: BUG: no room for an initiation")
+	}
+	dst = dst[:wire.InitiationSize]
+	binary.LittleEndian.PutUint32(dst, wire.TypeInitiation)
+	binary.LittleEndian.PutUint32(dst[wire.InitiationSender:], sender)
+	clear(dst[wire.InitiationMAC1:])
+
+	i := &Initiator{e: e, sender: sender}
+	i.s.start([]byte(wire.Identifier), &remote)
+	if err := i.s.writeFirst(dst[wire.InitiationEphemeral:wire.InitiationMAC1], id, remote, ss, e, ts[:]); err != nil {
+		i.Clear()
+		return nil, err
+	}
+	return i, nil
+}
+
+// ConsumeResponse reads the response to the initiation. id is the one the initiation was made with. On success it
+// returns the transport keys and the index the responder chose, and the Initiator is over. On failure the Initiator is
+// as it was: a forged response doesn't disturb the genuine one. Whitepaper §5.4.3, §5.4.5.
+func (i *Initiator) ConsumeResponse(msg []byte, id *Identity, psk *[wire.KeySize]byte) (keys Keys, remoteIndex uint32, err error) {
+	if i.e == nil {
+		return Keys{}, 0, errSpent
+	}
+	if err := checkHeader(msg, wire.ResponseSize, wire.TypeResponse); err != nil {
+		return Keys{}, 0, err
+	}
+	if binary.LittleEndian.Uint32(msg[wire.ResponseReceiver:]) != i.sender {
+		return Keys{}, 0, errIndex
+	}
+	s := i.s // worked on in a copy, which is given up on failure
+	defer s.clear()
+	if err := s.readSecond(nil, msg[wire.ResponseEphemeral:wire.ResponseMAC1], id, psk, i.e); err != nil {
+		return Keys{}, 0, err
+	}
+	keys.Send, keys.Receive = s.split()
+	i.Clear()
+	return keys, binary.LittleEndian.Uint32(msg[wire.ResponseSender:]), nil
+}
+
+// Clear ends the handshake and overwrites its secrets with zeros. It may be called at any time, more than once.
+func (i *Initiator) Clear() { *i = Initiator{} }
+
+// Format writes "(hidden)" whatever the verb.
+func (i *Initiator) Format(f fmt.State, verb rune) { fmt.Fprint(f, hidden) }

@@ -1,0 +1,89 @@
+package noise
+
+import (
+	"crypto/ecdh"
+	"encoding/binary"
+	"fmt"
+
+	"throughline/internal/wire"
+)
+
+// A Received is an initiation that is being consumed. It goes one way: [ConsumeInitiation], [Received.Verify],
+// [Received.Respond]; a failure on the way ends it, and then only Clear, Static and Sender may be called.
+type Received struct {
+	s         symmetric
+	e         *ecdh.PublicKey // the initiator's ephemeral key; nil: it is over
+	static    PublicKey
+	sender    uint32
+	verified  bool
+	timestamp [wire.TimestampSize + wire.TagSize]byte // sealed
+}
+
+// ConsumeInitiation reads an initiation to id as far as its sender's static key: one ladder. What it returns is not yet
+// proof that the sender holds that key; see [Received.Verify]. Whitepaper §5.4.2.
+func ConsumeInitiation(msg []byte, id *Identity) (*Received, error) {
+	if err := checkHeader(msg, wire.InitiationSize, wire.TypeInitiation); err != nil {
+		return nil, err
+	}
+	r := &Received{sender: binary.LittleEndian.Uint32(msg[wire.InitiationSender:])}
+	r.s.start([]byte(wire.Identifier), &id.public)
+	e, err := r.s.readFirst(msg[wire.InitiationEphemeral:wire.InitiationTimestamp], id, &r.static)
+	if err != nil {
+		r.Clear()
+		return nil, err
+	}
+	r.e = e
+	copy(r.timestamp[:], msg[wire.InitiationTimestamp:])
+	return r, nil
+}
+
+// Static returns the public key by which the sender calls itself. It is zero once the Received is over.
+func (r *Received) Static() PublicKey { return r.static }
+
+// Sender returns the index that the initiator chose. mac1 alone vouches for it.
+func (r *Received) Sender() uint32 { return r.sender }
+
+// Verify decrypts the timestamp with ss, the static-static secret of the two peers. Success proves that the sender
+// holds the key of [Received.Static], or that the message is a copy of one such: the caller compares the timestamp
+// with the greatest it has seen from that peer. No ladder. Whitepaper §5.4.2, §5.1.
+func (r *Received) Verify(ss *[wire.KeySize]byte) (Timestamp, error) {
+	if r.e == nil || r.verified {
+		panic("noise: BUG: Verify out of order")
+	}
+	var ts Timestamp
+	if err := r.s.readFirstPayload(ts[:], r.timestamp[:], ss); err != nil {
+		r.Clear()
+		return Timestamp{}, err
+	}
+	r.verified = true
+	return ts, nil
+}
+
+// Respond writes the response to dst, which is at least wire.ResponseSize long, with the fresh ephemeral key e and the
+// index sender, and returns the transport keys. The mac fields are left zero. e is never to be used again, and the
+// Received is over, whatever comes of it. After an error dst is not to be sent. Two ladders. Whitepaper §5.4.3, §5.4.5.
+func (r *Received) Respond(dst []byte, psk *[wire.KeySize]byte, e *ecdh.PrivateKey, sender uint32) (keys Keys, err error) {
+	if r.e == nil || !r.verified {
+		panic("noise: BUG: Respond out of order")
+	}
+	if len(dst) < wire.ResponseSize {
+		panic("noise: BUG: no room for a response")
+	}
+	defer r.Clear()
+	dst = dst[:wire.ResponseSize]
+	binary.LittleEndian.PutUint32(dst, wire.TypeResponse)
+	binary.LittleEndian.PutUint32(dst[wire.ResponseSender:], sender)
+	binary.LittleEndian.PutUint32(dst[wire.ResponseReceiver:], r.sender)
+	clear(dst[wire.ResponseMAC1:])
+	if err := r.s.writeSecond(dst[wire.ResponseEphemeral:wire.ResponseMAC1], r.e, &r.static, psk, e, nil); err != nil {
+		return Keys{}, err
+	}
+	keys.Receive, keys.Send = r.s.split()
+	return keys, nil
+}
+
+// Clear ends the handshake and overwrites its secrets with zeros. It may be called at any time, more than once.
+func (r *Received) Clear() { *r = Received{} }
+
+// Format writes "(hidden)" whatever the verb.
+func (r *Received) Format(f fmt.State, verb rune) { fmt.Fprint(f, hidden) }

@@ -1,0 +1,174 @@
+package peer
+
+import (
+	"crypto/ecdh"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"throughline/internal/cookie"
+	"throughline/internal/mono"
+	"throughline/internal/noise"
+	"throughline/internal/session"
+	"throughline/internal/wire"
+)
+
+// Why a handshake message was refused. They are reasons for a counter, not for an operator.
+var (
+	ErrStale   = errors.New("peer: the initiation's timestamp is not newer than the last")
+	ErrFlood   = errors.New("peer: an initiation came too soon after the last")
+	ErrPending = errors.New("peer: no handshake of ours awaits this response")
+)
+
+// A Handshake is the state of one peer's handshakes. The zero Handshake has none; what a handshake needs is allocated
+// when it begins and given back when it ends. It is not safe for concurrent use: the owner's lock guards it.
+type Handshake struct {
+	Preshared *[wire.KeySize]byte // nil: none
+	Jar       cookie.Jar
+
+	identity *noise.Identity     // whose static-static secret this is
+	secret   *[wire.KeySize]byte // computed at the first handshake, not when the peer is configured
+	pending  *noise.Initiator    // an initiation of ours that awaits its response
+	index    uint32              // its receiver index
+	stamp    noise.Timestamp     // of the last initiation accepted. Whitepaper §5.1
+	accepted mono.Time           // when that was
+}
+
+// SetPreshared sets the preshared key of the handshakes to come; nil and the zero key stand for none. It is copied.
+func (h *Handshake) SetPreshared(key *[wire.KeySize]byte) {
+	if h.Preshared != nil {
+		clear(h.Preshared[:])
+		h.Preshared = nil
+	}
+	if key != nil && subtle.ConstantTimeCompare(key[:], noPreshared[:]) == 0 {
+		fresh := *key
+		h.Preshared = &fresh
+	}
+}
+
+var noPreshared [wire.KeySize]byte // §5.4.3: a preshared key of zeros stands for none
+
+func (h *Handshake) preshared() *[wire.KeySize]byte {
+	if h.Preshared == nil {
+		return &noPreshared
+	}
+	return h.Preshared
+}
+
+// staticStatic returns the secret of both static keys, computed once for each identity.
+func (h *Handshake) staticStatic(id *noise.Identity, public noise.PublicKey) (*[wire.KeySize]byte, error) {
+	if h.secret == nil || h.identity != id {
+		h.forgetSecret()
+		ss, err := id.SharedSecret(public)
+		if err != nil {
+			return nil, err
+		}
+		h.secret, h.identity = &ss, id
+	}
+	return h.secret, nil
+}
+
+func (h *Handshake) forgetSecret() {
+	if h.secret != nil {
+		clear(h.secret[:])
+	}
+	h.secret, h.identity = nil, nil
+}
+
+// Pending returns the receiver index of the initiation that awaits its response, and whether there is one.
+func (h *Handshake) Pending() (index uint32, ok bool) { return h.index, h.pending != nil }
+
+// Initiate writes an initiation to dst, [wire.InitiationSize] bytes, and awaits its response under the receiver index
+// sender. An earlier initiation is given up. Whitepaper §5.4.2.
+func (h *Handshake) Initiate(now mono.Time, dst []byte, id *noise.Identity, public noise.PublicKey, e *ecdh.PrivateKey, sender uint32, stamp noise.Timestamp) error {
+	ss, err := h.staticStatic(id, public)
+	if err != nil {
+		return err
+	}
+	pending, err := noise.Initiate(dst, id, public, ss, e, sender, stamp)
+	if err != nil {
+		return err
+	}
+	h.GiveUp()
+	h.pending, h.index = pending, sender
+	h.addMACs(now, dst, public)
+	return nil
+}
+
+// ConsumeResponse takes the response to the initiation that is pending and returns the keypair it makes. A response that
+// doesn't decrypt changes nothing. Whitepaper §5.4.3.
+func (h *Handshake) ConsumeResponse(now mono.Time, msg []byte, id *noise.Identity) (*session.Keypair, error) {
+	if h.pending == nil || binary.LittleEndian.Uint32(msg[wire.ResponseReceiver:]) != h.index {
+		return nil, ErrPending
+	}
+	keys, remote, err := h.pending.ConsumeResponse(msg, id, h.preshared())
+	if err != nil {
+		return nil, err
+	}
+	defer keys.Clear()
+	kp := session.New(&keys.Send, &keys.Receive, h.index, remote, true, now)
+	h.GiveUp()
+	return kp, nil
+}
+
+// Accept checks an initiation whose static key named this peer: that it authenticates, that its timestamp is the newest
+// yet (§5.1), and that it doesn't come in a flood. It writes the response to dst, [wire.ResponseSize] bytes, and
+// returns the keypair made, whose receiver index is sender. The ephemeral key is drawn from random only when all is well:
+// what is forged or replayed costs one ladder. Whitepaper §5.4.2, §5.4.3.
+func (h *Handshake) Accept(now mono.Time, dst []byte, r *noise.Received, id *noise.Identity, random io.Reader, sender uint32) (*session.Keypair, error) {
+	public, remote := r.Static(), r.Sender() // gone once it has responded
+	ss, err := h.staticStatic(id, public)
+	if err != nil {
+		return nil, err
+	}
+	stamp, err := r.Verify(ss)
+	if err != nil {
+		return nil, err
+	}
+	if !stamp.After(h.stamp) {
+		return nil, ErrStale
+	}
+	if h.accepted != 0 && now.Sub(h.accepted) < wire.InitiationInterval {
+		return nil, ErrFlood
+	}
+	e, err := noise.NewEphemeral(random)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := r.Respond(dst, h.preshared(), e, sender)
+	if err != nil {
+		return nil, err
+	}
+	defer keys.Clear()
+	h.stamp, h.accepted = stamp, now
+	h.addMACs(now, dst, public)
+	return session.New(&keys.Send, &keys.Receive, sender, remote, false, now), nil
+}
+
+// ConsumeCookie takes a cookie reply; it reports whether it was one to our last message. Whitepaper §5.4.7.
+func (h *Handshake) ConsumeCookie(now mono.Time, msg []byte, public noise.PublicKey) bool {
+	keys := cookie.KeysFor(public)
+	return h.Jar.ConsumeReply(now, &keys, msg)
+}
+
+// The keys of a peer's MACs are two hashes of its public key: cheaper made anew than kept for every peer at rest.
+func (h *Handshake) addMACs(now mono.Time, msg []byte, public noise.PublicKey) {
+	keys := cookie.KeysFor(public)
+	h.Jar.AddMACs(now, &keys, msg)
+}
+
+// GiveUp forgets the initiation that is pending, and its secrets.
+func (h *Handshake) GiveUp() {
+	if h.pending != nil {
+		h.pending.Clear()
+	}
+	h.pending, h.index = nil, 0
+}
+
+// Forget forgets the pending initiation and the static-static secret: the identity changes, or the peer goes. What
+// guards against replay stays.
+func (h *Handshake) Forget() {
+	h.GiveUp()
+	h.forgetSecret()
+}

@@ -1,0 +1,74 @@
+// Package peer is one peer: its handshakes, its keypairs, its cookie, its timers, where it is, what went to it and came
+// from it, and the packets that wait for a session.
+//
+// It has no clock, no lock and no goroutine of its own. Its parts fall in three, by who may touch them: atomics, which
+// any goroutine may; and two groups that the owner guards by a lock each, as the fields say. A peer at rest costs memory
+// only, and little of it: what a handshake or a session needs is allocated when it comes and given back when it goes.
+package peer
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"throughline/internal/noise"
+	"throughline/internal/session"
+	"throughline/internal/timers"
+	"throughline/packet"
+)
+
+// A Peer is the state of one peer.
+type Peer struct {
+	Public noise.PublicKey // never changes
+
+	// Any goroutine, any time.
+	Timers   timers.Timers                   // its hot half; the cold half belongs to Keypairs' guard
+	Sending  atomic.Pointer[session.Keypair] // the snapshot of Keypairs.Current that the data path sends with
+	Waiting  atomic.Bool                     // packets are staged or being flushed: what comes now goes behind them
+	Rx, Tx   atomic.Uint64                   // bytes of whole datagrams
+	endpoint atomic.Pointer[packet.Endpoint] // an immutable value; nil while none is known
+	complete atomic.Int64                    // when the last handshake completed, Unix nanoseconds; 0: never
+
+	// Guarded by the owner's handshake lock, which is held through Diffie-Hellman.
+	Handshake Handshake
+
+	// Guarded by the owner's state lock, which is held for moments only.
+	Keypairs session.Keypairs
+	Staged   Staged
+	Flushing bool // somebody is sending what was staged
+	Gone     bool // it was removed: nothing is to be begun any more
+
+	// Guarded by the owner's configuration lock.
+	Keepalive  time.Duration  // persistent keepalive; 0: off
+	AllowedIPs []netip.Prefix // unsorted
+}
+
+// Endpoint returns where the peer is, nil while that isn't known. What it points to never changes.
+func (p *Peer) Endpoint() *packet.Endpoint { return p.endpoint.Load() }
+
+// SetEndpoint sets where the peer is. The packet path calls it for every train, so it allocates only on a change.
+func (p *Peer) SetEndpoint(ep *packet.Endpoint) {
+	if old := p.endpoint.Load(); old == nil || *old != *ep {
+		fresh := *ep
+		p.endpoint.Store(&fresh)
+	}
+}
+
+// ClearSource forgets the local address the peer was spoken to from: the kernel chooses anew. It is done when nothing
+// comes back, for the address may be why.
+func (p *Peer) ClearSource() {
+	if old := p.endpoint.Load(); old != nil && (old.Src.IsValid() || old.SrcIf != 0) {
+		p.endpoint.CompareAndSwap(old, &packet.Endpoint{Addr: old.Addr})
+	}
+}
+
+// LastHandshake returns when the last handshake completed, the zero Time if none has.
+func (p *Peer) LastHandshake() time.Time {
+	if ns := p.complete.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
+
+// HandshakeCompleted records when a handshake completed.
+func (p *Peer) HandshakeCompleted(at time.Time) { p.complete.Store(at.UnixNano()) }

@@ -1,0 +1,44 @@
+package peer
+
+import "throughline/internal/wire"
+
+// Staged holds the packets that wait for a session, in order: [wire.MaxStaged] at most, the oldest giving way. Kernel:
+// MAX_STAGED_PACKETS. It owns copies, so that the batch they came in can go on. The zero Staged is empty and holds no
+// memory. It is not safe for concurrent use.
+type Staged struct {
+	packets [][]byte
+}
+
+// Push copies p behind the packets that wait. It reports whether the oldest had to give way.
+func (s *Staged) Push(p []byte) (dropped bool) {
+	if len(s.packets) == wire.MaxStaged {
+		copy(s.packets, s.packets[1:])
+		s.packets = s.packets[:wire.MaxStaged-1]
+		dropped = true
+	}
+	s.packets = append(s.packets, append([]byte(nil), p...))
+	return dropped
+}
+
+// Len returns how many packets wait.
+func (s *Staged) Len() int { return len(s.packets) }
+
+// At returns the i-th oldest packet.
+func (s *Staged) At(i int) []byte { return s.packets[i] }
+
+// Pop takes the n oldest packets away, and gives the memory back with the last.
+func (s *Staged) Pop(n int) {
+	if n == len(s.packets) {
+		s.packets = nil
+		return
+	}
+	clear(s.packets[:n])
+	s.packets = s.packets[n:]
+}
+
+// Clear forgets all that wait and returns how many they were.
+func (s *Staged) Clear() int {
+	n := len(s.packets)
+	s.packets = nil
+	return n
+}

@@ -1,0 +1,121 @@
+// Package session is what a handshake yields: a keypair that seals trains and opens them, its birth, its counter and its
+// replay window, and the trio of keypairs that a peer holds.
+//
+// A keypair never changes once made but for its sending counter, which is atomic, and its replay window, which the
+// caller guards. Seal and Open work on disjoint trains from any number of goroutines at once.
+package session
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+
+	"throughline/internal/aead"
+	"throughline/internal/mono"
+	"throughline/internal/replay"
+	"throughline/internal/wire"
+	"throughline/packet"
+)
+
+// A Keypair is one session: two keys, one for each direction. Whitepaper §5.4.5.
+type Keypair struct {
+	LocalIndex  uint32    // by which the peer addresses it: our receiver index
+	RemoteIndex uint32    // by which we address it: the peer's
+	Birth       mono.Time // when the handshake that made it was done
+	Initiator   bool      // whether we began that handshake
+
+	send, receive *aead.Key
+	counter       atomic.Uint64 // the next one to be sent with
+	window        replay.Window // guarded by whoever calls Accept
+}
+
+// New returns the keypair of a handshake. The keys are copied; the caller clears its own.
+func New(send, receive *[wire.KeySize]byte, local, remote uint32, initiator bool, now mono.Time) *Keypair {
+	return &Keypair{
+		LocalIndex: local, RemoteIndex: remote, Birth: now, Initiator: initiator,
+		send: aead.NewKey(send), receive: aead.NewKey(receive),
+	}
+}
+
+// Reserve takes n consecutive counters, for one train, and returns the first. It reports false when the keypair has not
+// that many left: it must not be used any more. Whitepaper §6.2, Reject-After-Messages. Any goroutine may call it.
+func (k *Keypair) Reserve(n int) (first uint64, ok bool) {
+	for {
+		first = k.counter.Load()
+		if first >= wire.RejectAfterMessages || uint64(n) > wire.RejectAfterMessages-first {
+			return 0, false
+		}
+		if k.counter.CompareAndSwap(first, first+uint64(n)) {
+			return first, true
+		}
+	}
+}
+
+// Unused reports whether nothing was ever sent with the keypair.
+func (k *Keypair) Unused() bool { return k.counter.Load() == 0 }
+
+// Expire ends the keypair's use for sending; what the peer still sends with it is received.
+func (k *Keypair) Expire() { k.counter.Store(wire.RejectAfterMessages) }
+
+// CanSend reports whether the keypair may still send. Whitepaper §6.2, Reject-After-Time and Reject-After-Messages.
+func (k *Keypair) CanSend(now mono.Time) bool {
+	return now.Sub(k.Birth) < wire.RejectAfterTime && k.counter.Load() < wire.RejectAfterMessages
+}
+
+// CanReceive reports whether what was sealed with the keypair may still be opened. Whitepaper §6.2.
+func (k *Keypair) CanReceive(now mono.Time) bool { return now.Sub(k.Birth) < wire.RejectAfterTime }
+
+// RekeyOnSend reports whether sending with the keypair should begin a new handshake: after Rekey-After-Messages, and
+// for the initiator after Rekey-After-Time. Whitepaper §6.2.
+func (k *Keypair) RekeyOnSend(now mono.Time) bool {
+	return k.counter.Load() >= wire.RekeyAfterMessages || k.Initiator && now.Sub(k.Birth) >= wire.RekeyAfterTime
+}
+
+// RekeyOnReceive reports whether receiving with the keypair should begin a new handshake: for the initiator, when it
+// would otherwise expire before an answer to a keepalive could come. Whitepaper §6.2.
+func (k *Keypair) RekeyOnReceive(now mono.Time) bool {
+	return k.Initiator && now.Sub(k.Birth) >= wire.RekeyOnReceiveAfter
+}
+
+// Accept reports whether a counter is new, and remembers it. It must be called only after the packet was opened: an
+// unauthenticated counter must not move the window. Whitepaper §5.4.6. One caller at a time.
+func (k *Keypair) Accept(counter uint64) bool { return k.window.Accept(counter) }
+
+// Seal turns the IP packets of a train, whose counters were reserved and set, into datagrams: padded, sealed in place,
+// the header before them. mtu bounds the padding as it did when the batch was laid. Packets already dropped are left.
+func (k *Keypair) Seal(slab []byte, train []packet.Packet, mtu int) {
+	for i := range train {
+		p := &train[i]
+		if p.Drop != 0 {
+			continue
+		}
+		padded := wire.Padded(p.Len, mtu)
+		clear(slab[p.Off+p.Len : p.Off+padded])
+		p.Len = padded
+
+		header := slab[p.Off-wire.TransportHeaderSize : p.Off]
+		binary.LittleEndian.PutUint32(header, wire.TypeTransport)
+		binary.LittleEndian.PutUint32(header[wire.TransportReceiver:], k.RemoteIndex)
+		binary.LittleEndian.PutUint64(header[wire.TransportCounter:], p.Counter)
+	}
+	k.send.Seal(slab, train)
+	for i := range train {
+		if p := &train[i]; p.Drop == 0 {
+			p.Off -= wire.TransportHeaderSize
+			p.Len += wire.TransportHeaderSize
+		}
+	}
+}
+
+// Open turns the datagrams of a train into padded IP packets, opened in place, with their counters. The datagrams are
+// known to be transport messages for this keypair, of [wire.TransportOverhead] bytes at least. A packet whose tag is
+// wrong gets packet.DropTag. The counters are not checked: that is Accept's, in order.
+func (k *Keypair) Open(slab []byte, train []packet.Packet) {
+	for i := range train {
+		if p := &train[i]; p.Drop == 0 {
+			p.Counter = binary.LittleEndian.Uint64(slab[p.Off+wire.TransportCounter:])
+			p.Off += wire.TransportHeaderSize
+			p.Len -= wire.TransportHeaderSize
+		}
+	}
+	k.receive.Open(slab, train)
+}

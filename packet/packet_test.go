@@ -1,0 +1,149 @@
+package packet
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+
+	"throughline/internal/wire"
+)
+
+// Packets are laid so that the datagrams they become touch, and keep what was copied.
+func TestAppendLaysDatagramsThatTouch(t *testing.T) {
+	b := New()
+	b.MTU = 1420
+	var want [][]byte
+	for i := range 40 {
+		p := bytes.Repeat([]byte{byte(i + 1)}, []int{1420, 1, 16, 999, 0}[i%5])
+		if !b.Append(p) {
+			t.Fatalf("no room for packet %d", i)
+		}
+		want = append(want, p)
+	}
+	end := 0
+	for i := range b.Packets {
+		if got := b.Bytes(i); !bytes.Equal(got, want[i]) {
+			t.Fatalf("packet %d was changed", i)
+		}
+		p := b.Packets[i]
+		if p.Off-Headroom != end {
+			t.Fatalf("packet %d: its datagram begins at %d, the one before ended at %d", i, p.Off-Headroom, end)
+		}
+		end = p.Off + wire.Padded(p.Len, b.MTU) + Tailroom
+	}
+}
+
+func TestAppendUntilFull(t *testing.T) {
+	for _, size := range []int{0, 1, 20, 1420, 9000, wire.MaxPacket} {
+		b := New()
+		n := 0
+		for b.Append(make([]byte, size)) {
+			n++
+			p := b.Packets[len(b.Packets)-1]
+			if p.Off+wire.Padded(p.Len, 0)+Tailroom > len(b.Slab) {
+				t.Fatalf("%d bytes: packet %d reaches beyond the slab", size, n)
+			}
+		}
+		if n == 0 || n > MaxPackets {
+			t.Errorf("%d bytes: %d packets fit", size, n)
+		}
+		b.Reset()
+		if !b.Append(make([]byte, size)) {
+			t.Errorf("%d bytes: no room after Reset", size)
+		}
+	}
+}
+
+func TestReceived(t *testing.T) {
+	from := Endpoint{Addr: netip.MustParseAddrPort("192.0.2.1:51820")}
+	for _, c := range []struct {
+		name    string
+		n, size int
+		want    []int
+	}{
+		{"one datagram", 100, 0, []int{100}},
+		{"one, its own size given", 100, 100, []int{100}},
+		{"one, a larger size given", 100, 1452, []int{100}},
+		{"a train", 300, 100, []int{100, 100, 100}},
+		{"a train with a short tail", 250, 100, []int{100, 100, 50}},
+		{"an empty datagram", 0, 0, nil},
+		{"a negative size", 10, -1, []int{10}},
+	} {
+		b := New()
+		b.Received(32, 0, from) // something before
+		off, _ := b.Free()
+		if left := b.Received(c.n, c.size, from); left != 0 {
+			t.Errorf("%s: %d left out", c.name, left)
+		}
+		var got []int
+		for _, p := range b.Packets[1:] {
+			if p.Off != off {
+				t.Errorf("%s: a datagram at %d, want %d", c.name, p.Off, off)
+			}
+			off += p.Len
+			got = append(got, p.Len)
+		}
+		if len(got) != len(c.want) {
+			t.Fatalf("%s: %v, want %v", c.name, got, c.want)
+		}
+		for i := range got {
+			if got[i] != c.want[i] {
+				t.Fatalf("%s: %v, want %v", c.name, got, c.want)
+			}
+		}
+		if next, _ := b.Free(); next%16 != 0 || next < off {
+			t.Errorf("%s: the next datagram would lie at %d", c.name, next)
+		}
+		covered := 0
+		for _, r := range b.Runs {
+			if r.First != covered || r.Endpoint != from {
+				t.Errorf("%s: runs %+v don't cover the packets", c.name, b.Runs)
+			}
+			covered += r.N
+		}
+		if covered != len(b.Packets) {
+			t.Errorf("%s: runs cover %d of %d packets", c.name, covered, len(b.Packets))
+		}
+	}
+}
+
+func TestReceivedBeyondRoom(t *testing.T) {
+	b := NewSize(64<<10, 10)
+	if left := b.Received(20*50, 50, Endpoint{}); left != 10 || len(b.Packets) != 10 {
+		t.Errorf("%d packets and %d left out, want 10 and 10", len(b.Packets), left)
+	}
+	if left := b.Received(70, 50, Endpoint{}); left != 2 || len(b.Packets) != 10 || len(b.Runs) != 1 {
+		t.Errorf("%d left out of a full batch, %d runs", left, len(b.Runs))
+	}
+}
+
+func TestDropNames(t *testing.T) {
+	seen := map[string]Drop{}
+	for d := range NumDrops {
+		name := d.String()
+		if name == "" || name == "unknown" {
+			t.Errorf("reason %d has no name", d)
+		}
+		if other, ok := seen[name]; ok {
+			t.Errorf("reasons %d and %d share the name %s", d, other, name)
+		}
+		seen[name] = d
+	}
+	if NumDrops.String() != "unknown" {
+		t.Error("what is no reason has a name")
+	}
+}
+
+func TestFillingAllocatesNothing(t *testing.T) {
+	b, p := New(), make([]byte, 1420)
+	from := Endpoint{Addr: netip.MustParseAddrPort("[2001:db8::1]:1")}
+	if n := testing.AllocsPerRun(100, func() {
+		b.Reset()
+		for range 45 {
+			b.Append(p)
+		}
+		b.Received(4000, 100, from)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

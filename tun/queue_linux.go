@@ -1,0 +1,321 @@
+package tun
+
+import (
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"throughline/packet"
+	"throughline/tun/offload"
+)
+
+// maxRead is the largest packet that a TUN hands over: the kernel's GSO_LEGACY_MAX_SIZE, which bounds super-packets, and
+// more than any MTU. A read with less room would cut a packet silently.
+const maxRead = 65536
+
+// A queue is a TUN's descriptor: reads and writes in the shape the kernel was asked for. Its reading half and its writing
+// half share nothing that changes but the states of offloads.
+type queue struct {
+	rc    syscall.RawConn
+	vnet  int         // the length of the virtio header before each packet: offload.HeaderSize, or 0
+	gone  func() bool // tells whether the interface is gone
+	state [4]atomic.Uint32
+
+	// The reading half.
+	read   func(fd uintptr) bool // made once: a closure made per call is an allocation
+	rb     *packet.Batch
+	rerr   error
+	more   bool
+	super  offload.Super
+	rest   []byte         // a super-packet that a batch had no room for; its memory stays
+	restOf offload.Header // its header
+
+	// The writing half.
+	write  func(fd uintptr) bool
+	wb     *packet.Batch
+	werr   error
+	merger offload.Merger
+	writes []offload.Write
+	w      int  // the write to be done now
+	single int  // when it was refused as a whole: the packet of it to be written now, else -1
+	lost   bool // one of its packets was refused
+	why    unix.Errno
+	iov    [offload.MaxPieces]unix.Iovec
+
+	// The system calls; a test's kernel may refuse what this one takes.
+	sysWrite  func(fd uintptr, p []byte) unix.Errno
+	sysWritev func(fd uintptr, iov []unix.Iovec) unix.Errno
+}
+
+// Indices into queue.state, in the order of the bits of Offload.
+const (
+	tso = iota
+	uso
+	tcpGRO
+	udpGRO
+)
+
+func (q *queue) init(rc syscall.RawConn, vnet int, gone func() bool) {
+	q.rc, q.vnet, q.gone, q.single = rc, vnet, gone, -1
+	q.read, q.write = q.drain, q.flush
+	q.sysWrite, q.sysWritev = sysWrite, sysWritev
+}
+
+// Read implements [Queue].
+func (q *queue) Read(b *packet.Batch) (more bool, err error) {
+	if _, room := b.Next(); room < maxRead {
+		return false, fmt.Errorf("tun: read: a batch with room for %d bytes, and a read may bring %d", room, maxRead)
+	}
+	q.rb, q.rerr, q.more = b, nil, false
+	defer func() { q.rb = nil }()
+	if len(q.rest) > 0 {
+		off, _ := b.Next()
+		q.split(copy(b.Slab[off:], q.rest), q.restOf)
+		if _, room := b.Next(); room < maxRead || len(q.rest) > 0 {
+			return true, nil
+		}
+	}
+	if err := q.rc.Read(q.read); err != nil {
+		if q.gone() {
+			err = errGone
+		}
+		return false, err
+	}
+	return q.more, q.rerr
+}
+
+// drain reads until the TUN is empty or the batch has no room for another read. It reports false when there was nothing
+// at all, to be called again when there is.
+func (q *queue) drain(fd uintptr) bool {
+	b := q.rb
+	for {
+		off, room := b.Next()
+		if room < maxRead || len(q.rest) > 0 {
+			q.more = true
+			return true
+		}
+		n, err := sysRead(fd, b.Slab[off-q.vnet:off+room])
+		switch {
+		case err == 0:
+			q.take(off, n-q.vnet)
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return len(b.Packets) > 0
+		case len(b.Packets) > 0:
+			return true // the next read will find it again
+		case err == unix.EBADFD || q.gone():
+			q.rerr = errGone
+			return true
+		default:
+			q.rerr = os.NewSyscallError("tun: read", err)
+			return true
+		}
+	}
+}
+
+// take lays the packet of n bytes just read at off, or what it stands for.
+func (q *queue) take(off, n int) {
+	b := q.rb
+	if n <= 0 {
+		q.drop(0)
+		return
+	}
+	if q.vnet == 0 {
+		b.Place(n)
+		return
+	}
+	h := offload.ReadHeader(b.Slab[off-offload.HeaderSize:])
+	switch {
+	case h.GSOType != offload.GSONone:
+		q.split(n, h)
+	case offload.Complete(h, b.Slab[off:off+n]):
+		b.Place(n)
+	default:
+		q.drop(n)
+	}
+}
+
+// split lays the segments of the super-packet of n bytes that lies where the next packet is to be laid, and keeps those
+// there is no room for until the next Read.
+func (q *queue) split(n int, h offload.Header) {
+	b := q.rb
+	off, _ := b.Next()
+	p := b.Slab[off : off+n]
+	q.rest = q.rest[:0]
+	if !q.super.Parse(h, p, n) {
+		q.drop(n)
+		return
+	}
+	if q.super.Lay(b) < q.super.Segments() {
+		// Segments of a hundred bytes or so, of a peer with a tiny MSS: rare enough to copy.
+		if q.rest == nil {
+			q.rest = make([]byte, 0, maxRead)
+		}
+		q.rest, q.restOf = q.rest[:q.super.Rest(q.rest[:cap(q.rest)], p)], h
+	}
+	q.super.Spread(b)
+	q.super.Finish(b)
+}
+
+// drop lays the malformed packet of n bytes, so that it is counted. Its headers are kept for whoever looks at drops.
+func (q *queue) drop(n int) {
+	q.rb.Place(min(n, 128))
+	q.rb.Packets[len(q.rb.Packets)-1].Drop = packet.DropMalformed
+}
+
+// Write implements [Queue].
+func (q *queue) Write(b *packet.Batch) error {
+	q.wb, q.werr, q.w = b, nil, 0
+	defer func() { q.wb = nil }()
+	if q.vnet > 0 {
+		q.merger.TCP, q.merger.UDP = q.is(tcpGRO), q.is(udpGRO)
+		q.writes = q.merger.Merge(b)
+	} else {
+		q.w = nextLive(b, -1)
+	}
+	if err := q.rc.Write(q.write); err != nil {
+		if q.gone() {
+			err = errGone
+		}
+		return err
+	}
+	return q.werr
+}
+
+// nextLive returns the first packet after i that is to be written, or len(b.Packets).
+func nextLive(b *packet.Batch, i int) int {
+	for i++; i < len(b.Packets); i++ {
+		if p := &b.Packets[i]; p.Drop == 0 && p.Len > 0 {
+			break
+		}
+	}
+	return i
+}
+
+// flush writes from where it stopped. It reports false when the TUN takes nothing now, to be called again when it does.
+func (q *queue) flush(fd uintptr) bool {
+	if q.vnet == 0 {
+		return q.flushPlain(fd)
+	}
+	b := q.wb
+	for q.w < len(q.writes) {
+		w := &q.writes[q.w]
+		var err unix.Errno
+		switch {
+		case q.single >= 0:
+			err = q.sysWrite(fd, offload.Single(b, q.single))
+		case w.N == 1:
+			p := b.Packets[w.First]
+			err = q.sysWrite(fd, b.Slab[p.Off-offload.HeaderSize:p.Off+p.Len])
+		default:
+			err = q.sysWritev(fd, q.pieces(w))
+		}
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			return false
+		case err == unix.EBADFD:
+			q.werr, q.single = errGone, -1
+			return true
+		case q.single >= 0:
+			if err != 0 {
+				b.Packets[q.single].Drop = packet.DropTUN
+				q.lost = true
+			}
+			if q.single = q.merger.Next(q.single); q.single >= 0 {
+				continue
+			}
+			if !q.lost {
+				q.withdraw(w)
+			}
+		case err != 0 && w.N > 1:
+			// Refused as a whole. Each packet is tried by itself; one that the kernel won't have costs only itself.
+			q.merger.Undo(b, w)
+			q.single, q.lost, q.why = w.First, false, err
+			continue
+		case err != 0:
+			b.Packets[w.First].Drop = packet.DropTUN
+		}
+		q.w++
+	}
+	return true
+}
+
+// withdraw ends the merging that made w: the kernel refused w, and took all its packets one by one. Some kernels refuse
+// every merged write, some those with a short last packet (Linux 6.6.44). A kernel that was short of memory is asked again.
+func (q *queue) withdraw(w *offload.Write) {
+	if q.why == unix.ENOMEM || q.why == unix.ENOBUFS {
+		return
+	}
+	if w.UDP {
+		q.set(udpGRO, Withdrawn)
+	} else {
+		q.set(tcpGRO, Withdrawn)
+	}
+}
+
+// flushPlain is flush for a TUN without virtio headers.
+func (q *queue) flushPlain(fd uintptr) bool {
+	b := q.wb
+	for q.w < len(b.Packets) {
+		switch err := q.sysWrite(fd, b.Bytes(q.w)); err {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		case unix.EBADFD:
+			q.werr = errGone
+			return true
+		case 0:
+		default:
+			b.Packets[q.w].Drop = packet.DropTUN
+		}
+		q.w = nextLive(b, q.w)
+	}
+	return true
+}
+
+// pieces lists what w writes: virtio header, headers and payload of the first packet in one piece, then the payload of
+// each other.
+func (q *queue) pieces(w *offload.Write) []unix.Iovec {
+	n, from := 0, -offload.HeaderSize
+	for i := w.First; i >= 0; i = q.merger.Next(i) {
+		p := &q.wb.Packets[i]
+		q.iov[n].Base = &q.wb.Slab[p.Off+from]
+		q.iov[n].SetLen(p.Len - from)
+		n++
+		from = w.Head
+	}
+	return q.iov[:n]
+}
+
+func (q *queue) is(i int) bool       { return State(q.state[i].Load()) == On }
+func (q *queue) set(i int, to State) { q.state[i].Store(uint32(to)) }
+
+func (q *queue) offloads() Offloads {
+	s := func(i int) State { return State(q.state[i].Load()) }
+	return Offloads{TSO: s(tso), USO: s(uso), TCPGRO: s(tcpGRO), UDPGRO: s(udpGRO)}
+}
+
+func sysRead(fd uintptr, p []byte) (int, unix.Errno) {
+	// The slice is not empty, and the pointer is converted in the call itself.
+	n, _, err := unix.Syscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	return int(n), err
+}
+
+func sysWrite(fd uintptr, p []byte) unix.Errno {
+	// As in sysRead; a TUN takes a packet whole or not at all.
+	_, _, err := unix.Syscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	return err
+}
+
+func sysWritev(fd uintptr, iov []unix.Iovec) unix.Errno {
+	// The iovecs hold pointers, so the slab they point into stays alive.
+	_, _, err := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+	return err
+}

@@ -1,0 +1,240 @@
+package tun
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"throughline/packet"
+)
+
+// patience bounds what a broken test waits; nothing that works comes near it.
+const patience = 20 * time.Second
+
+func open(t *testing.T, name string, opts Options) *device {
+	t.Helper()
+	d, err := Open(name, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d.(*device)
+}
+
+// wantEvent waits until all of e came.
+func wantEvent(t *testing.T, d Device, e Event) {
+	t.Helper()
+	for e != 0 {
+		select {
+		case got, ok := <-d.Events():
+			if !ok {
+				t.Fatalf("events are closed, want event %b", e)
+			}
+			e &^= got
+		case <-time.After(patience):
+			t.Fatalf("no event %b", e)
+		}
+	}
+}
+
+func wantClosed(t *testing.T, d Device) {
+	t.Helper()
+	for {
+		select {
+		case _, ok := <-d.Events():
+			if !ok {
+				return
+			}
+		case <-time.After(patience):
+			t.Fatal("events stay open")
+		}
+	}
+}
+
+// reader reads in the background until an error comes, which it sends.
+func reader(d Device) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		b := packet.New()
+		for {
+			b.Reset()
+			if _, err := d.Queues()[0].Read(b); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	return done
+}
+
+func wantErrClosed(t *testing.T, done <-chan error) {
+	t.Helper()
+	select {
+	case err := <-done:
+		if !errors.Is(err, os.ErrClosed) {
+			t.Fatalf("Read: %v, want an os.ErrClosed", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Read goes on waiting")
+	}
+}
+
+func TestLife(t *testing.T) {
+	inNetns(t)
+	d := open(t, "tl%d", Options{})
+	if n, err := d.Name(); n != "tl0" || err != nil {
+		t.Errorf("name %q, %v", n, err)
+	}
+	if m, err := d.MTU(); m != DefaultMTU || err != nil {
+		t.Errorf("MTU %d, %v", m, err)
+	}
+	t.Logf("offloads: %+v", d.Offloads())
+	ip(t, "link", "set", "tl0", "up")
+	wantEvent(t, d, Up)
+	ip(t, "link", "set", "tl0", "mtu", "9000")
+	wantEvent(t, d, MTU)
+	if m, _ := d.MTU(); m != 9000 {
+		t.Errorf("MTU %d after it was set to 9000", m)
+	}
+	ip(t, "link", "set", "tl0", "down")
+	wantEvent(t, d, Down)
+	ip(t, "link", "set", "tl0", "name", "other")
+	if n, err := d.Name(); n != "other" || err != nil {
+		t.Errorf("name %q, %v after it was renamed", n, err)
+	}
+	ip(t, "link", "set", "other", "up")
+	wantEvent(t, d, Up)
+	done := reader(d)
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	wantErrClosed(t, done)
+	wantClosed(t, d)
+	if err := d.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+	if _, err := d.Name(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Name after Close: %v", err)
+	}
+	if _, err := d.MTU(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("MTU after Close: %v", err)
+	}
+	b := packet.New()
+	b.Append([]byte{0x45})
+	if err := d.Queues()[0].Write(b); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Write after Close: %v", err)
+	}
+}
+
+func TestDeleted(t *testing.T) {
+	inNetns(t)
+	for _, up := range []bool{false, true} {
+		for _, reading := range []bool{false, true} {
+			d := open(t, "tl0", Options{})
+			if up {
+				ip(t, "link", "set", "tl0", "up")
+				wantEvent(t, d, Up)
+			}
+			var done <-chan error
+			if reading {
+				done = reader(d)
+			}
+			ip(t, "link", "del", "tl0")
+			wantClosed(t, d)
+			if !reading {
+				done = reader(d)
+			}
+			wantErrClosed(t, done)
+			b := packet.New()
+			b.Append(make([]byte, 40))
+			if err := d.Queues()[0].Write(b); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("Write after deletion: %v", err)
+			}
+			if _, err := d.Name(); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("Name after deletion: %v", err)
+			}
+			if err := d.Close(); err != nil {
+				t.Errorf("Close after deletion: %v", err)
+			}
+		}
+	}
+}
+
+// Moved into another namespace, where our sockets see nothing, the interface must stay known.
+func TestMovedToAnotherNetns(t *testing.T) {
+	home := inNetns(t)
+	away := home.another(t)
+	d := open(t, "tl0", Options{MTU: 1300})
+	done := reader(d)
+	ip(t, "link", "set", "tl0", "netns", away.path())
+	open(t, "tl0", Options{MTU: 777}) // another that bears its name now
+	if m, err := d.MTU(); m != 1300 || err != nil {
+		t.Errorf("MTU %d, %v after the move", m, err)
+	}
+	away.enter(t)
+	ip(t, "link", "set", "tl0", "name", "moved", "up")
+	home.enter(t)
+	wantEvent(t, d, Up)
+	if n, err := d.Name(); n != "moved" || err != nil {
+		t.Errorf("name %q, %v after the move", n, err)
+	}
+	away.enter(t)
+	ip(t, "link", "set", "moved", "mtu", "1234")
+	home.enter(t)
+	wantEvent(t, d, MTU)
+	if m, err := d.MTU(); m != 1234 || err != nil {
+		t.Errorf("MTU %d, %v", m, err)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("the move ended Read: %v", err)
+	default:
+	}
+	away.enter(t)
+	ip(t, "link", "del", "moved")
+	home.enter(t)
+	wantErrClosed(t, done)
+	wantClosed(t, d)
+}
+
+// Nobody reads, and the interface is deleted elsewhere.
+func TestDeletedInAnotherNetnsWithoutReader(t *testing.T) {
+	home := inNetns(t)
+	away := home.another(t)
+	d := open(t, "tl0", Options{})
+	ip(t, "link", "set", "tl0", "netns", away.path())
+	away.enter(t)
+	ip(t, "link", "del", "tl0")
+	home.enter(t)
+	wantClosed(t, d)
+	wantErrClosed(t, reader(d))
+}
+
+// Where no events come from the other namespace (they need CAP_NET_BROADCAST there), a Read notices the deletion.
+func TestDeletedInAnotherNetnsWithoutEvents(t *testing.T) {
+	home := inNetns(t)
+	away := home.another(t)
+	d := open(t, "tl0", Options{})
+	d.link.mu.Lock()
+	d.link.wide = true // as if it had asked for them
+	d.link.mu.Unlock()
+	done := reader(d)
+	ip(t, "link", "set", "tl0", "netns", away.path())
+	away.enter(t)
+	ip(t, "link", "del", "tl0")
+	home.enter(t)
+	wantErrClosed(t, done)
+	wantClosed(t, d)
+}
+
+// The last of Up and Down holds; nobody is waited for.
+func TestEventsGather(t *testing.T) {
+	d := &device{events: make(chan Event, 1)}
+	for _, e := range []Event{Up, MTU, Down, 0, Up} {
+		d.tell(e)
+	}
+	if e := <-d.events; e != Up|MTU {
+		t.Errorf("event %b", e)
+	}
+}

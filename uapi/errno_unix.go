@@ -1,0 +1,11 @@
+//go:build unix
+
+package uapi
+
+import "syscall"
+
+// number returns e as errno.h has it.
+func number(e syscall.Errno) int { return int(e) }
+
+// fromNumber returns what errno.h calls n.
+func fromNumber(n int) syscall.Errno { return syscall.Errno(n) }

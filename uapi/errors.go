@@ -1,0 +1,101 @@
+package uapi
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"syscall"
+)
+
+// A ParseError says what is wrong with a line of a request or of an answer. It never repeats a key, nor anything that
+// looks like one.
+type ParseError struct {
+	Line   int           // counted from 1, the first line after the operation
+	Key    string        // what stands before the "=", when it is safe to show
+	Value  string        // what stands behind it, when it is safe to show
+	Reason string        // what is wrong
+	Errno  syscall.Errno // EPROTO for what isn't the protocol, E2BIG for too much of it, EINVAL for the rest
+}
+
+// Error returns a line such as `uapi: line 3: listen_port "70000": not a port (0 to 65535)`.
+func (e *ParseError) Error() string {
+	b := append([]byte("uapi: line "), strconv.Itoa(e.Line)...)
+	b = append(b, ": "...)
+	if e.Key != "" {
+		b = append(b, e.Key...)
+		if e.Value != "" {
+			b = append(b, ' ')
+			b = strconv.AppendQuote(b, e.Value)
+		}
+		b = append(b, ": "...)
+	}
+	return string(append(b, e.Reason...))
+}
+
+// Unwrap returns the error number, which is what the other side of the conversation learns.
+func (e *ParseError) Unwrap() error { return e.Errno }
+
+// protocolError is the error of a line that isn't key=value.
+func protocolError(line int, reason string) *ParseError {
+	return &ParseError{Line: line, Reason: reason, Errno: syscall.EPROTO}
+}
+
+// lineError is the error of a line whose key or value is wrong.
+func lineError(line int, key, value []byte, reason string) *ParseError {
+	e := &ParseError{Line: line, Reason: reason, Errno: syscall.EINVAL}
+	if !isWord(key) {
+		return e // a secret pasted by mistake, for all we know; and so may be what follows
+	}
+	e.Key = string(key)
+	if !isSecret(key) && !likeKey(value) {
+		e.Value = string(value[:min(len(value), 64)])
+	}
+	return e
+}
+
+// isWord reports whether s could be the name of a key: too short for a secret, and of letters that few secrets keep to.
+func isWord(s []byte) bool {
+	if len(s) == 0 || len(s) > 32 {
+		return false
+	}
+	for _, c := range s {
+		if (c < 'a' || c > 'z') && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// isSecret reports whether the value of key is never shown. A key that isn't known may be a known one misspelt.
+func isSecret(key []byte) bool {
+	switch string(key) {
+	case "listen_port", "fwmark", "replace_peers", "remove", "update_only", "endpoint", "persistent_keepalive_interval",
+		"replace_allowed_ips", "allowed_ip", "protocol_version", "last_handshake_time_sec", "last_handshake_time_nsec",
+		"tx_bytes", "rx_bytes", "errno":
+		return false
+	}
+	return true
+}
+
+// likeKey reports whether value has something of the shape of a key in hexadecimal or base64: forty such digits in a row.
+func likeKey(value []byte) bool {
+	run := 0
+	for _, c := range value {
+		if c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || bytes.IndexByte([]byte("+/="), c) >= 0 {
+			if run++; run >= 40 {
+				return true
+			}
+		} else {
+			run = 0
+		}
+	}
+	return false
+}
+
+// errnoOf returns the error number that tells the other side of err: the one err wraps, else EINVAL.
+func errnoOf(err error) syscall.Errno {
+	if n, ok := errors.AsType[syscall.Errno](err); ok && n != 0 {
+		return n
+	}
+	return syscall.EINVAL
+}

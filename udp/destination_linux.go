@@ -1,0 +1,67 @@
+package udp
+
+import (
+	"math"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// destinations remembers to whom the kernel refused trains, and of what size: on the way to them a link is smaller than
+// a segment (plain datagrams it would fragment), or a driver is broken. After plainLife they are tried again. It is
+// bounded: one that is forgotten costs a system call. The zero value is empty, and asking it costs one atomic load.
+type destinations struct {
+	n  atomic.Int32 // len(m)
+	mu sync.Mutex
+	m  map[netip.AddrPort]refusal // guarded by mu
+}
+
+// A refusal says that trains whose segments are of size bytes or more don't pass, until a moment.
+type refusal struct {
+	size  int
+	until time.Time
+}
+
+const (
+	plainLife       = time.Minute
+	maxDestinations = 128
+)
+
+// limit returns the size from which on trains to a are refused.
+func (d *destinations) limit(a netip.AddrPort) int {
+	if d.n.Load() == 0 {
+		return math.MaxInt
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r, ok := d.m[a]
+	if !ok {
+		return math.MaxInt
+	}
+	if !time.Now().Before(r.until) {
+		delete(d.m, a)
+		d.n.Store(int32(len(d.m)))
+		return math.MaxInt
+	}
+	return r.size
+}
+
+// refuse remembers that a train of size was refused to a.
+func (d *destinations) refuse(a netip.AddrPort, size int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.m == nil {
+		d.m = make(map[netip.AddrPort]refusal)
+	}
+	if r, ok := d.m[a]; ok {
+		size = min(size, r.size)
+	} else if len(d.m) == maxDestinations {
+		for other := range d.m { // any: the map's order is random
+			delete(d.m, other)
+			break
+		}
+	}
+	d.m[a] = refusal{size, time.Now().Add(plainLife)}
+	d.n.Store(int32(len(d.m)))
+}

@@ -1,0 +1,225 @@
+package udp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"throughline/packet"
+)
+
+// A Host is the operating system's network. The zero Host uses every offload that the kernel offers; the switches turn
+// each off by itself.
+type Host struct {
+	NoGSO bool // send every datagram by itself
+	NoGRO bool // receive every datagram by itself
+}
+
+const (
+	// maxSend is the largest payload sent, and the most bytes in a train: what IPv4 can carry. IPv6 could carry 20
+	// bytes more.
+	maxSend = 65507
+
+	// bufferSize is what is asked for as the sockets' buffers: about 5 ms at 10 Gbit/s, so that a burst survives until
+	// the reader is scheduled.
+	bufferSize = 7 << 20
+
+	// listenAttempts bounds how often a port that was free in IPv4 may turn out taken in IPv6.
+	listenAttempts = 32
+)
+
+// Listen implements [Network]. The Conn is an [Offloader].
+func (h *Host) Listen(port uint16) (Conn, error) {
+	c, err := h.listen(port)
+	if err != nil {
+		return nil, fmt.Errorf("udp: listen on port %d: %w", port, err)
+	}
+	return c, nil
+}
+
+func (h *Host) listen(port uint16) (*conn, error) {
+	for attempt := 1; ; attempt++ {
+		c := &conn{port: port}
+		var err4, err6 error
+		if c.v4, err4 = h.open("udp4", port); err4 == nil {
+			c.port = c.v4.port()
+		} else if !familyMissing(err4) {
+			return nil, err4
+		}
+		if c.v6, err6 = h.open("udp6", c.port); err6 == nil {
+			c.port = c.v6.port()
+			return c, nil
+		}
+		switch {
+		case familyMissing(err6) && err4 == nil:
+			return c, nil
+		case familyMissing(err6):
+			return nil, err4 // both are
+		}
+		if c.v4 != nil {
+			c.v4.close()
+		}
+		if port != 0 || !errors.Is(err6, syscall.EADDRINUSE) || attempt == listenAttempts {
+			return nil, err6
+		}
+	}
+}
+
+// open opens the socket of one family. Go makes the one for udp6 IPV6_V6ONLY, and shares the port with nobody.
+func (h *Host) open(network string, port uint16) (*socket, error) {
+	pc, err := (&net.ListenConfig{}).ListenPacket(context.Background(), network, ":"+strconv.Itoa(int(port)))
+	if err != nil {
+		// The port and what was tried are said once, by Listen.
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+			return nil, canonical(errno)
+		}
+		return nil, err
+	}
+	return h.newSocket(pc.(*net.UDPConn), network == "udp6")
+}
+
+// A conn is the sockets of both families, one of which may be nil.
+type conn struct {
+	port   uint16
+	v4, v6 *socket
+
+	markMu sync.Mutex
+	mark   uint32 // guarded by markMu
+}
+
+// Port implements [Conn].
+func (c *conn) Port() uint16 { return c.port }
+
+// sockets returns those that are there.
+func (c *conn) sockets() []*socket {
+	switch {
+	case c.v4 == nil:
+		return []*socket{c.v6}
+	case c.v6 == nil:
+		return []*socket{c.v4}
+	}
+	return []*socket{c.v4, c.v6}
+}
+
+// Receivers implements [Conn].
+func (c *conn) Receivers() []Receiver {
+	var rs []Receiver
+	for _, s := range c.sockets() {
+		rs = append(rs, s.receiver())
+	}
+	return rs
+}
+
+// Send implements [Conn].
+func (c *conn) Send(b *packet.Batch) error {
+	var is4, is6 bool
+	for i := range b.Runs {
+		if b.Runs[i].Endpoint.Addr.Addr().Is4() {
+			is4 = true
+		} else {
+			is6 = true
+		}
+	}
+	var err4, err6 error
+	if is4 {
+		err4 = sendFamily(c.v4, b, false)
+	}
+	if is6 {
+		err6 = sendFamily(c.v6, b, true)
+	}
+	if err4 != nil {
+		return err4
+	}
+	return err6
+}
+
+// sendFamily sends the runs of b that go to one family.
+func sendFamily(s *socket, b *packet.Batch, v6 bool) error {
+	if s != nil {
+		return s.send(b)
+	}
+	var first error
+	for i := range b.Runs {
+		if r := &b.Runs[i]; isFamily(r.Endpoint.Addr.Addr(), v6) {
+			first = cmpErr(first, dropRun(b, r, syscall.EAFNOSUPPORT))
+		}
+	}
+	return first
+}
+
+// dropRun drops what lives of r, and returns the error that says so; nil when nothing lived.
+func dropRun(b *packet.Batch, r *packet.Run, err error) error {
+	lived := false
+	for i := r.First; i < r.First+r.N; i++ {
+		if p := &b.Packets[i]; p.Drop == 0 {
+			p.Drop, lived = packet.DropSend, true
+		}
+	}
+	if !lived {
+		return nil
+	}
+	return sendError(r.Endpoint.Addr, err)
+}
+
+func sendError(to netip.AddrPort, err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return net.ErrClosed
+	}
+	return fmt.Errorf("udp: send to %v: %w", to, err)
+}
+
+// cmpErr returns the first error that is one.
+func cmpErr(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// isFamily reports whether a is of the family; the address that is none counts as IPv6, where the kernel refuses it.
+func isFamily(a netip.Addr, v6 bool) bool { return a.Is4() != v6 }
+
+// SetMark implements [Conn].
+func (c *conn) SetMark(mark uint32) error {
+	c.markMu.Lock()
+	defer c.markMu.Unlock()
+	for i, s := range c.sockets() {
+		if err := s.setMark(mark); err != nil {
+			for _, done := range c.sockets()[:i] {
+				done.setMark(c.mark) // it could be set before
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return net.ErrClosed
+			}
+			return fmt.Errorf("udp: set mark %#x: %w", mark, err)
+		}
+	}
+	c.mark = mark
+	return nil
+}
+
+// Close implements [Conn].
+func (c *conn) Close() (err error) {
+	for _, s := range c.sockets() {
+		if e := s.close(); e != nil && !errors.Is(e, net.ErrClosed) {
+			err = e
+		}
+	}
+	return err
+}
+
+// Offloads implements [Offloader].
+func (c *conn) Offloads() Offloads {
+	ss := c.sockets()
+	o := ss[0].offloads()
+	for _, s := range ss[1:] {
+		p := s.offloads()
+		o = Offloads{GSO: o.GSO.merge(p.GSO), GRO: o.GRO.merge(p.GRO)}
+	}
+	return o
+}

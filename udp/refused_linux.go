@@ -1,0 +1,147 @@
+package udp
+
+import (
+	"math"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"throughline/packet"
+)
+
+// refused is what is to be done differently, in this call of Send, for one run: the last that something was refused of.
+type refused struct {
+	run     int
+	limit   int  // no trains of this size or more
+	suspect int  // when not 0: limit is because of an error that may have had another cause, to a train of this size
+	src     bool // no source
+	tries   int  // of what may pass
+}
+
+var noneRefused = refused{run: -1, limit: noLimit}
+
+const (
+	noLimit = math.MaxInt // trains may be of any size
+
+	// maxTries bounds how often what may pass is tried again: with the pauses between, well under a millisecond.
+	maxTries = 3
+	tryPause = 50 * time.Microsecond
+
+	// maxRefusals is how many destinations may refuse trains with EINVAL, none taking one meanwhile, before trains are
+	// given up altogether: it is the driver, not the ways.
+	maxRefusals = 8
+)
+
+// What becomes of a send that the kernel refused.
+type outcome int
+
+const (
+	giveUp outcome = iota
+	again          // as it is
+	anew           // planned anew from its first packet, with what was learned
+)
+
+// refuse decides what becomes of sends[i]. It never decides for anew without having taken something away from the run,
+// a source or a size of trains, so that it comes to an end; the one time it allows trains again is when it takes the
+// source away.
+//
+// EINVAL says little: before 6.14 that a segment is too large for the way, with some drivers that they don't segment,
+// with a source that it is not ours. Datagrams with the source are tried first; if they leave it was the train.
+func (x *sender) refuse(i int, errno syscall.Errno) outcome {
+	m := &x.sends[i]
+	if x.refused.run != m.run {
+		x.refused = noneRefused
+		x.refused.run = m.run
+	}
+	r := &x.refused
+	to := x.b.Runs[m.run].Endpoint.Addr
+	switch errno {
+	case unix.ENOBUFS, unix.ENOMEM:
+		if r.tries == maxTries {
+			return giveUp
+		}
+		time.Sleep(tryPause << r.tries)
+		r.tries++
+		return again
+
+	case unix.ECONNREFUSED: // an ICMP error that answers something sent earlier; reported once
+		if r.tries == maxTries {
+			return giveUp
+		}
+		r.tries++
+		return again
+
+	case unix.EIO: // the way out can't compute checksums, or encrypts (IPsec): no trains
+		if m.train > 0 {
+			x.s.gso.CompareAndSwap(uint32(On), uint32(Withdrawn))
+			r.limit = 0
+			return anew
+		}
+
+	case unix.EMSGSIZE:
+		if m.train > 0 {
+			x.s.plain.refuse(to, m.train)
+			r.limit = m.train
+			return anew
+		}
+
+	case unix.ENETUNREACH, unix.EADDRNOTAVAIL, unix.ENODEV, unix.EHOSTUNREACH:
+		if m.src {
+			r.src = true
+			return anew
+		}
+
+	case unix.EACCES, unix.ENETDOWN, unix.EAFNOSUPPORT: // a train's datagrams would fare no better
+
+	default: // EINVAL; EPERM of a firewall, which may look at the length; and what a driver may think of
+		if m.train > 0 {
+			r.limit, r.suspect = m.train, m.train
+			return anew
+		}
+		if m.src {
+			r.src = true
+			r.limit, r.suspect = noLimit, 0
+			return anew
+		}
+	}
+	return giveUp
+}
+
+// left is told that sends[i:j] have left. It draws the conclusions of what was tried.
+func (x *sender) left(i, j int) {
+	if x.s.refusals.Load() > 0 {
+		for k := i; k < j; k++ {
+			if x.sends[k].train > 0 {
+				x.s.refusals.Store(0)
+				break
+			}
+		}
+	}
+	r := &x.refused
+	if r.run < 0 {
+		return
+	}
+	r.tries = 0
+	for k := i; k < j; k++ {
+		m := &x.sends[k]
+		if m.run != r.run {
+			continue
+		}
+		e := &x.b.Runs[m.run].Endpoint
+		if r.suspect > 0 && m.train == 0 { // so it was the train
+			x.s.plain.refuse(e.Addr, r.suspect)
+			r.suspect = 0
+			if x.s.refusals.Add(1) >= maxRefusals {
+				x.s.gso.CompareAndSwap(uint32(On), uint32(Withdrawn))
+			}
+		}
+		if r.src && !m.src { // so it was the source
+			forgetSource(e)
+			r.src = false
+		}
+	}
+}
+
+func forgetSource(e *packet.Endpoint) { e.Src, e.SrcIf = netip.Addr{}, 0 }

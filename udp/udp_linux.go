@@ -1,0 +1,94 @@
+package udp
+
+import (
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A socket is the socket of one family. Opening and its options are here; send_linux.go and recv_linux.go move data.
+type socket struct {
+	pc    *net.UDPConn
+	rc    syscall.RawConn
+	v6    bool
+	sys   kernel
+	zones *zones
+	rx    receiver
+
+	gso      atomic.Uint32 // an Offload; On may become Withdrawn
+	unequal  bool          // this kernel corrupts trains of equal segments: none is sent
+	plain    destinations  // to which trains are refused
+	refusals atomic.Int32  // destinations that refused trains with EINVAL since a train last got out
+	gro      bool
+}
+
+// newSocket takes over pc, and sets its options. What an old kernel or a container refuses is done without.
+func (h *Host) newSocket(pc *net.UDPConn, v6 bool) (*socket, error) {
+	rc, err := pc.SyscallConn()
+	if err != nil {
+		pc.Close()
+		return nil, err
+	}
+	s := &socket{pc: pc, rc: rc, v6: v6, sys: syscalls{}, zones: &hostZones}
+	err = rc.Control(func(fd uintptr) { s.setOptions(int(fd), h, kernelRelease()) })
+	if err != nil {
+		pc.Close()
+		return nil, err
+	}
+	s.rx.init(s)
+	return s, nil
+}
+
+func (s *socket) setOptions(fd int, h *Host, release version) {
+	// FORCE goes beyond the administrator's limit, and needs CAP_NET_ADMIN.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bufferSize) != nil {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize)
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, bufferSize) != nil {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bufferSize)
+	}
+	if s.v6 {
+		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1)
+	} else {
+		unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_PKTINFO, 1)
+	}
+	if !h.NoGSO {
+		if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err == nil {
+			s.gso.Store(uint32(On))
+			s.unequal = release.corruptsEqualTrains()
+		}
+	}
+	if !h.NoGRO && release.hasSoundGRO() {
+		s.gro = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) == nil
+	}
+}
+
+func (s *socket) port() uint16 { return s.pc.LocalAddr().(*net.UDPAddr).AddrPort().Port() }
+
+func (s *socket) receiver() Receiver { return &s.rx }
+
+func (s *socket) close() error { return s.pc.Close() }
+
+func (s *socket) setMark(mark uint32) error {
+	var err error
+	if e := s.rc.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
+func (s *socket) offloads() Offloads {
+	o := Offloads{GSO: Offload(s.gso.Load())}
+	if s.gro {
+		o.GRO = On
+	}
+	return o
+}
+
+// isLinkLocal reports whether a means anything only together with a link.
+func isLinkLocal(a netip.Addr) bool { return a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() }
