@@ -31,6 +31,7 @@ type link struct {
 
 // A linkState is what an interface is at one moment.
 type linkState struct {
+	nsid  int32 // its namespace's id in ours; noNSID: it is in ours
 	index int32
 	up    bool
 	mtu   int
@@ -183,6 +184,7 @@ func (l *link) get(name string) (linkState, error) {
 		return linkState{}, errors.Join(errors.New("tun: rtnetlink: get link"), err)
 	}
 	st := linkState{
+		nsid:  nsid,
 		index: int32(binary.NativeEndian.Uint32(reply[4:])),
 		up:    binary.NativeEndian.Uint32(reply[8:])&unix.IFF_UP != 0,
 	}
@@ -192,12 +194,16 @@ func (l *link) get(name string) (linkState, error) {
 	return st, nil
 }
 
-// setMTU sets the MTU of the interface in our own namespace.
-func (l *link) setMTU(index int32, mtu int) error {
+// setMTU sets the MTU of the interface, whose state is st. That can only be done in our own namespace: in a request to
+// change a link, IFLA_TARGET_NETNSID would move it.
+func (l *link) setMTU(st linkState, mtu int) error {
+	if st.nsid != noNSID {
+		return fmt.Errorf("the interface is in another network namespace: %w", errors.ErrUnsupported)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	info := make([]byte, unix.SizeofIfInfomsg)
-	binary.NativeEndian.PutUint32(info[4:], uint32(index))
+	binary.NativeEndian.PutUint32(info[4:], uint32(st.index))
 	m := newMessage(unix.RTM_NEWLINK, unix.NLM_F_REQUEST|unix.NLM_F_ACK, info)
 	m.attr(unix.IFLA_MTU, u32(uint32(mtu)))
 	_, err := l.exchange(m, unix.NLMSG_ERROR)

@@ -43,18 +43,18 @@ func (o Offload) String() string {
 	return strings.Join(names, ",")
 }
 
-// A State says whether an offload is used.
-type State uint8
+// An OffloadState says whether an offload is used.
+type OffloadState uint8
 
-// States of an offload.
+// The states of an offload.
 const (
-	Off       State = iota // switched off, or not offered by this kernel
-	On                     // used
-	Withdrawn              // offered by the kernel, but refused when it was tried
+	Off       OffloadState = iota // switched off, or not offered by this kernel
+	On                            // used
+	Withdrawn                     // offered by the kernel, but refused when it was tried
 )
 
 // String returns "off", "on" or "withdrawn".
-func (s State) String() string {
+func (s OffloadState) String() string {
 	switch s {
 	case Off:
 		return "off"
@@ -68,7 +68,7 @@ func (s State) String() string {
 
 // Offloads are the states of a device's offloads at one moment.
 type Offloads struct {
-	TSO, USO, TCPGRO, UDPGRO State
+	TSO, USO, TCPGRO, UDPGRO OffloadState
 }
 
 // An Offloader is a Device that knows offloads. The devices that [Open] and [FromFD] return on Linux are Offloaders.

@@ -22,7 +22,7 @@ const maxRead = 65536
 type queue struct {
 	rc    syscall.RawConn
 	vnet  int         // the length of the virtio header before each packet: offload.HeaderSize, or 0
-	gone  func() bool // tells whether the interface is gone
+	gone  func() bool // tells whether the interface is gone, and lets the device know
 	state [4]atomic.Uint32
 
 	// The reading half.
@@ -107,7 +107,7 @@ func (q *queue) drain(fd uintptr) bool {
 			return len(b.Packets) > 0
 		case len(b.Packets) > 0:
 			return true // the next read will find it again
-		case err == unix.EBADFD || q.gone():
+		case q.gone():
 			q.rerr = errGone
 			return true
 		default:
@@ -220,6 +220,7 @@ func (q *queue) flush(fd uintptr) bool {
 		case err == unix.EAGAIN:
 			return false
 		case err == unix.EBADFD:
+			q.gone()
 			q.werr, q.single = errGone, -1
 			return true
 		case q.single >= 0:
@@ -269,6 +270,7 @@ func (q *queue) flushPlain(fd uintptr) bool {
 		case unix.EAGAIN:
 			return false
 		case unix.EBADFD:
+			q.gone()
 			q.werr = errGone
 			return true
 		case 0:
@@ -294,11 +296,11 @@ func (q *queue) pieces(w *offload.Write) []unix.Iovec {
 	return q.iov[:n]
 }
 
-func (q *queue) is(i int) bool       { return State(q.state[i].Load()) == On }
-func (q *queue) set(i int, to State) { q.state[i].Store(uint32(to)) }
+func (q *queue) is(i int) bool              { return OffloadState(q.state[i].Load()) == On }
+func (q *queue) set(i int, to OffloadState) { q.state[i].Store(uint32(to)) }
 
 func (q *queue) offloads() Offloads {
-	s := func(i int) State { return State(q.state[i].Load()) }
+	s := func(i int) OffloadState { return OffloadState(q.state[i].Load()) }
 	return Offloads{TSO: s(tso), USO: s(uso), TCPGRO: s(tcpGRO), UDPGRO: s(udpGRO)}
 }
 

@@ -77,12 +77,12 @@ func FromFD(fd int, opts Options) (Device, error) {
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
 		return nil, fmt.Errorf("tun: descriptor %d: %w; it is not that of a TUN with an interface", fd, err)
 	}
-	flags := ifr.Uint16()
-	if flags&unix.IFF_TUN == 0 || flags&unix.IFF_NO_PI == 0 {
-		return nil, fmt.Errorf("tun: descriptor %d: %s: %w; it must be IFF_TUN with IFF_NO_PI", fd, ifr.Name(), unix.EINVAL)
-	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("tun: descriptor %d: %w", fd, err)
+	}
+	flags := ifr.Uint16()
+	if flags&unix.IFF_TUN == 0 || !withoutPI(fd) {
+		return nil, fmt.Errorf("tun: descriptor %d: %s: %w; it must be IFF_TUN with IFF_NO_PI", fd, ifr.Name(), unix.EINVAL)
 	}
 	unix.CloseOnExec(fd)
 	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -95,6 +95,14 @@ func FromFD(fd int, opts Options) (Device, error) {
 	}
 	unix.Close(fd)
 	return d, nil
+}
+
+// withoutPI reports whether packets have no protocol information before them. TUNGETIFF shows IFF_NO_PI on interfaces made
+// without it (its bit is IFF_NOFILTER's too). So zeros are written: without protocol information their IP version is
+// looked at, and is none (EINVAL); with it they are a frame of no protocol, which is dropped.
+func withoutPI(fd int) bool {
+	_, err := unix.Write(fd, make([]byte, 40)) // more than any virtio header and protocol information
+	return err == unix.EINVAL
 }
 
 func (o Options) check() error {
@@ -155,7 +163,7 @@ func newDevice(fd int, name string, vnet bool, opts Options) (Device, error) {
 		st, err = d.link.state()
 	}
 	if err == nil && opts.MTU != 0 && st.mtu != opts.MTU {
-		err = d.link.setMTU(st.index, opts.MTU)
+		err = d.link.setMTU(st, opts.MTU)
 		st.mtu = opts.MTU
 	}
 	if err != nil && opts.MTU != 0 {

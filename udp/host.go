@@ -35,23 +35,24 @@ const (
 
 // Listen implements [Network]. The Conn is an [Offloader].
 func (h *Host) Listen(port uint16) (Conn, error) {
-	c, err := h.listen(port)
+	c, err := listen(h.open, port)
 	if err != nil {
 		return nil, fmt.Errorf("udp: listen on port %d: %w", port, err)
 	}
 	return c, nil
 }
 
-func (h *Host) listen(port uint16) (*conn, error) {
+// listen opens a port in both families.
+func listen(open func(network string, port uint16) (*socket, error), port uint16) (*conn, error) {
 	for attempt := 1; ; attempt++ {
 		c := &conn{port: port}
 		var err4, err6 error
-		if c.v4, err4 = h.open("udp4", port); err4 == nil {
+		if c.v4, err4 = open("udp4", port); err4 == nil {
 			c.port = c.v4.port()
 		} else if !familyMissing(err4) {
 			return nil, err4
 		}
-		if c.v6, err6 = h.open("udp6", c.port); err6 == nil {
+		if c.v6, err6 = open("udp6", c.port); err6 == nil {
 			c.port = c.v6.port()
 			return c, nil
 		}
@@ -64,6 +65,7 @@ func (h *Host) listen(port uint16) (*conn, error) {
 		if c.v4 != nil {
 			c.v4.close()
 		}
+		// A port that was picked in IPv4 and is taken in IPv6 is nobody's fault: another is picked.
 		if port != 0 || !errors.Is(err6, syscall.EADDRINUSE) || attempt == listenAttempts {
 			return nil, err6
 		}

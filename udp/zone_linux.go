@@ -28,6 +28,8 @@ type links struct {
 const (
 	zoneLife = 30 * time.Second // a snapshot's
 	zoneRest = time.Second      // between two questions about what isn't there
+
+	noLink = 1<<31 - 1 // the last index there could be
 )
 
 // hostZones are the links of this process's network namespace.
@@ -49,7 +51,8 @@ func (z *zones) with(a netip.Addr, index uint32) netip.Addr {
 	return a.WithZone(strconv.FormatUint(uint64(index), 10))
 }
 
-// index returns the index of the link that a zone names, by its name or number; 0 when there is none.
+// index returns the index of the link that a zone names, by its name or number. No zone is 0, where the kernel chooses a
+// link; a name that no link has is noLink, which the kernel refuses.
 func (z *zones) index(zone string) uint32 {
 	if zone == "" {
 		return 0
@@ -64,7 +67,7 @@ func (z *zones) index(zone string) uint32 {
 	}
 	i, err := strconv.ParseUint(zone, 10, 32)
 	if err != nil {
-		return 0
+		return noLink
 	}
 	return uint32(i)
 }

@@ -83,7 +83,8 @@ type Engine struct {
 
 	wheel   wheel
 	inbox   inbox
-	writing sync.Mutex // guards the TUN's one write side, which the receivers of both families share
+	writing sync.Mutex // guards sink's write side, which the receivers of both families share
+	sink    tun.Queue  // where packets are delivered: the TUN's first queue
 
 	spare sync.Pool      // of *packet.Batch, for what doesn't come through a lane
 	done  chan struct{}  // closed when the engine closes
@@ -130,6 +131,7 @@ func New(o Options) (*Engine, error) {
 	e.inbox.init()
 
 	queues := e.device.Queues()
+	e.sink = queues[0]
 	running := int32(len(queues))
 	for _, q := range queues {
 		e.tasks.Go(func() {

@@ -239,7 +239,7 @@ func (e *Engine) admit(b *inBatch, t *inTrain) (any bool) {
 func (e *Engine) deliver(b *packet.Batch) {
 	e.writing.Lock()
 	defer e.writing.Unlock()
-	if err := e.device.Queues()[0].Write(b); err != nil {
+	if err := e.sink.Write(b); err != nil {
 		e.log.Debug("tun: write", "error", err)
 	}
 }

@@ -1,0 +1,253 @@
+package engine
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"throughline/internal/cookie"
+	"throughline/internal/noise"
+	"throughline/internal/wire"
+	"throughline/packet"
+	"throughline/udp/udptest"
+)
+
+// flood floods b with initiations whose mac1 is right, as anyone who knows its public key can make them.
+func flood(net *udptest.Net, b *node, n int, from func(i int) netip.AddrPort) {
+	keys := cookie.KeysFor(b.public())
+	var jar cookie.Jar
+	msg := make([]byte, wire.InitiationSize)
+	for i := range n {
+		rand.Read(msg)
+		binary.LittleEndian.PutUint32(msg, wire.TypeInitiation)
+		jar.AddMACs(1, &keys, msg)
+		net.Inject(udptest.Datagram{From: from(i), To: b.outer(), Data: slices.Clone(msg)})
+	}
+}
+
+// Under a flood, who owns its address gets through by a cookie, and the flood costs no Diffie-Hellman.
+func TestUnderLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.New(1, udptest.Options{Latency: time.Millisecond})
+		a, b := pair(t, net)
+		defer a.Close()
+		defer b.Close()
+		strangers := func(i int) netip.AddrPort {
+			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}), 1000)
+		}
+		a.send(datagram(a.inner, b.inner, 1, 100))
+		began := time.Now()
+		delivered := false
+		for !delivered && time.Since(began) < time.Minute {
+			flood(net, b, 600, strangers)
+			time.Sleep(500 * time.Millisecond)
+			synctest.Wait()
+			delivered = len(b.received()) > 0
+		}
+		if !delivered {
+			t.Errorf("a didn't get through in a minute; drops: %v", b.reasons())
+		}
+		if b.drops[packet.DropMAC2].Load() == 0 {
+			t.Errorf("nobody was asked for a cookie; drops: %v", b.reasons())
+		}
+		time.Sleep(2 * loadLasts)
+		if last := b.loaded.Load(); b.clock().Sub(0)-time.Duration(last) < loadLasts {
+			t.Error("the load doesn't end")
+		}
+		// And without a flood nobody is asked.
+		before := b.drops[packet.DropMAC2].Load()
+		a.key[7] ^= 1
+		old := b.order[0].Public
+		a.configure(&Change{Private: &a.key})
+		b.configure(&Change{Peers: []PeerChange{{Public: old, Remove: true}}})
+		b.knows(a)
+		a.send(datagram(a.inner, b.inner, 2, 100))
+		b.wants(datagram(a.inner, b.inner, 2, 100))
+		if b.drops[packet.DropMAC2].Load() != before {
+			t.Error("a cookie was asked for without load")
+		}
+	})
+}
+
+// One source, which owns its address and has a cookie, is held to its rate under load.
+func TestRateUnderLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.New(1, udptest.Options{})
+		b := newNode(t, net, 2)
+		defer b.Close()
+		me := b.self.Load()
+		from := netip.MustParseAddrPort("203.0.113.1:1")
+		keys := cookie.KeysFor(b.public())
+		var jar cookie.Jar
+		msg := make([]byte, wire.InitiationSize)
+		binary.LittleEndian.PutUint32(msg, wire.TypeInitiation)
+		jar.AddMACs(b.clock(), &keys, msg)
+		reply := make([]byte, wire.CookieReplySize)
+		if err := me.checker.Reply(b.clock(), reply, msg, from, rand.Reader); err != nil {
+			t.Fatal(err)
+		}
+		if !jar.ConsumeReply(b.clock(), &keys, reply) {
+			t.Fatal("no cookie")
+		}
+		jar.AddMACs(b.clock(), &keys, msg)
+		b.loaded.Store(int64(b.clock()))
+		passed := 0
+		for range 100 {
+			if why := b.withstand(me, msg, &packet.Endpoint{Addr: from}, b.clock()); why == 0 {
+				passed++
+			} else if why != packet.DropRate {
+				t.Fatalf("dropped: %v", why)
+			}
+		}
+		if passed != 5 {
+			t.Errorf("%d of 100 at once passed, want the burst of 5", passed)
+		}
+	})
+}
+
+// A message that is none, or not for us, costs its counter and nothing else.
+func TestCountedReasons(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.New(1, udptest.Options{})
+		a, b := pair(t, net)
+		defer a.Close()
+		defer b.Close()
+		sized := func(kind byte, n int) []byte { d := make([]byte, n); d[0] = kind; return d }
+		for i, c := range []struct {
+			data []byte
+			want packet.Drop
+		}{
+			{[]byte{4}, packet.DropShort},
+			{sized(4, 31), packet.DropShort},
+			{sized(4, 32), packet.DropIndex},
+			{sized(1, 147), packet.DropShort},
+			{sized(1, 149), packet.DropShort},
+			{sized(1, 148), packet.DropMAC1},
+			{sized(2, 92), packet.DropMAC1},
+			{sized(2, 91), packet.DropShort},
+			{sized(3, 64), packet.DropIndex},
+			{sized(3, 65), packet.DropShort},
+			{sized(0, 100), packet.DropType},
+			{sized(5, 100), packet.DropType},
+			{[]byte{4, 0, 0, 1, 31: 0}, packet.DropType}, // the reserved bytes are not zero
+			{[]byte{1, 1, 0, 0, 147: 0}, packet.DropType},
+		} {
+			before := b.drops[c.want].Load()
+			net.Inject(udptest.Datagram{From: a.outer(), To: b.outer(), Data: c.data})
+			synctest.Wait()
+			if b.drops[c.want].Load() != before+1 {
+				t.Errorf("message %d was not counted as %v; drops: %v", i, c.want, b.reasons())
+			}
+		}
+	})
+}
+
+// A stranger's initiation, its own key good, is counted and not answered.
+func TestStranger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.New(1, udptest.Options{})
+		a, b := newNode(t, net, 1), newNode(t, net, 2)
+		defer a.Close()
+		defer b.Close()
+		a.knows(b)
+		responses := count(net, wire.TypeResponse)
+		a.send(datagram(a.inner, b.inner, 1, 100))
+		b.wantsNothing(time.Minute)
+		if b.drops[packet.DropInitiation].Load() == 0 || responses() != 0 {
+			t.Errorf("%d responses; drops: %v", responses(), b.reasons())
+		}
+	})
+}
+
+// A peer that doesn't answer is tried for ninety seconds, then left alone until there is something to send.
+func TestGivingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.New(1, udptest.Options{})
+		a, b := pair(t, net)
+		defer a.Close()
+		defer b.Close()
+		net.Cut(a.host, b.host)
+		initiations := count(net, wire.TypeInitiation)
+		a.send(datagram(a.inner, b.inner, 1, 100))
+		time.Sleep(10 * time.Minute)
+		if n := initiations(); n != wire.MaxHandshakeAttempts+1 {
+			t.Errorf("%d initiations, want %d", n, wire.MaxHandshakeAttempts+1)
+		}
+		if a.drops[packet.DropHandshake].Load() != 1 {
+			t.Errorf("what waited was not dropped: %v", a.reasons())
+		}
+		net.Mend(a.host, b.host)
+		b.wantsNothing(time.Hour)
+		a.send(datagram(a.inner, b.inner, 2, 100))
+		b.wants(datagram(a.inner, b.inner, 2, 100))
+	})
+}
+
+// The counter's end: the session isn't used beyond it, and a new one is made.
+func TestCounterRunsOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.New(1, udptest.Options{})
+		a, b := pair(t, net)
+		defer a.Close()
+		defer b.Close()
+		a.send(datagram(a.inner, b.inner, 1, 100))
+		b.wants(datagram(a.inner, b.inner, 1, 100))
+		old := a.peer(b).Sending.Load()
+		old.Expire()
+		time.Sleep(wire.RekeyTimeout)
+		a.send(datagram(a.inner, b.inner, 2, 100))
+		b.wants(datagram(a.inner, b.inner, 2, 100))
+		if a.peer(b).Sending.Load() == old {
+			t.Error("the old session is used")
+		}
+	})
+}
+
+// The wall clock set back doesn't shut us out: timestamps only grow.
+func TestTimestampsGrow(t *testing.T) {
+	e := &Engine{}
+	e.stamped = time.Now().Add(time.Hour) // as if the clock had been an hour ahead
+	var last noise.Timestamp
+	for i := range 100 {
+		stamp := noise.TAI64N(e.timestamp())
+		if !stamp.After(last) {
+			t.Fatalf("timestamp %d isn't newer than the one before", i)
+		}
+		last = stamp
+	}
+}
+
+// A session is forgotten when its time is over, though the peer goes on using it.
+func TestExpiredSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.New(1, udptest.Options{})
+		a, b := pair(t, net)
+		defer a.Close()
+		defer b.Close()
+		a.send(datagram(a.inner, b.inner, 1, 100))
+		b.wants(datagram(a.inner, b.inner, 1, 100))
+		var late udptest.Datagram
+		net.Hook(func(d *udptest.Datagram) bool {
+			late = *d
+			late.Data = slices.Clone(d.Data)
+			return false
+		})
+		time.Sleep(wire.RekeyAfterTime - time.Second)
+		a.send(datagram(a.inner, b.inner, 2, 100))
+		synctest.Wait()
+		if late.Data[0] != wire.TypeTransport {
+			t.Fatal("no transport message was kept")
+		}
+		net.Hook(func(*udptest.Datagram) bool { return false }) // no handshake gets through
+		time.Sleep(wire.RejectAfterTime - wire.RekeyAfterTime + time.Second)
+		net.Inject(late)
+		b.wantsNothing(time.Second)
+		if b.drops[packet.DropExpired].Load() != 1 {
+			t.Errorf("drops: %v", b.reasons())
+		}
+	})
+}
