@@ -37,7 +37,7 @@ type netns struct{ fd int }
 
 // inNetns puts the test into a new network namespace. Its goroutine stays on its thread, which ends with it; sockets and
 // TUNs belong to the namespace of the thread that makes them, and goroutines the test starts are elsewhere.
-func inNetns(t *testing.T) netns {
+func inNetns(t testing.TB) netns {
 	t.Helper()
 	runtime.LockOSThread() // and never unlocked: the thread ends with the test's goroutine
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -58,7 +58,7 @@ func inNetns(t *testing.T) netns {
 	return hereNetns(t)
 }
 
-func hereNetns(t *testing.T) netns {
+func hereNetns(t testing.TB) netns {
 	t.Helper()
 	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -69,7 +69,7 @@ func hereNetns(t *testing.T) netns {
 }
 
 // another makes a second namespace; the test stays where it is.
-func (n netns) another(t *testing.T) netns {
+func (n netns) another(t testing.TB) netns {
 	t.Helper()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func (n netns) another(t *testing.T) netns {
 	return o
 }
 
-func (n netns) enter(t *testing.T) {
+func (n netns) enter(t testing.TB) {
 	t.Helper()
 	if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func (n netns) enter(t *testing.T) {
 func (n netns) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.fd) }
 
 // ip runs ip(8) in the namespace of the calling thread.
-func ip(t *testing.T, args ...string) {
+func ip(t testing.TB, args ...string) {
 	t.Helper()
 	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 		t.Fatalf("ip %v: %v: %s", args, err, out)

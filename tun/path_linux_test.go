@@ -38,7 +38,7 @@ const (
 	addrA6, addrB6 = "fd09::1", "fd09::2"
 )
 
-func newWire(t *testing.T, opts Options) *wire {
+func newWire(t testing.TB, opts Options) *wire {
 	t.Helper()
 	w := &wire{home: inNetns(t)}
 	w.away = w.home.another(t)
@@ -52,7 +52,7 @@ func newWire(t *testing.T, opts Options) *wire {
 	return w
 }
 
-func addrs(t *testing.T, dev, v4, v6 string) {
+func addrs(t testing.TB, dev, v4, v6 string) {
 	t.Helper()
 	ip(t, "addr", "add", v4+"/24", "dev", dev)
 	ip(t, "addr", "add", v6+"/64", "dev", dev, "nodad")
@@ -60,7 +60,7 @@ func addrs(t *testing.T, dev, v4, v6 string) {
 }
 
 // run begins to carry.
-func (w *wire) run(t *testing.T) {
+func (w *wire) run(t testing.TB) {
 	carry := func(from, to *queue, c *counts) {
 		b := packet.New()
 		for {
@@ -176,7 +176,7 @@ func TestTCP(t *testing.T) {
 			if w.there.dropped.Load() != 0 {
 				t.Error("packets were dropped")
 			}
-			for d, want := range map[Offload]State{TSO: w.a.Offloads().TSO, TCPGRO: w.a.Offloads().TCPGRO} {
+			for d, want := range map[Offload]OffloadState{TSO: w.a.Offloads().TSO, TCPGRO: w.a.Offloads().TCPGRO} {
 				if (c.off&d == 0) != (want == On) {
 					t.Errorf("%v is %v", d, want)
 				}
@@ -374,6 +374,9 @@ func TestFromFDInAnotherNetns(t *testing.T) {
 	fd := rawTUN(t, "f0", unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
 	ip(t, "link", "set", "f0", "up", "mtu", "1400")
 	home.enter(t)
+	if _, err := FromFD(fd, Options{MTU: 1300}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("the MTU of an interface elsewhere was set: %v", err)
+	}
 	d, err := FromFD(fd, Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -268,7 +268,7 @@ func TestWriteRefused(t *testing.T) {
 		name  string
 		why   unix.Errno
 		bad   int
-		state State
+		state OffloadState
 		drops int
 	}{
 		{"merged writes", unix.EINVAL, 0, Withdrawn, 0},

@@ -12,7 +12,7 @@ import (
 // patience bounds what a broken test waits; nothing that works comes near it.
 const patience = 20 * time.Second
 
-func open(t *testing.T, name string, opts Options) *device {
+func open(t testing.TB, name string, opts Options) *device {
 	t.Helper()
 	d, err := Open(name, opts)
 	if err != nil {

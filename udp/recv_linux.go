@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -13,7 +12,7 @@ import (
 )
 
 const (
-	// maxReceive is the most that one recvmsg can bring: a train of datagrams, or one as large as there is. With less
+	// maxReceive is the most that one message can bring: a train of datagrams, or one as large as there is. With less
 	// room than that, something could be truncated.
 	maxReceive = 64 << 10
 
@@ -28,17 +27,19 @@ const (
 
 // A receiver receives from one socket. It lies on the heap, as part of its socket: the kernel writes to its fields.
 //
-// It receives by one recvmsg for each datagram or train, into the slab, each right behind the last. recvmmsg would save
-// system calls, but wants to know beforehand where each lies, with room for the largest: with GRO the slab holds two
-// such, and without it the datagrams would have to be moved together afterwards.
+// It receives in two ways. Trains, and what comes alone, are received by recvmsg straight into the slab, each right
+// behind the last. When small datagrams come one by one and there are more, a burst of them is received by recvmmsg,
+// and copied: the copy of a small datagram costs less than a system call. (Measured on loopback in a virtual machine,
+// for 128 and 1452 bytes: 0.9 and 1.0 µs a datagram against 1.35 and 1.4.) recvmmsg alone wouldn't do, as it wants to be
+// told beforehand where each message lies, with room for the largest.
 type receiver struct {
 	s    *socket
 	read func(fd uintptr) bool // drain, made once: a method value allocates
 
-	hdr     unix.Msghdr
-	iov     unix.Iovec
-	name    sockaddr
-	control [receiveControl]byte
+	hdr    unix.Msghdr
+	direct slot
+	burst  burst
+	small  int // messages in a row that were one small datagram
 
 	// During a call of Receive.
 	b     *packet.Batch
@@ -47,13 +48,32 @@ type receiver struct {
 	errno syscall.Errno
 }
 
+// A slot is what the kernel fills beside the data of a message.
+type slot struct {
+	iov     unix.Iovec
+	name    sockaddr
+	control [receiveControl]byte
+}
+
+// point makes h, which it readies to receive, point to the slot.
+func (sl *slot) point(h *unix.Msghdr) {
+	h.Name = &sl.name[0]
+	h.Iov = &sl.iov
+	h.SetIovlen(1)
+	h.Control = &sl.control[0]
+	ready(h)
+}
+
+// ready sets back what the kernel writes to h.
+func ready(h *unix.Msghdr) {
+	h.Namelen = uint32(len(sockaddr{}))
+	h.SetControllen(receiveControl)
+	h.Flags = 0
+}
+
 func (r *receiver) init(s *socket) {
 	r.s = s
 	r.read = r.drain
-	r.hdr.Name = &r.name[0]
-	r.hdr.Iov = &r.iov
-	r.hdr.SetIovlen(1)
-	r.hdr.Control = &r.control[0]
 }
 
 // Receive implements [Receiver].
@@ -62,7 +82,7 @@ func (r *receiver) Receive(b *packet.Batch) (more bool, err error) {
 	for err == nil && r.errno == 0 && len(b.Packets) == r.first {
 		err = r.s.rc.Read(r.read)
 	}
-	r.b, r.iov.Base = nil, nil // borrowed
+	r.b, r.direct.iov.Base = nil, nil // borrowed
 	switch {
 	case len(b.Packets) > r.first:
 		return r.more, nil
@@ -74,68 +94,99 @@ func (r *receiver) Receive(b *packet.Batch) (more bool, err error) {
 	return false, r.errno
 }
 
+// got reports whether there is something to return with.
+func (r *receiver) got() bool { return len(r.b.Packets) > r.first }
+
 // drain takes what is there. It returns false when nothing was, to be called again when something is.
 func (r *receiver) drain(fd uintptr) bool {
 	b := r.b
+	if !r.unpack() {
+		return true
+	}
 	room := 1
 	if r.s.gro {
 		room = maxCoalesced
 	}
 	for range receiveTries {
-		off, free := b.Free()
-		got := len(b.Packets) > r.first
-		if got && (len(free) < maxReceive || cap(b.Packets)-len(b.Packets) < room) {
+		_, free := b.Free()
+		if r.got() && (len(free) < maxReceive || cap(b.Packets)-len(b.Packets) < room) {
 			r.more = true
 			return true
 		}
-		n, errno := r.recvmsg(fd, free)
+		var errno syscall.Errno
+		if r.got() && r.small >= burstAfter {
+			if errno = r.receiveBurst(fd); errno == 0 && !r.unpack() {
+				return true
+			}
+		} else {
+			errno = r.receiveOne(fd, free)
+		}
 		switch {
 		case errno == 0:
-			r.take(off, n)
 		case errno == unix.EAGAIN:
-			return got
+			return r.got()
 		case passing(errno): // it tells of an earlier send; the queue is another matter
-		case got:
+		case r.got():
 			return true
 		default:
 			r.errno = errno
 			return true
 		}
 	}
-	r.more = len(b.Packets) > r.first
+	r.more = r.got()
 	return true
 }
 
-func (r *receiver) recvmsg(fd uintptr, free []byte) (int, syscall.Errno) {
+// receiveOne receives a message into free, the free part of the slab.
+func (r *receiver) receiveOne(fd uintptr, free []byte) syscall.Errno {
 	free = free[:min(len(free), maxReceive)]
-	r.iov.Base = unsafe.SliceData(free)
-	r.iov.SetLen(len(free))
-	r.hdr.Namelen = uint32(len(r.name))
-	r.hdr.SetControllen(len(r.control))
-	return r.s.sys.recvmsg(fd, &r.hdr)
+	r.direct.point(&r.hdr)
+	r.direct.iov = iovec(free)
+	n, errno := r.s.sys.recvmsg(fd, &r.hdr)
+	if errno != 0 {
+		return errno
+	}
+	if m, ok := r.understand(&r.hdr, &r.direct, n); ok {
+		r.record(&m)
+	}
+	return 0
 }
 
-// take records the n bytes received at off. A datagram that is truncated, that has no sender, or whose control messages
-// are not to be trusted is left where it lies, to be overwritten; so is one without bytes.
-func (r *receiver) take(off, n int) {
-	if n == 0 || r.hdr.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
-		return
+// A message is what was received at once: a datagram, or a train of them.
+type message struct {
+	n, size int // bytes; those of each datagram but the last
+	from    packet.Endpoint
+}
+
+// understand reads what the kernel left of n bytes of data. A message that is truncated, that has no sender, that has no
+// bytes, or whose control messages are not to be trusted is none.
+func (r *receiver) understand(h *unix.Msghdr, sl *slot, n int) (m message, ok bool) {
+	if n == 0 || h.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		return m, false
 	}
-	c := parseControl(r.control[:min(uint64(r.hdr.Controllen), receiveControl)])
-	from := r.name.get(r.hdr.Namelen, r.s.zones)
+	c := parseControl(sl.control[:min(uint64(h.Controllen), receiveControl)])
+	from := sl.name.get(h.Namelen, r.s.zones)
 	if !c.valid || !from.IsValid() {
-		return
+		return m, false
 	}
-	b := r.b
-	b.Received(n, c.size, packet.Endpoint{Addr: from, Src: c.src, SrcIf: c.ifi})
-	joinRuns(b, r.first)
+	if c.size <= 0 || c.size > n {
+		c.size = n
+	}
+	if c.size < n || n > smallDatagram {
+		r.small = 0
+	} else {
+		r.small = min(r.small+1, burstAfter)
+	}
+	return message{n: n, size: c.size, from: packet.Endpoint{Addr: from, Src: c.src, SrcIf: c.ifi}}, true
 }
 
-// joinRuns makes the last run part of the one before when they are of one endpoint. Runs are of this call when they
-// begin at packet first or later.
-func joinRuns(b *packet.Batch, first int) {
+// record records m, whose data lie at the beginning of the free part of the slab, and joins it to the last run when it
+// is of the same endpoint.
+func (r *receiver) record(m *message) {
+	b := r.b
+	b.Received(m.n, m.size, m.from)
 	last := len(b.Runs) - 1
-	if last < 1 || b.Runs[last-1].First < first || b.Runs[last-1].Endpoint != b.Runs[last].Endpoint {
+	if last < 1 || b.Runs[last-1].First < r.first || b.Runs[last-1].Endpoint != b.Runs[last].Endpoint {
 		return
 	}
 	b.Runs[last-1].N += b.Runs[last].N

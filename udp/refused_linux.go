@@ -63,7 +63,6 @@ func (x *sender) refuse(i int, errno syscall.Errno) outcome {
 			return giveUp
 		}
 		time.Sleep(tryPause << r.tries)
-		r.tries++
 		return again
 
 	case unix.ECONNREFUSED: // an ICMP error that answers something sent earlier; reported once

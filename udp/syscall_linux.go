@@ -14,6 +14,7 @@ import (
 // (Go's heap doesn't move, and a header holds real pointers, so that what it points to lives as long as it does.)
 type kernel interface {
 	recvmsg(fd uintptr, m *unix.Msghdr) (n int, errno syscall.Errno)
+	recvmmsg(fd uintptr, ms []unix.Mmsghdr) (n int, errno syscall.Errno)
 	sendmmsg(fd uintptr, ms []unix.Mmsghdr) (n int, errno syscall.Errno)
 }
 
@@ -28,8 +29,16 @@ func (syscalls) recvmsg(fd uintptr, m *unix.Msghdr) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-func (syscalls) sendmmsg(fd uintptr, ms []unix.Mmsghdr) (int, syscall.Errno) {
+func (syscalls) recvmmsg(fd uintptr, ms []unix.Mmsghdr) (int, syscall.Errno) {
 	// Safe: as above; len(ms) headers lie behind the first.
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(ms))),
+		uintptr(len(ms)), unix.MSG_DONTWAIT, 0, 0)
+	runtime.KeepAlive(ms)
+	return int(n), errno
+}
+
+func (syscalls) sendmmsg(fd uintptr, ms []unix.Mmsghdr) (int, syscall.Errno) {
+	// Safe: as above.
 	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(ms))),
 		uintptr(len(ms)), unix.MSG_DONTWAIT, 0, 0)
 	runtime.KeepAlive(ms)

@@ -27,8 +27,7 @@ func Sum(b []byte, acc uint64) uint64 {
 		acc, c = bits.Add64(acc, native64(b[104:112]), c)
 		acc, c = bits.Add64(acc, native64(b[112:120]), c)
 		acc, c = bits.Add64(acc, native64(b[120:128]), c)
-		acc, c = bits.Add64(acc, 0, c)
-		acc += c // the sum was all ones: adding the carry carried again
+		acc += c // can't carry again: a chain that began without a carry doesn't end in all ones and a carry
 		b = b[128:]
 	}
 	c = 0
@@ -52,7 +51,6 @@ func Sum(b []byte, acc uint64) uint64 {
 	if len(b) == 1 {
 		acc, c = bits.Add64(acc, word(int(b[0])<<8), c) // padded with a zero byte, RFC 1071 §4.1
 	}
-	acc, c = bits.Add64(acc, 0, c)
 	return acc + c
 }
 

@@ -12,7 +12,11 @@ import (
 
 // batchOf lays packets as an opened batch of datagrams has them: each with Headroom before it, full of old bytes.
 func batchOf(packets ...[]byte) *packet.Batch {
-	b := packet.NewSize(packet.SlabSize+200*len(packets), max(packet.MaxPackets, len(packets)))
+	n := 64
+	for _, p := range packets {
+		n += len(p) + 64
+	}
+	b := packet.NewSize(n, max(packet.MaxPackets, len(packets)))
 	for i := range b.Slab {
 		b.Slab[i] = 0xa5 // stale virtio headers, if nobody clears them
 	}
@@ -258,6 +262,19 @@ func TestMerge(t *testing.T) {
 		}(), "[[0] [1]]"},
 		{"trailing bytes", [][]byte{tcp.bytes(), append(next.bytes(), 0)}, "[[0] [1]]"},
 		{"trailing bytes first", [][]byte{append(tcp.bytes(), 0), next.bytes()}, "[[0] [1]]"},
+		{"trailing bytes under the checksum", [][]byte{tcp.bytes(), func() []byte {
+			p := append(with(next, func(k *pkt) { k.payload = k.payload[:98] }).bytes(), 1, 2)
+			naiveChecksums(p, 20, protoTCP)
+			return p
+		}()}, "[[0] [1]]"},
+		{"accurate ecn", func() [][]byte {
+			x := [][]byte{tcp.bytes(), next.bytes()}
+			for _, p := range x {
+				p[32] |= 1
+				naiveChecksums(p, 20, protoTCP)
+			}
+			return x
+		}(), "[[0] [1]]"},
 		{"tcp checksum wrong", [][]byte{tcp.bytes(), bad(next, 50), third.bytes()}, "[[0] [1] [2]]"},
 		{"tcp checksum of the first wrong", [][]byte{bad(tcp, 50), next.bytes(), third.bytes()}, "[[0] [1 2]]"},
 		{"tcp6 checksum wrong", [][]byte{tcp6.bytes(), bad(with(next, func(k *pkt) { k.v6 = true }), 70)}, "[[0] [1]]"},
@@ -288,12 +305,65 @@ func TestMergeLimits(t *testing.T) {
 	if got := checkMerge(t, m, batchOf(train(pkt{v6: true}, 5, 13095)...)); len(got) != 1 {
 		t.Errorf("65535 bytes: %v", got)
 	}
+	// One byte too much, for either length field.
+	for _, p := range [][][]byte{train(pkt{}, 8, 8187), train(pkt{v6: true}, 4, 16369)} {
+		if got := checkMerge(t, m, batchOf(p...)); len(got) != 2 || len(got[1]) != 1 {
+			t.Errorf("65536 bytes: %v", got)
+		}
+	}
 	if got := checkMerge(t, m, batchOf(train(pkt{udp: true}, 65, 1)...)); len(got) != 2 || len(got[0]) != maxDatagrams {
 		t.Errorf("datagrams: %v", got)
 	}
 	if got := checkMerge(t, m, batchOf(train(pkt{}, 1100, 1)...)); len(got) != 2 || len(got[0]) != MaxPieces {
 		t.Errorf("pieces: first write holds %d", len(got[0]))
 	}
+}
+
+// Flows are told apart by their headers, not by their hashes.
+func TestMergeHashCollision(t *testing.T) {
+	for _, k := range []pkt{{}, {v6: true}, {udp: true}, {udp: true, v6: true}} {
+		k.payload = pattern(50, 1)
+		other := func(at int) []byte {
+			o := k
+			o.seq, o.id = 50, 1
+			p := o.bytes()
+			p[at]++
+			naiveChecksums(p, map[bool]int{false: 20, true: 40}[k.v6], k.proto())
+			return p
+		}
+		addr, ports := 15, 21
+		if k.v6 {
+			addr, ports = 39, 41
+		}
+		for i, p := range [][]byte{other(addr), other(ports)} {
+			m := &Merger{TCP: true, UDP: true, next: make([]int32, 2)}
+			b := batchOf(k.bytes(), p)
+			var s segment
+			m.classify(b.Bytes(0), &s)
+			w := Write{N: 1, Len: len(b.Bytes(0))}
+			m.open(&w, b.Bytes(0), &s)
+			m.classify(b.Bytes(1), &s)
+			if m.join(b, &w, 1, b.Bytes(1), &s) {
+				t.Errorf("%+v: packet %d of another flow joined", k.proto(), i)
+			}
+		}
+	}
+}
+
+// Without a checksum is without, also when zero happens to be right.
+func TestMergeUDPWithoutChecksumByLuck(t *testing.T) {
+	for v := range 1 << 16 {
+		p := pkt{udp: true, payload: []byte{byte(v >> 8), byte(v)}}.bytes()
+		if p[26] != 0xff || p[27] != 0xff {
+			continue
+		}
+		p[26], p[27] = 0, 0
+		if got := checkMerge(t, &Merger{UDP: true}, batchOf(p, p)); len(got) != 2 {
+			t.Errorf("%v", got)
+		}
+		return
+	}
+	t.Fatal("no payload gives the checksum zero")
 }
 
 func TestMergeSwitches(t *testing.T) {

@@ -75,6 +75,24 @@ func TestSplitAgainstNaive(t *testing.T) {
 	}
 }
 
+// Segments smaller than their headers, and super-packets without payload, corrupted headers or crashed elsewhere (nebula
+// 705a8f60).
+func TestSplitSizeBelowHeadersAndEmpty(t *testing.T) {
+	for _, k := range []pkt{{}, {v6: true, opts: timestamps}, {udp: true}, {udp: true, v6: true}} {
+		for _, n := range []int{0, 1, 2, 100} {
+			for _, size := range []int{1, 2, 3, 65535} {
+				k.payload = pattern(n, 9)
+				h, super, l4, hdr := superOf(k, size)
+				b := packet.New()
+				if _, ok := split(t, b, h, super); !ok {
+					t.Fatalf("%d bytes by %d: refused", n, size)
+				}
+				wantPackets(t, all(b), naiveSplit(super, l4, hdr, size, k.udp))
+			}
+		}
+	}
+}
+
 // The kernel may say GSO_ECN beside the type; unmasked, a super-packet with CWR vanishes just when a hop marks
 // congestion (nebula ce99c6e7).
 func TestSplitMasksECN(t *testing.T) {
@@ -213,6 +231,7 @@ func TestSplitRefuses(t *testing.T) {
 		{"ipv6 extension beyond the packet", pkt{v6: true, extType: 60, ext: []byte{6, 255, 0, 0, 0, 0, 0, 0}}, nil, nil},
 		{"ipv6 extensions longer than any", pkt{v6: true, extType: 60, ext: append([]byte{6, 31}, make([]byte, 254)...)}, nil, nil},
 		{"ipv6 extension cut", pkt{v6: true}, nil, func(p []byte) []byte { p[6] = 60; putBE16(p[4:], 7); return p[:47] }},
+		{"ipv6 routing header cut", pkt{v6: true}, nil, func(p []byte) []byte { p[6] = 43; putBE16(p[4:], 2); return p[:42] }},
 		{"ipv6 routing header on its way", pkt{v6: true, extType: 43, ext: []byte{6, 2, 0, 1, 23: 0}}, nil, nil},
 	} {
 		h, p, _, _ := superOf(c.pkt, 1000)
@@ -301,11 +320,11 @@ func FuzzSplit(f *testing.F) {
 	add(pkt{v6: true, extType: 60, ext: []byte{6, 0, 1, 4, 0, 0, 0, 0}, payload: pattern(900, 1)}, 100)
 	f.Add([]byte{1, 1, 0, 0, 0, 0, 0, 0, 0, 0}, []byte{0x45}, uint16(9))
 	f.Fuzz(func(t *testing.T, v, p []byte, before uint16) {
-		if len(v) < HeaderSize || len(p) > 65535 {
+		if len(v) < HeaderSize || len(p) > 8192 { // larger ones only take longer
 			return
 		}
 		h := ReadHeader(v)
-		const size = 160 << 10
+		const size = 72 << 10
 		mem := bytes.Repeat([]byte{0xa5}, size+64)
 		b := packet.NewSize(0, 64)
 		b.Slab = mem[32 : 32+size : 32+size]
