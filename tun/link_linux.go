@@ -194,9 +194,9 @@ func (l *link) get(name string) (linkState, error) {
 	return st, nil
 }
 
-// setMTU sets the MTU of the interface, whose state is st. That can only be done in our own namespace: in a request to
-// change a link, IFLA_TARGET_NETNSID would move it.
-func (l *link) setMTU(st linkState, mtu int) error {
+// set sets a number of the interface whose state is st, such as IFLA_MTU. That can only be done in our own namespace: in
+// a request to change a link, IFLA_TARGET_NETNSID would move it.
+func (l *link) set(st linkState, attr uint16, v int) error {
 	if st.nsid != noNSID {
 		return fmt.Errorf("the interface is in another network namespace: %w", errors.ErrUnsupported)
 	}
@@ -205,7 +205,7 @@ func (l *link) setMTU(st linkState, mtu int) error {
 	info := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(info[4:], uint32(st.index))
 	m := newMessage(unix.RTM_NEWLINK, unix.NLM_F_REQUEST|unix.NLM_F_ACK, info)
-	m.attr(unix.IFLA_MTU, u32(uint32(mtu)))
+	m.attr(attr, u32(uint32(v)))
 	_, err := l.exchange(m, unix.NLMSG_ERROR)
 	return err
 }

@@ -21,8 +21,8 @@ import (
 	"throughline/tun/offload"
 )
 
-// A wire joins two TUNs in two namespaces, as a tunnel would that doesn't encrypt.
-type wire struct {
+// A cable joins two TUNs in two namespaces, as a tunnel would that doesn't encrypt.
+type cable struct {
 	home, away netns
 	a, b       *device
 	there      counts // from a to b
@@ -30,7 +30,7 @@ type wire struct {
 	carriers   sync.WaitGroup
 }
 
-// counts are what went over one direction of a wire.
+// counts are what went over one direction of a cable.
 type counts struct{ reads, packets, writes, merged, dropped atomic.Int64 }
 
 const (
@@ -38,9 +38,9 @@ const (
 	addrA6, addrB6 = "fd09::1", "fd09::2"
 )
 
-func newWire(t testing.TB, opts Options) *wire {
+func newWire(t testing.TB, opts Options) *cable {
 	t.Helper()
-	w := &wire{home: inNetns(t)}
+	w := &cable{home: inNetns(t)}
 	w.away = w.home.another(t)
 	w.a = open(t, "tla", opts)
 	addrs(t, "tla", addrA, addrA6)
@@ -60,7 +60,7 @@ func addrs(t testing.TB, dev, v4, v6 string) {
 }
 
 // run begins to carry.
-func (w *wire) run(t testing.TB) {
+func (w *cable) run(t testing.TB) {
 	carry := func(from, to *queue, c *counts) {
 		b := packet.New()
 		for {
@@ -97,14 +97,14 @@ func (w *wire) run(t testing.TB) {
 }
 
 // end ends carrying; then the counts stand still.
-func (w *wire) end() {
+func (w *cable) end() {
 	w.a.Close()
 	w.b.Close()
 	w.carriers.Wait()
 }
 
 // transfer sends n bytes over TCP each way at the same time and checks what comes.
-func (w *wire) transfer(t *testing.T, to string, n int) {
+func (w *cable) transfer(t *testing.T, to string, n int) {
 	t.Helper()
 	w.away.enter(t)
 	l, err := net.Listen("tcp", net.JoinHostPort(to, "0"))

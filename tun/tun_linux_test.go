@@ -3,6 +3,8 @@ package tun
 import (
 	"errors"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -237,4 +239,25 @@ func TestEventsGather(t *testing.T) {
 	if e := <-d.events; e != Up|MTU {
 		t.Errorf("event %b", e)
 	}
+}
+
+// The kernel's super-packets are made to fill one train of datagrams, also when the MTU changes.
+func TestSuperPacketsFillTrains(t *testing.T) {
+	inNetns(t)
+	shaped := func(name, want string) {
+		t.Helper()
+		out, err := exec.Command("ip", "-d", "link", "show", name).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), " gso_max_segs "+want+" ") {
+			t.Errorf("want gso_max_segs %s: %v, %s", want, err, out)
+		}
+	}
+	d := open(t, "tl0", Options{})
+	shaped("tl0", "45") // 65507 / (1420 + 32)
+	for mtu, want := range map[string]string{"1280": "49", "9000": "7", "576": "64", "1420": "45"} {
+		ip(t, "link", "set", "tl0", "mtu", mtu)
+		wantEvent(t, d, MTU)
+		shaped("tl0", want)
+	}
+	open(t, "tl1", Options{Off: TSO})
+	shaped("tl1", "65535") // as the kernel made it
 }
