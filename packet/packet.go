@@ -133,6 +133,6 @@ func (b *Batch) Received(n, size int, from Endpoint) (left int) {
 	if k := len(b.Packets) - first; k > 0 {
 		b.Runs = append(b.Runs, Run{First: first, N: k, Endpoint: from})
 	}
-	b.used = (end + 15) &^ 15
+	b.used = min((end+15)&^15, len(b.Slab))
 	return left
 }

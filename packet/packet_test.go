@@ -117,6 +117,18 @@ func TestReceivedBeyondRoom(t *testing.T) {
 	}
 }
 
+// A slab may end anywhere.
+func TestReceivedToTheEnd(t *testing.T) {
+	b := NewSize(100, 4)
+	b.Received(99, 0, Endpoint{})
+	if off, free := b.Free(); off != 100 || len(free) != 0 {
+		t.Errorf("%d bytes are free at %d", len(free), off)
+	}
+	if b.Append([]byte{1}) {
+		t.Error("a packet fits behind the end")
+	}
+}
+
 func TestDropNames(t *testing.T) {
 	seen := map[string]Drop{}
 	for d := range NumDrops {

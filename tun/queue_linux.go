@@ -31,6 +31,7 @@ type queue struct {
 	rerr   error
 	more   bool
 	super  offload.Super
+	guess  scatter
 	rest   []byte         // a super-packet that a batch had no room for; its memory stays
 	restOf offload.Header // its header
 
@@ -98,8 +99,17 @@ func (q *queue) drain(fd uintptr) bool {
 			q.more = true
 			return true
 		}
-		n, err := sysRead(fd, b.Slab[off-q.vnet:off+room])
+		scattered := q.vnet > 0 && q.guess.plan(b)
+		var n int
+		var err unix.Errno
+		if scattered {
+			n, err = q.guess.read(fd)
+		} else {
+			n, err = sysRead(fd, b.Slab[off-q.vnet:off+room])
+		}
 		switch {
+		case err == 0 && scattered:
+			q.takeScattered(off, n-q.vnet)
 		case err == 0:
 			q.take(off, n-q.vnet)
 		case err == unix.EINTR:
@@ -129,14 +139,33 @@ func (q *queue) take(off, n int) {
 		return
 	}
 	h := offload.ReadHeader(b.Slab[off-offload.HeaderSize:])
-	switch {
-	case h.GSOType != offload.GSONone:
+	if h.GSOType != offload.GSONone {
 		q.split(n, h)
-	case offload.Complete(h, b.Slab[off:off+n]):
-		b.Place(n)
-	default:
-		q.drop(n)
+		return
 	}
+	q.guess.forget()
+	if !offload.Complete(h, b.Slab[off:off+n]) {
+		q.drop(n)
+		return
+	}
+	b.Place(n)
+}
+
+// takeScattered lays what was read in pieces at off. When the guess was right nothing moves.
+func (q *queue) takeScattered(off, n int) {
+	b, g := q.rb, &q.guess
+	if first := g.head + g.size; n > first {
+		h := offload.ReadHeader(b.Slab[off-offload.HeaderSize:])
+		if h.GSOType != offload.GSONone && q.super.Parse(h, b.Slab[off:off+first], n) && g.inPlace(&q.super) {
+			if q.super.Lay(b) != q.super.Segments() {
+				panic("tun: BUG: a scattered super-packet has more segments than were planned")
+			}
+			q.super.Finish(b)
+			return
+		}
+		g.gather(b, n+offload.HeaderSize)
+	}
+	q.take(off, n)
 }
 
 // split lays the segments of the super-packet of n bytes that lies where the next packet is to be laid, and keeps those
@@ -159,6 +188,7 @@ func (q *queue) split(n int, h offload.Header) {
 	}
 	q.super.Spread(b)
 	q.super.Finish(b)
+	q.guess.guess(&q.super)
 }
 
 // drop lays the malformed packet of n bytes, so that it is counted. Its headers are kept for whoever looks at drops.

@@ -44,8 +44,8 @@ const (
 )
 
 // refuse decides what becomes of sends[i]. It never decides for anew without having taken something away from the run,
-// a source or a size of trains, so that it comes to an end; the one time it allows trains again is when it takes the
-// source away.
+// a source, a size of trains or all of them, so that it comes to an end; the one time it allows trains again is when it
+// takes the source away.
 //
 // EINVAL says little: before 6.14 that a segment is too large for the way, with some drivers that they don't segment,
 // with a source that it is not ours. Datagrams with the source are tried first; if they leave it was the train.
@@ -63,6 +63,7 @@ func (x *sender) refuse(i int, errno syscall.Errno) outcome {
 			return giveUp
 		}
 		time.Sleep(tryPause << r.tries)
+		r.tries++
 		return again
 
 	case unix.ECONNREFUSED: // an ICMP error that answers something sent earlier; reported once
@@ -75,7 +76,6 @@ func (x *sender) refuse(i int, errno syscall.Errno) outcome {
 	case unix.EIO: // the way out can't compute checksums, or encrypts (IPsec): no trains
 		if m.train > 0 {
 			x.s.gso.CompareAndSwap(uint32(On), uint32(Withdrawn))
-			r.limit = 0
 			return anew
 		}
 
@@ -138,7 +138,6 @@ func (x *sender) left(i, j int) {
 		}
 		if r.src && !m.src { // so it was the source
 			forgetSource(e)
-			r.src = false
 		}
 	}
 }

@@ -120,6 +120,9 @@ func skipExtensions(p []byte) (off, proto int) {
 // Segments returns how many packets the super-packet stands for.
 func (s *Super) Segments() int { return s.segs }
 
+// Shape returns the length of the headers, and of the payload of each segment but the last.
+func (s *Super) Shape() (head, size int) { return s.hdr, s.size }
+
 // length returns the length of segment i.
 func (s *Super) length(i int) int { return s.hdr + min(s.size, s.n-s.hdr-i*s.size) }
 

@@ -1,0 +1,6 @@
+//go:build !race
+
+package udp
+
+// poolAllocs is what a Send may allocate.
+const poolAllocs = 0
