@@ -2,12 +2,12 @@ package uapi
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 
 	"throughline"
+	"throughline/uapi/text"
 )
 
 // A Client asks a running tunnel, this project's or another's. It is for one goroutine at a time.
@@ -31,10 +31,10 @@ func (c *Client) Get() (throughline.Status, error) {
 	if c.broken != nil {
 		return throughline.Status{}, c.broken
 	}
-	if _, err := io.WriteString(c.conn, "get=1\n\n"); err != nil {
+	if _, err := io.WriteString(c.conn, text.Get+"\n\n"); err != nil {
 		return throughline.Status{}, c.fail(err)
 	}
-	st, err := ReadStatus(c.r)
+	st, err := text.ReadStatus(c.r)
 	if err != nil {
 		c.fail(err) // whatever it is, the answer may not have been read to its end
 	}
@@ -48,43 +48,24 @@ func (c *Client) Set(cfg throughline.Config) error {
 	if c.broken != nil {
 		return c.broken
 	}
-	if err := check(&cfg); err != nil {
+	if err := text.Check(&cfg); err != nil {
 		return err
 	}
-	if _, err := io.WriteString(c.conn, "set=1\n"); err != nil {
+	if _, err := io.WriteString(c.conn, text.Set+"\n"); err != nil {
 		return c.fail(err)
 	}
-	if err := WriteConfig(c.conn, &cfg); err != nil {
+	if err := text.WriteConfig(c.conn, &cfg); err != nil {
 		return c.fail(err)
 	}
-	return c.readErrno()
-}
-
-// readErrno reads the answer to a set request: an errno and an empty line.
-func (c *Client) readErrno() error {
-	l := lines{r: c.r}
-	line, err := l.next()
+	answer, err := text.ReadErrno(c.r)
 	if err != nil {
 		return c.fail(err)
 	}
-	key, value, ok := cut(line)
-	n, isErrno := parseErrno(value)
-	if !ok || string(key) != "errno" || !isErrno {
-		return c.fail(errAnswer)
-	}
-	if line, err = l.next(); err != nil {
-		return c.fail(err)
-	}
-	if len(line) > 0 {
-		return c.fail(errAnswer)
-	}
-	if n != 0 {
-		return fmt.Errorf("uapi: set: %w", n)
+	if answer != nil {
+		return fmt.Errorf("uapi: set: %w", answer)
 	}
 	return nil
 }
-
-var errAnswer = errors.New("the answer to set=1 is not an errno and an empty line")
 
 // fail makes the client useless, because the connection is.
 func (c *Client) fail(err error) error {

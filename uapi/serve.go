@@ -2,17 +2,18 @@ package uapi
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"throughline"
+	"throughline/uapi/text"
 )
 
 // A Device is what [Serve] serves. Its methods are safe for concurrent use.
@@ -172,18 +173,17 @@ func (c *conversation) run() {
 	defer c.conn.Close()
 	c.r = bufio.NewReaderSize(c.conn, readSize)
 	for c.s.setIdle(c, true) {
-		op, ok := c.operation()
-		if !ok || !c.s.setIdle(c, false) {
+		op, err := text.ReadOperation(c.r)
+		if err != nil || !c.s.setIdle(c, false) {
 			return
 		}
-		var err error
 		switch op {
-		case "get=1":
+		case text.Get:
 			err = c.get()
-		case "set=1":
+		case text.Set:
 			err = c.set()
 		default:
-			err = c.other()
+			err = c.refuse(errNoOperation, text.ReadEnd(c.r))
 		}
 		if err != nil {
 			return
@@ -191,96 +191,55 @@ func (c *conversation) run() {
 	}
 }
 
-// operation returns the first line of the next request, "" for one that is too long; false when there is no more.
-// Empty lines before it are passed over.
-func (c *conversation) operation() (string, bool) {
-	l := lines{r: c.r}
-	for {
-		line, err := l.next()
-		switch {
-		case err == errLongLine:
-			return "", true
-		case err == io.ErrUnexpectedEOF:
-			return "", true // other answers, then finds the end
-		case err != nil:
-			return "", false
-		case len(line) > 0:
-			op := "other"
-			if string(line) == "get=1" || string(line) == "set=1" {
-				op = string(line)
-			}
-			clear(line)
-			return op, true
-		}
-	}
-}
+var errNoOperation = errors.New("uapi: neither get=1 nor set=1")
 
 // get answers a get request. The error is the connection's.
 func (c *conversation) get() error {
-	l := lines{r: c.r}
-	line, err := l.next()
-	if err == nil && len(line) == 0 {
-		st := c.s.dev.Status()
-		return WriteStatus(c.conn, &st)
+	if err := text.ReadEnd(c.r); err != nil {
+		return c.refuse(err, err)
 	}
-	if err == nil || err == errLongLine {
-		err = l.skip()
-	}
-	c.s.log.Warn("configuration request refused", "operation", "get", "error", "uapi: a get request has no lines")
-	return c.answer(number(syscall.EPROTO), err)
+	st := c.s.dev.Status()
+	return text.WriteStatus(c.conn, &st)
 }
 
 // set answers a set request. The error is the connection's.
 func (c *conversation) set() error {
-	cfg, err := ReadConfig(c.r)
+	cfg, err := text.ReadConfig(c.r)
+	connErr := connError(err)
 	if err == nil {
 		err = c.s.dev.Configure(cfg)
-		wipe(&cfg)
-		if err == nil {
-			return c.answer(0, nil)
-		}
+		text.Wipe(&cfg)
+	}
+	if err != nil {
 		c.s.log.Warn("configuration refused", "error", err)
-		return c.answer(-number(errnoOf(err)), nil)
 	}
-	c.s.log.Warn("configuration request refused", "operation", "set", "error", err)
-	if bad, ok := errors.AsType[*ParseError](err); ok {
-		return c.answer(-number(bad.Errno), nil)
+	if connErr != nil {
+		err = errnoOf(connErr)
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return c.answer(-number(syscall.EPROTO), err)
-	}
-	return c.answer(-number(syscall.EIO), err)
+	return cmp.Or(connErr, text.WriteErrno(c.conn, err, true))
 }
 
-// other answers what is neither get=1 nor set=1. The error is the connection's.
-func (c *conversation) other() error {
-	l := lines{r: c.r}
-	err := l.skip()
-	c.s.log.Warn("configuration request refused", "error", "uapi: neither get=1 nor set=1")
-	return c.answer(number(syscall.EPROTO), err)
+// refuse answers what is neither a get nor a set request, for the reason given; end is how its end was read.
+func (c *conversation) refuse(why, end error) error {
+	c.s.log.Warn("configuration request refused", "error", why)
+	end = connError(end)
+	return cmp.Or(end, text.WriteErrno(c.conn, syscall.EPROTO, false))
 }
 
-// skip reads to the empty line.
-func (l *lines) skip() error {
-	for {
-		line, err := l.next()
-		if err != nil && err != errLongLine {
-			return err
-		}
-		if err == nil && len(line) == 0 {
-			return nil
-		}
-		clear(line)
-	}
-}
-
-// answer writes an errno and returns the error that came before, or else its own.
-func (c *conversation) answer(n int, before error) error {
-	_, err := c.conn.Write(append(strconv.AppendInt([]byte("errno="), int64(n), 10), "\n\n"...))
-	if before != nil {
-		return before
+// connError returns err if it is the connection's and not that of what was said.
+func connError(err error) error {
+	if _, ok := errors.AsType[*text.ParseError](err); ok {
+		return nil
 	}
 	return err
+}
+
+// errnoOf tells a request that was cut short from a connection that failed.
+func errnoOf(err error) syscall.Errno {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return syscall.EPROTO
+	}
+	return syscall.EIO
 }
 
 // A patient connection gives the other side some time for each read and write, and no more.

@@ -1,6 +1,6 @@
 //go:build !unix
 
-package uapi
+package text
 
 import "syscall"
 

@@ -1,4 +1,4 @@
-package uapi
+package text
 
 import (
 	"encoding/hex"

@@ -1,4 +1,4 @@
-package uapi
+package text
 
 import (
 	"bufio"
@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/netip"
 	"slices"
-	"syscall"
 	"time"
 
 	"throughline"
@@ -23,14 +22,18 @@ import (
 // A *[ParseError] tells of the first bad line, and the whole request has been read nevertheless, so that the next one can
 // follow. Any other error is the reader's; a request that ends without its empty line gives [io.ErrUnexpectedEOF].
 func ReadConfig(r *bufio.Reader) (throughline.Config, error) {
-	c := configReader{lines: lines{r: r}, mention: -1}
+	c := configReader{lines: lines{r: r}, mention: -1, maxPeers: maxPeers, maxPrefixes: maxPrefixes}
+	return c.read()
+}
+
+func (c *configReader) read() (throughline.Config, error) {
 	var bad *ParseError
 	for {
 		line, err := c.lines.next()
 		switch {
 		case err == errLongLine:
 			if bad == nil {
-				bad = protocolError(c.lines.n, "a line longer than 4096 bytes")
+				bad = protocolError(c.lines.n, longLine)
 			}
 			continue
 		case err != nil && bad != nil:
@@ -65,8 +68,9 @@ func ReadConfig(r *bufio.Reader) (throughline.Config, error) {
 // A configReader makes a Config of lines. A "mention" of a peer is what stands between one public_key line and the next;
 // it consists of one or more "parts", each a PeerConfig.
 type configReader struct {
-	lines lines
-	cfg   throughline.Config
+	lines                 lines
+	cfg                   throughline.Config
+	maxPeers, maxPrefixes int
 
 	mention  int  // the first part of the mention, in cfg.Peers; -1 before the first
 	removed  bool // the mention said remove=true: the rest of it is read but without effect
@@ -83,7 +87,7 @@ type configReader struct {
 func (c *configReader) line(line []byte) *ParseError {
 	key, value, ok := cut(line)
 	if !ok {
-		return protocolError(c.lines.n, `no "=" in it`)
+		return protocolError(c.lines.n, noEquals)
 	}
 	var reason string
 	if string(key) == "public_key" {
@@ -93,21 +97,11 @@ func (c *configReader) line(line []byte) *ParseError {
 	} else {
 		reason = c.peerLine(key, value)
 	}
-	switch reason {
-	case "":
+	if reason == "" {
 		return nil
-	case tooManyPeers, tooManyPrefixes:
-		return &ParseError{Line: c.lines.n, Key: string(key), Reason: reason, Errno: syscall.E2BIG}
 	}
 	return lineError(c.lines.n, key, value, reason)
 }
-
-const (
-	tooManyPeers    = "more than 1048576 peers"
-	tooManyPrefixes = "more than 8388608 allowed IPs"
-
-	unknownKey = "no key of the protocol"
-)
 
 // deviceLine takes a line that stands before the first public_key. It returns what is wrong with it.
 func (c *configReader) deviceLine(key, value []byte) string {
@@ -257,7 +251,7 @@ func (c *configReader) allowedIP(value []byte) string {
 	if c.removed {
 		return ""
 	}
-	if c.prefixes++; c.prefixes > maxPrefixes {
+	if c.prefixes++; c.prefixes > c.maxPrefixes {
 		return tooManyPrefixes
 	}
 	if !minus {
@@ -302,7 +296,7 @@ func (c *configReader) anotherPart() string {
 }
 
 func (c *configReader) addPart(p throughline.PeerConfig) string {
-	if len(c.cfg.Peers) >= maxPeers {
+	if len(c.cfg.Peers) >= c.maxPeers {
 		return tooManyPeers
 	}
 	c.cfg.Peers = append(c.cfg.Peers, p)
@@ -350,10 +344,10 @@ func (c *configReader) fromNothing() {
 }
 
 // wipe clears the keys of a request that comes to nothing.
-func (c *configReader) wipe() { wipe(&c.cfg) }
+func (c *configReader) wipe() { Wipe(&c.cfg) }
 
-// wipe clears the secret keys in cfg.
-func wipe(cfg *throughline.Config) {
+// Wipe clears the secret keys that cfg points to.
+func Wipe(cfg *throughline.Config) {
 	if cfg.PrivateKey != nil {
 		clear(cfg.PrivateKey[:])
 	}

@@ -1,4 +1,4 @@
-package uapi
+package text
 
 import "net/netip"
 

@@ -1,4 +1,4 @@
-package uapi
+package text
 
 import (
 	"bufio"
@@ -16,12 +16,16 @@ import (
 //
 // An answer whose errno isn't 0 gives an error that wraps a [syscall.Errno].
 func ReadStatus(r *bufio.Reader) (throughline.Status, error) {
-	s := statusReader{lines: lines{r: r}}
+	s := statusReader{lines: lines{r: r}, maxPeers: maxPeers, maxPrefixes: maxPrefixes}
+	return s.read()
+}
+
+func (s *statusReader) read() (throughline.Status, error) {
 	for {
 		line, err := s.lines.next()
 		switch {
 		case err == errLongLine:
-			return throughline.Status{}, protocolError(s.lines.n, "a line longer than 4096 bytes")
+			return throughline.Status{}, protocolError(s.lines.n, longLine)
 		case err == io.EOF:
 			err = io.ErrUnexpectedEOF
 			fallthrough
@@ -49,8 +53,10 @@ func ReadStatus(r *bufio.Reader) (throughline.Status, error) {
 }
 
 type statusReader struct {
-	lines    lines
-	st       throughline.Status
+	lines                 lines
+	st                    throughline.Status
+	maxPeers, maxPrefixes int
+
 	seen     uint // a bit for each key seen since the answer's or the peer's beginning
 	prefixes int
 	list     []netip.Prefix // the allowed IPs of the last peer, until it is finished
@@ -88,7 +94,7 @@ const twice = "it comes twice"
 func (s *statusReader) line(line []byte) error {
 	key, value, ok := cut(line)
 	if !ok {
-		return protocolError(s.lines.n, `no "=" in it`)
+		return protocolError(s.lines.n, noEquals)
 	}
 	if s.ended {
 		return protocolError(s.lines.n, "it comes after errno")
@@ -98,7 +104,7 @@ func (s *statusReader) line(line []byte) error {
 	case k == "errno":
 		reason = s.end(value)
 	case k == "public_key":
-		return s.peer(key, value)
+		reason = s.peer(value)
 	case len(s.st.Peers) == 0:
 		reason = s.deviceLine(k, value)
 	default:
@@ -121,29 +127,17 @@ func (s *statusReader) end(value []byte) string {
 	return ""
 }
 
-// parseErrno reads an errno of either sign; 0 is none.
-func parseErrno(value []byte) (syscall.Errno, bool) {
-	if len(value) > 1 && value[0] == '-' {
-		value = value[1:]
-	}
-	v, ok := parseUint(value, 1<<31-1)
-	if v == 0 {
-		return 0, ok
-	}
-	return fromNumber(int(v)), ok
-}
-
-func (s *statusReader) peer(key, value []byte) error {
+func (s *statusReader) peer(value []byte) string {
 	var k throughline.PublicKey
 	if !setKey((*[32]byte)(&k), value) {
-		return lineError(s.lines.n, key, value, badKey)
+		return badKey
 	}
-	if len(s.st.Peers) >= maxPeers {
-		return &ParseError{Line: s.lines.n, Key: string(key), Reason: tooManyPeers, Errno: syscall.E2BIG}
+	if len(s.st.Peers) >= s.maxPeers {
+		return tooManyPeers
 	}
 	s.finishPeer()
 	s.st.Peers = append(s.st.Peers, throughline.PeerStatus{PublicKey: k})
-	return nil
+	return ""
 }
 
 func (s *statusReader) finishPeer() {
@@ -211,7 +205,7 @@ func (s *statusReader) peerLine(key string, value []byte) string {
 		first, reason = s.once(seenInterval), badInterval
 		p.PersistentKeepalive, ok = parseInterval(value)
 	case "allowed_ip":
-		if s.prefixes++; s.prefixes > maxPrefixes {
+		if s.prefixes++; s.prefixes > s.maxPrefixes {
 			return tooManyPrefixes
 		}
 		var prefix netip.Prefix

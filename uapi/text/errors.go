@@ -1,4 +1,4 @@
-package uapi
+package text
 
 import (
 	"bytes"
@@ -35,6 +35,16 @@ func (e *ParseError) Error() string {
 // Unwrap returns the error number, which is what the other side of the conversation learns.
 func (e *ParseError) Unwrap() error { return e.Errno }
 
+// Reasons that more than one file has.
+const (
+	tooManyPeers    = "more than 1048576 peers"
+	tooManyPrefixes = "more than 8388608 allowed IPs"
+
+	unknownKey = "no key of the protocol"
+	noEquals   = `no "=" in it`
+	longLine   = "a line longer than 4096 bytes"
+)
+
 // protocolError is the error of a line that isn't key=value.
 func protocolError(line int, reason string) *ParseError {
 	return &ParseError{Line: line, Reason: reason, Errno: syscall.EPROTO}
@@ -43,6 +53,10 @@ func protocolError(line int, reason string) *ParseError {
 // lineError is the error of a line whose key or value is wrong.
 func lineError(line int, key, value []byte, reason string) *ParseError {
 	e := &ParseError{Line: line, Reason: reason, Errno: syscall.EINVAL}
+	if reason == tooManyPeers || reason == tooManyPrefixes {
+		e.Key, e.Errno = string(key), syscall.E2BIG
+		return e
+	}
 	if !isWord(key) {
 		return e // a secret pasted by mistake, for all we know; and so may be what follows
 	}

@@ -1,4 +1,4 @@
-package uapi
+package text
 
 import (
 	"encoding/hex"
@@ -16,7 +16,7 @@ import (
 //
 // On the wire, replace_peers=true begins from nothing: a peer's nil fields then stand for the default (see [ReadConfig]).
 func WriteConfig(w io.Writer, cfg *throughline.Config) error {
-	if err := check(cfg); err != nil {
+	if err := Check(cfg); err != nil {
 		return err
 	}
 	t := newText(w)
@@ -69,8 +69,8 @@ func (t *text) peerConfig(p *throughline.PeerConfig) {
 	}
 }
 
-// check reports what of cfg the protocol can't carry.
-func check(cfg *throughline.Config) error {
+// Check reports what of cfg the protocol can't carry.
+func Check(cfg *throughline.Config) error {
 	for i := range cfg.Peers {
 		p := &cfg.Peers[i]
 		if p.Remove {

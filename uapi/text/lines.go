@@ -1,0 +1,159 @@
+package text
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"strconv"
+	"syscall"
+)
+
+// The operations a request begins with.
+const (
+	Get = "get=1"
+	Set = "set=1"
+)
+
+// ReadOperation reads the first line of a request and passes over empty lines before it. It returns [Get], [Set] or, for
+// any other line, even one cut short, ""; then [ReadEnd] reads the rest. An error is the reader's: io.EOF when there is
+// no more request.
+func ReadOperation(r *bufio.Reader) (string, error) {
+	l := lines{r: r}
+	for {
+		line, err := l.next()
+		switch {
+		case err == errLongLine || err == io.ErrUnexpectedEOF:
+			return "", nil
+		case err != nil:
+			return "", err
+		case len(line) == 0:
+			continue
+		case string(line) == Get:
+			return Get, nil
+		case string(line) == Set:
+			return Set, nil
+		}
+		clear(line)
+		return "", nil
+	}
+}
+
+// ReadEnd reads up to and including the empty line that ends a request. A *[ParseError] says that other lines came
+// before it; any other error is the reader's.
+func ReadEnd(r *bufio.Reader) error {
+	l := lines{r: r}
+	var bad error
+	for {
+		line, err := l.next()
+		switch {
+		case err == nil && len(line) == 0:
+			return bad
+		case err == io.EOF:
+			return io.ErrUnexpectedEOF
+		case err != nil && err != errLongLine:
+			return err
+		}
+		clear(line)
+		if bad == nil {
+			bad = protocolError(l.n, "no line is expected here")
+		}
+	}
+}
+
+// ReadErrno reads the answer to a set request. The first result is what the answer says, nil for 0 and else a
+// [syscall.Errno]; the second, that it couldn't be read.
+func ReadErrno(r *bufio.Reader) (answer, err error) {
+	l := lines{r: r}
+	line, err := l.next()
+	if err == errLongLine {
+		return nil, protocolError(l.n, longLine)
+	} else if err != nil {
+		return nil, err
+	}
+	key, value, ok := cut(line)
+	if !ok {
+		return nil, protocolError(l.n, noEquals)
+	}
+	if string(key) != "errno" {
+		return nil, lineError(l.n, key, value, unknownKey)
+	}
+	n, ok := parseErrno(value)
+	if !ok {
+		return nil, lineError(l.n, key, value, badNumber)
+	}
+	if err := ReadEnd(r); err != nil {
+		return nil, err
+	}
+	if n != 0 {
+		answer = n
+	}
+	return answer, nil
+}
+
+// WriteErrno writes the whole answer to a set request, or that to another which failed: the [syscall.Errno] that err
+// wraps, EINVAL if it wraps none, 0 if err is nil. wg(8) takes it for a negative number in the answer to a set request,
+// and for a positive one elsewhere.
+func WriteErrno(w io.Writer, err error, negative bool) error {
+	n := 0
+	if err != nil {
+		n = number(errnoOf(err))
+	}
+	if negative {
+		n = -n
+	}
+	_, err = w.Write(append(strconv.AppendInt([]byte("errno="), int64(n), 10), "\n\n"...))
+	return err
+}
+
+// parseErrno reads an errno of either sign; 0 is none.
+func parseErrno(value []byte) (syscall.Errno, bool) {
+	if len(value) > 1 && value[0] == '-' {
+		value = value[1:]
+	}
+	v, ok := parseUint(value, 1<<31-1)
+	if v == 0 {
+		return 0, ok
+	}
+	return fromNumber(int(v)), ok
+}
+
+var errLongLine = errors.New("line too long")
+
+// lines reads the lines of one request or answer, and counts them.
+type lines struct {
+	r *bufio.Reader
+	n int // of the line read last, from 1
+}
+
+// next returns the next line without its end, borrowed until the next call. An overlong line is passed over whole, with
+// errLongLine. io.EOF comes only between lines; within one it is io.ErrUnexpectedEOF.
+func (l *lines) next() ([]byte, error) {
+	l.n++
+	line, err := l.r.ReadSlice('\n')
+	if err == nil && len(line) <= maxLine {
+		return line[:len(line)-1], nil
+	}
+	some := len(line) > 0
+	clear(line)
+	for err == bufio.ErrBufferFull {
+		line, err = l.r.ReadSlice('\n')
+		clear(line)
+	}
+	switch {
+	case err == nil:
+		return nil, errLongLine
+	case err == io.EOF && some:
+		return nil, io.ErrUnexpectedEOF
+	}
+	return nil, err
+}
+
+// cut splits a line at its first "=".
+func cut(line []byte) (key, value []byte, ok bool) {
+	i := bytes.IndexByte(line, '=')
+	if i < 0 {
+		return nil, nil, false
+	}
+	return line[:i], line[i+1:], true
+}
