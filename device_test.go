@@ -91,11 +91,14 @@ func TestUpWithATakenPort(t *testing.T) {
 		if err := dev.Up(); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("Up: %v", err)
 		}
+		if err := dev.Configure(throughline.Config{ListenPort: ptr(uint16(7000))}); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("the taken port again: %v", err)
+		}
 		if err := dev.Configure(throughline.Config{ListenPort: ptr(uint16(7001))}); err != nil {
 			t.Fatal(err)
 		}
-		if err := dev.Up(); err != nil {
-			t.Error(err)
+		if _, err := host.Listen(7001); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Error("with a free port the device didn't come up")
 		}
 	})
 }

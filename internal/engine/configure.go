@@ -105,7 +105,16 @@ func (e *Engine) relink(port *uint16, mark *uint32) error {
 	if mark != nil {
 		wantMark = *mark
 	}
-	if old := e.link.Load(); old != nil {
+	if old := e.link.Load(); old == nil {
+		if port != nil && e.wanted { // Up failed before
+			fresh, err := e.listen(wantPort, wantMark)
+			if err != nil {
+				return err
+			}
+			e.rise(fresh)
+			wantPort = e.port
+		}
+	} else {
 		switch {
 		case port != nil && *port != old.conn.Port():
 			fresh, err := e.listen(wantPort, wantMark)

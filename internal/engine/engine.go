@@ -74,6 +74,7 @@ type Engine struct {
 	lastID     uint32
 	port       uint16 // the one asked for; 0: any
 	mark       uint32
+	wanted     bool // Up was asked for last; the sockets may still be closed, because the port was taken
 	up, closed bool
 
 	indexing sync.Mutex // guards the writing of indices
@@ -157,13 +158,15 @@ func (e *Engine) Gone() <-chan struct{} { return e.gone }
 // SetMTU tells the engine that the TUN's MTU changed. It bounds the padding of what is read from then on.
 func (e *Engine) SetMTU(mtu int) { e.mtu.Store(int32(mtu)) }
 
-// Up opens the sockets, unless they are open, and begins to receive; peers with a persistent keepalive are spoken to.
+// Up opens the sockets, unless they are open, and begins to receive; peers with a persistent keepalive are spoken to. When
+// it fails, because the port is taken, it is tried again with the next port that is configured.
 func (e *Engine) Up() error {
 	e.config.Lock()
 	defer e.config.Unlock()
 	if e.closed {
 		return net.ErrClosed
 	}
+	e.wanted = true
 	if e.up {
 		return nil
 	}
@@ -171,12 +174,17 @@ func (e *Engine) Up() error {
 	if err != nil {
 		return err
 	}
+	e.rise(l)
+	return nil
+}
+
+// rise puts the first link to use. The configuration lock is held.
+func (e *Engine) rise(l *link) {
 	e.up, e.port = true, l.conn.Port()
 	e.start(l)
 	for _, p := range e.order {
 		e.greet(p)
 	}
-	return nil
 }
 
 // Down closes the sockets and forgets every session; peers and configuration stay.
@@ -187,6 +195,7 @@ func (e *Engine) Down() {
 }
 
 func (e *Engine) down() {
+	e.wanted = false
 	if !e.up {
 		return
 	}
