@@ -99,7 +99,8 @@ func (d *Device) heed(ev tun.Event) {
 			d.log.Error("interface: up, but its sockets can't be opened", "error", err)
 			return
 		}
-		d.log.Info("interface: up", "port", d.Status().ListenPort)
+		s := d.Status()
+		d.log.Info("interface: up", "port", s.ListenPort, "offloads", s.Offloads)
 	}
 }
 
@@ -203,7 +204,14 @@ func (d *Device) Status() Status {
 	e := d.engine.Status()
 	s := Status{
 		PrivateKey: PrivateKey(e.Private), PublicKey: PublicKey(e.Public), ListenPort: e.Port, Mark: e.Mark,
-		Peers: make([]PeerStatus, 0, len(e.Peers)), Drops: make(map[string]uint64),
+		Peers: make([]PeerStatus, 0, len(e.Peers)), Drops: make(map[string]uint64), Offloads: make(map[string]string),
+	}
+	if o := e.TUN; o != nil {
+		s.Offloads["tso"], s.Offloads["uso"] = o.TSO.String(), o.USO.String()
+		s.Offloads["tcp-gro"], s.Offloads["udp-gro"] = o.TCPGRO.String(), o.UDPGRO.String()
+	}
+	if o := e.UDP; o != nil {
+		s.Offloads["gso"], s.Offloads["gro"] = o.GSO.String(), o.GRO.String()
 	}
 	for why, n := range e.Drops {
 		if n > 0 {

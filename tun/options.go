@@ -1,6 +1,10 @@
 package tun
 
-import "strings"
+import (
+	"strings"
+
+	"throughline/packet"
+)
 
 // DefaultMTU is the MTU of a TUN that [Open] creates when it is told none: 1500 less what the tunnel adds over IPv6.
 const DefaultMTU = 1420
@@ -43,32 +47,9 @@ func (o Offload) String() string {
 	return strings.Join(names, ",")
 }
 
-// An OffloadState says whether an offload is used.
-type OffloadState uint8
-
-// The states of an offload.
-const (
-	Off       OffloadState = iota // switched off, or not offered by this kernel
-	On                            // used
-	Withdrawn                     // offered by the kernel, but refused when it was tried
-)
-
-// String returns "off", "on" or "withdrawn".
-func (s OffloadState) String() string {
-	switch s {
-	case Off:
-		return "off"
-	case On:
-		return "on"
-	case Withdrawn:
-		return "withdrawn"
-	}
-	return "unknown"
-}
-
 // Offloads are the states of a device's offloads at one moment.
 type Offloads struct {
-	TSO, USO, TCPGRO, UDPGRO OffloadState
+	TSO, USO, TCPGRO, UDPGRO packet.OffloadState
 }
 
 // An Offloader is a Device that knows offloads. The devices that [Open] and [FromFD] return on Linux are Offloaders.

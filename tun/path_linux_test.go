@@ -176,8 +176,8 @@ func TestTCP(t *testing.T) {
 			if w.there.dropped.Load() != 0 {
 				t.Error("packets were dropped")
 			}
-			for d, want := range map[Offload]OffloadState{TSO: w.a.Offloads().TSO, TCPGRO: w.a.Offloads().TCPGRO} {
-				if (c.off&d == 0) != (want == On) {
+			for d, want := range map[Offload]packet.OffloadState{TSO: w.a.Offloads().TSO, TCPGRO: w.a.Offloads().TCPGRO} {
+				if (c.off&d == 0) != (want == packet.OffloadOn) {
 					t.Errorf("%v is %v", d, want)
 				}
 			}
@@ -263,7 +263,7 @@ func TestRefusedMergeIsWithdrawn(t *testing.T) {
 	w.run(t)
 	w.transfer(t, addrB, 1<<20)
 	w.end()
-	if o := w.b.Offloads(); o.TCPGRO != Withdrawn || o.UDPGRO != On || w.a.Offloads().TCPGRO != On {
+	if o := w.b.Offloads(); o.TCPGRO != packet.OffloadWithdrawn || o.UDPGRO != packet.OffloadOn || w.a.Offloads().TCPGRO != packet.OffloadOn {
 		t.Errorf("offloads are %+v and %+v", o, w.a.Offloads())
 	}
 	if n := w.there.dropped.Load(); n != 0 {
@@ -291,7 +291,7 @@ func TestWriteWhileDown(t *testing.T) {
 			t.Errorf("packet %d: %v", i, p.Drop)
 		}
 	}
-	if o := d.Offloads(); o.UDPGRO != On || o.TCPGRO != On {
+	if o := d.Offloads(); o.UDPGRO != packet.OffloadOn || o.TCPGRO != packet.OffloadOn {
 		t.Errorf("%+v", o)
 	}
 }
@@ -337,7 +337,7 @@ func TestFromFD(t *testing.T) {
 		if m, err := d.MTU(); m != 1400 || err != nil {
 			t.Errorf("MTU %d, %v", m, err)
 		}
-		if o := d.Offloads(); (o == Offloads{On, On, On, On}) != vnet || (o == Offloads{}) == vnet {
+		if o := d.Offloads(); (o == Offloads{packet.OffloadOn, packet.OffloadOn, packet.OffloadOn, packet.OffloadOn}) != vnet || (o == Offloads{}) == vnet {
 			t.Errorf("vnet %v: %+v", vnet, o)
 		}
 		c, err := net.Dial("udp", addrB+":9")

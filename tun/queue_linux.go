@@ -284,9 +284,9 @@ func (q *queue) withdraw(w *offload.Write) {
 		return
 	}
 	if w.UDP {
-		q.set(udpGRO, Withdrawn)
+		q.set(udpGRO, packet.OffloadWithdrawn)
 	} else {
-		q.set(tcpGRO, Withdrawn)
+		q.set(tcpGRO, packet.OffloadWithdrawn)
 	}
 }
 
@@ -326,11 +326,11 @@ func (q *queue) pieces(w *offload.Write) []unix.Iovec {
 	return q.iov[:n]
 }
 
-func (q *queue) is(i int) bool              { return OffloadState(q.state[i].Load()) == On }
-func (q *queue) set(i int, to OffloadState) { q.state[i].Store(uint32(to)) }
+func (q *queue) is(i int) bool                     { return packet.OffloadState(q.state[i].Load()) == packet.OffloadOn }
+func (q *queue) set(i int, to packet.OffloadState) { q.state[i].Store(uint32(to)) }
 
 func (q *queue) offloads() Offloads {
-	s := func(i int) OffloadState { return OffloadState(q.state[i].Load()) }
+	s := func(i int) packet.OffloadState { return packet.OffloadState(q.state[i].Load()) }
 	return Offloads{TSO: s(tso), USO: s(uso), TCPGRO: s(tcpGRO), UDPGRO: s(udpGRO)}
 }
 

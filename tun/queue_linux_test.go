@@ -35,8 +35,8 @@ func newFakeKernel(t testing.TB, vnet int) *fakeKernel {
 		t.Fatal(err)
 	}
 	k.q.init(rc, vnet, func() bool { return false })
-	k.q.set(tcpGRO, On)
-	k.q.set(udpGRO, On)
+	k.q.set(tcpGRO, packet.OffloadOn)
+	k.q.set(udpGRO, packet.OffloadOn)
 	t.Cleanup(func() { k.file.Close(); unix.Close(k.peer) })
 	return k
 }
@@ -268,14 +268,14 @@ func TestWriteRefused(t *testing.T) {
 		name  string
 		why   unix.Errno
 		bad   int
-		state OffloadState
+		state packet.OffloadState
 		drops int
 	}{
-		{"merged writes", unix.EINVAL, 0, Withdrawn, 0},
-		{"merged writes with EIO", unix.EIO, 0, Withdrawn, 0},
-		{"merged writes for want of memory", unix.ENOMEM, 0, On, 0},
-		{"one packet of them", unix.EINVAL, 10 + 28 + 99, On, 1},
-		{"all", unix.EIO, 10 + 28 + 100, On, 3},
+		{"merged writes", unix.EINVAL, 0, packet.OffloadWithdrawn, 0},
+		{"merged writes with EIO", unix.EIO, 0, packet.OffloadWithdrawn, 0},
+		{"merged writes for want of memory", unix.ENOMEM, 0, packet.OffloadOn, 0},
+		{"one packet of them", unix.EINVAL, 10 + 28 + 99, packet.OffloadOn, 1},
+		{"all", unix.EIO, 10 + 28 + 100, packet.OffloadOn, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			k := newFakeKernel(t, offload.HeaderSize)
@@ -303,7 +303,7 @@ func TestWriteRefused(t *testing.T) {
 			if drops != c.drops || len(got) != 0 {
 				t.Errorf("%d dropped, want %d; %d written too much", drops, c.drops, len(got))
 			}
-			if o := k.q.offloads(); o.UDPGRO != c.state || o.TCPGRO != On {
+			if o := k.q.offloads(); o.UDPGRO != c.state || o.TCPGRO != packet.OffloadOn {
 				t.Errorf("%+v, want %v", o, c.state)
 			}
 			b.Reset()

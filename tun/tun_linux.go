@@ -200,7 +200,7 @@ func (d *device) negotiate(fd int, off Offload) {
 	mask := 0
 	use := func(o Offload, have bool, i, bits int) {
 		if have && off&o == 0 {
-			d.q.set(i, On)
+			d.q.set(i, packet.OffloadOn)
 			mask |= bits
 		}
 	}
@@ -210,8 +210,8 @@ func (d *device) negotiate(fd int, off Offload) {
 	use(UDPGRO, haveUSO, udpGRO, 0)
 	if !try(mask) { // USO without TSO, perhaps: a kernel need not like it
 		try(0)
-		d.q.set(tso, Off)
-		d.q.set(uso, Off)
+		d.q.set(tso, packet.OffloadOff)
+		d.q.set(uso, packet.OffloadOff)
 	}
 }
 
@@ -224,7 +224,7 @@ func (d *device) probe(fd int) {
 			continue
 		}
 		if _, err := unix.Write(fd, offload.Probe(udp)); err == unix.EINVAL || err == unix.EOPNOTSUPP {
-			d.q.set(i, Withdrawn)
+			d.q.set(i, packet.OffloadWithdrawn)
 		}
 	}
 }

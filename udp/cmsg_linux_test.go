@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"throughline/packet"
 )
 
 func cmsg(level, kind int, data ...byte) []byte {
@@ -211,7 +213,7 @@ func TestOptions(t *testing.T) {
 				t.Errorf("%+v on %v: UDP_GRO is %d, %v", c.host, c.release, on, err)
 			}
 		})
-		if (s.gso.Load() == uint32(On)) != c.gso || s.unequal != c.unequal || s.gro != c.gro {
+		if (s.gso.Load() == uint32(packet.OffloadOn)) != c.gso || s.unequal != c.unequal || s.gro != c.gro {
 			t.Errorf("%+v on %v: GSO %d, unequal %t, GRO %t", c.host, c.release, s.gso.Load(), s.unequal, s.gro)
 		}
 	}

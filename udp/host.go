@@ -221,7 +221,7 @@ func (c *conn) Offloads() Offloads {
 	o := ss[0].offloads()
 	for _, s := range ss[1:] {
 		p := s.offloads()
-		o = Offloads{GSO: o.GSO.merge(p.GSO), GRO: o.GRO.merge(p.GRO)}
+		o = Offloads{GSO: o.GSO.Merge(p.GSO), GRO: o.GRO.Merge(p.GRO)}
 	}
 	return o
 }

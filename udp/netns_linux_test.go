@@ -173,9 +173,9 @@ func TestNoChecksumOffload(t *testing.T) {
 			batch, data := lay(packet.Endpoint{Addr: netip.AddrPortFrom(to, b.Port())}, 0, times(100, 1200, 5)...)
 			wantSent(t, a, batch)
 			wantReceived(t, b.receiverOf(to), data)
-			want := On
+			want := packet.OffloadOn
 			if slices.Contains(k.got, unix.EIO) {
-				want = Withdrawn
+				want = packet.OffloadWithdrawn
 			}
 			t.Logf("to %v on kernel %v: refused with %v", to, kernelRelease(), k.got)
 			if o := a.Offloads(); o.GSO != want || !slices.Contains(k.got, unix.EIO) && len(k.got) > 0 {
@@ -205,7 +205,7 @@ func TestPathMTU(t *testing.T) {
 			if want := append(times(40, 0), 200); !slices.Equal(k.trains, want) {
 				t.Errorf("left as %v, want %v", k.trains, want)
 			}
-			if o := a.Offloads(); o.GSO != On {
+			if o := a.Offloads(); o.GSO != packet.OffloadOn {
 				t.Errorf("GSO is %v", o.GSO)
 			}
 			k.got = nil
@@ -288,7 +288,7 @@ func TestSource(t *testing.T) {
 			if !slices.Equal(k.trains, []int{1000}) || len(k.got) == 0 {
 				t.Errorf("left as %v after %v", k.trains, k.got)
 			}
-			if o := a.Offloads(); o.GSO != On || a.v4.plain.limit(e.Addr) != noLimit || a.v6.plain.limit(e.Addr) != noLimit {
+			if o := a.Offloads(); o.GSO != packet.OffloadOn || a.v4.plain.limit(e.Addr) != noLimit || a.v6.plain.limit(e.Addr) != noLimit {
 				t.Error("trains were blamed for the source")
 			}
 		}

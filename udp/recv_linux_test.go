@@ -209,7 +209,7 @@ func TestTrainsArriveWhole(t *testing.T) {
 	families(t, func(t *testing.T, lo netip.Addr) {
 		a, c := newConn(t, &Host{}), newConn(t, &Host{})
 		watch(t, c)
-		if o := c.Offloads(); o != (Offloads{GSO: On, GRO: On}) {
+		if o := c.Offloads(); o != (Offloads{GSO: packet.OffloadOn, GRO: packet.OffloadOn}) {
 			t.Fatalf("offloads %+v on kernel %v", o, kernelRelease())
 		}
 		needGSO(t, a)

@@ -75,7 +75,7 @@ func (x *sender) refuse(i int, errno syscall.Errno) outcome {
 
 	case unix.EIO: // the way out can't compute checksums, or encrypts (IPsec): no trains
 		if m.train > 0 {
-			x.s.gso.CompareAndSwap(uint32(On), uint32(Withdrawn))
+			x.s.gso.CompareAndSwap(uint32(packet.OffloadOn), uint32(packet.OffloadWithdrawn))
 			return anew
 		}
 
@@ -133,7 +133,7 @@ func (x *sender) left(i, j int) {
 			x.s.plain.refuse(e.Addr, r.suspect)
 			r.suspect = 0
 			if x.s.refusals.Add(1) >= maxRefusals {
-				x.s.gso.CompareAndSwap(uint32(On), uint32(Withdrawn))
+				x.s.gso.CompareAndSwap(uint32(packet.OffloadOn), uint32(packet.OffloadWithdrawn))
 			}
 		}
 		if r.src && !m.src { // so it was the source

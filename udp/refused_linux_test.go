@@ -126,7 +126,7 @@ func isAnything(int, netip.Addr) bool            { return true }
 // needGSO: the kernels this is tested on have it.
 func needGSO(t *testing.T, c *conn) {
 	t.Helper()
-	if o := c.Offloads(); o.GSO != On {
+	if o := c.Offloads(); o.GSO != packet.OffloadOn {
 		t.Fatalf("GSO is %v on kernel %v", o.GSO, kernelRelease())
 	}
 	c.v4.unequal, c.v6.unequal = false, false
@@ -141,34 +141,34 @@ func TestRefusals(t *testing.T) {
 		trains []int // of the sends that left
 		calls  int
 		source bool // it is kept
-		gso    Offload
+		gso    packet.OffloadState
 		second []int // the trains of a second batch of the same shape
 	}{
-		{"nothing", nil, times(130, 500), []int{500, 500, 500}, 1, true, On, []int{500, 500, 500}},
-		{"nothing, mixed", nil, times(45, 1452, append(times(3, 128), 9)...), []int{1452, 128}, 1, true, On, []int{1452, 128}},
-		{"as large as can be", nil, append(times(2, 32753), times(2, 32754)...), append([]int{32753}, plain(2)...), 1, true, On,
+		{"nothing", nil, times(130, 500), []int{500, 500, 500}, 1, true, packet.OffloadOn, []int{500, 500, 500}},
+		{"nothing, mixed", nil, times(45, 1452, append(times(3, 128), 9)...), []int{1452, 128}, 1, true, packet.OffloadOn, []int{1452, 128}},
+		{"as large as can be", nil, append(times(2, 32753), times(2, 32754)...), append([]int{32753}, plain(2)...), 1, true, packet.OffloadOn,
 			append([]int{32753}, plain(2)...)},
 		{"only one is taken at a time", func() func([]unix.Mmsghdr) (int, syscall.Errno) {
 			return func([]unix.Mmsghdr) (int, syscall.Errno) { return 1, 0 }
 		},
-			times(130, 500), []int{500, 500, 500}, 3, true, On, []int{500, 500, 500}},
-		{"interrupted", always(unix.EINTR, isAnything).times(3), times(64, 100), []int{100}, 4, true, On, []int{100}},
-		{"no room for a moment", always(unix.EAGAIN, isAnything).times(1), times(64, 100), []int{100}, 2, true, On, []int{100}},
-		{"no memory for a moment", always(unix.ENOBUFS, isAnything).times(maxTries), times(64, 100), []int{100}, 1 + maxTries, true, On, []int{100}},
-		{"an ICMP error reported late", always(unix.ECONNREFUSED, isAnything).times(1), times(64, 100), []int{100}, 2, true, On, []int{100}},
-		{"no checksum offload", always(unix.EIO, isTrain), times(130, 500), plain(130), 3, true, Withdrawn, plain(130)},
-		{"no checksum offload, found out late", always(unix.EIO, isTrain).times(1), times(130, 500), plain(130), 3, true, Withdrawn, plain(130)},
-		{"path too small for some", always(unix.EMSGSIZE, isTrainOf1000), times(4, 1452, 128, 128, 128), append(plain(4), 128), 2, true, On,
+			times(130, 500), []int{500, 500, 500}, 3, true, packet.OffloadOn, []int{500, 500, 500}},
+		{"interrupted", always(unix.EINTR, isAnything).times(3), times(64, 100), []int{100}, 4, true, packet.OffloadOn, []int{100}},
+		{"no room for a moment", always(unix.EAGAIN, isAnything).times(1), times(64, 100), []int{100}, 2, true, packet.OffloadOn, []int{100}},
+		{"no memory for a moment", always(unix.ENOBUFS, isAnything).times(maxTries), times(64, 100), []int{100}, 1 + maxTries, true, packet.OffloadOn, []int{100}},
+		{"an ICMP error reported late", always(unix.ECONNREFUSED, isAnything).times(1), times(64, 100), []int{100}, 2, true, packet.OffloadOn, []int{100}},
+		{"no checksum offload", always(unix.EIO, isTrain), times(130, 500), plain(130), 3, true, packet.OffloadWithdrawn, plain(130)},
+		{"no checksum offload, found out late", always(unix.EIO, isTrain).times(1), times(130, 500), plain(130), 3, true, packet.OffloadWithdrawn, plain(130)},
+		{"path too small for some", always(unix.EMSGSIZE, isTrainOf1000), times(4, 1452, 128, 128, 128), append(plain(4), 128), 2, true, packet.OffloadOn,
 			append(plain(4), 128)},
-		{"path too small, before 6.14", always(unix.EINVAL, isTrainOf1000), times(4, 1452, 128, 128, 128), append(plain(4), 128), 2, true, On,
+		{"path too small, before 6.14", always(unix.EINVAL, isTrainOf1000), times(4, 1452, 128, 128, 128), append(plain(4), 128), 2, true, packet.OffloadOn,
 			append(plain(4), 128)},
-		{"small ones first", always(unix.EMSGSIZE, isTrainOf1000), append(times(3, 128), times(4, 1452)...), append([]int{128}, plain(4)...), 3, true, On,
+		{"small ones first", always(unix.EMSGSIZE, isTrainOf1000), append(times(3, 128), times(4, 1452)...), append([]int{128}, plain(4)...), 3, true, packet.OffloadOn,
 			append([]int{128}, plain(4)...)},
-		{"a firewall looks at the length", always(unix.EPERM, isTrain), times(3, 500), plain(3), 2, true, On, plain(3)},
-		{"source gone", always(unix.EINVAL, hasSource), times(64, 100), []int{100}, 3, false, On, []int{100}},
-		{"source gone, two trains", always(unix.EADDRNOTAVAIL, hasSource), times(100, 100), []int{100, 100}, 2, false, On, []int{100, 100}},
-		{"source gone, no way", always(unix.ENETUNREACH, hasSource), times(64, 100), []int{100}, 2, false, On, []int{100}},
-		{"source gone and a driver without trains", always(unix.EINVAL, isEither), times(64, 100), plain(64), 4, false, On, plain(64)},
+		{"a firewall looks at the length", always(unix.EPERM, isTrain), times(3, 500), plain(3), 2, true, packet.OffloadOn, plain(3)},
+		{"source gone", always(unix.EINVAL, hasSource), times(64, 100), []int{100}, 3, false, packet.OffloadOn, []int{100}},
+		{"source gone, two trains", always(unix.EADDRNOTAVAIL, hasSource), times(100, 100), []int{100, 100}, 2, false, packet.OffloadOn, []int{100, 100}},
+		{"source gone, no way", always(unix.ENETUNREACH, hasSource), times(64, 100), []int{100}, 2, false, packet.OffloadOn, []int{100}},
+		{"source gone and a driver without trains", always(unix.EINVAL, isEither), times(64, 100), plain(64), 4, false, packet.OffloadOn, plain(64)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			families(t, func(t *testing.T, lo netip.Addr) {
@@ -290,12 +290,12 @@ func TestWithdrawnForAll(t *testing.T) {
 	send(1) // somebody takes one: it isn't the driver
 	k.refuse = first(unix.EINVAL, isTrain)
 	for i := range maxRefusals {
-		if o := a.Offloads(); o.GSO != On {
+		if o := a.Offloads(); o.GSO != packet.OffloadOn {
 			t.Fatalf("GSO is %v after %d", o.GSO, i)
 		}
 		send(i + 2)
 	}
-	if o := a.Offloads(); o.GSO != Withdrawn {
+	if o := a.Offloads(); o.GSO != packet.OffloadWithdrawn {
 		t.Fatalf("GSO is %v after all", o.GSO)
 	}
 }

@@ -177,7 +177,7 @@ func (x *sender) plan() {
 
 // trainLimit returns the size from which on no trains may be made of datagrams to a.
 func (x *sender) trainLimit(a netip.AddrPort) int {
-	if Offload(x.s.gso.Load()) != On {
+	if packet.OffloadState(x.s.gso.Load()) != packet.OffloadOn {
 		return 0
 	}
 	limit := x.s.plain.limit(a)

@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"throughline/packet"
 )
 
 // A socket is the socket of one family. Opening and its options are here; send_linux.go and recv_linux.go move data.
@@ -18,7 +20,7 @@ type socket struct {
 	zones *zones
 	rx    receiver
 
-	gso      atomic.Uint32 // an Offload; On may become Withdrawn
+	gso      atomic.Uint32 // an Offload; packet.OffloadOn may become packet.OffloadWithdrawn
 	unequal  bool          // this kernel corrupts trains of equal segments: none is sent
 	plain    destinations  // to which trains are refused
 	refusals atomic.Int32  // destinations that refused trains with EINVAL since a train last got out
@@ -57,7 +59,7 @@ func (s *socket) setOptions(fd int, h *Host, release version) {
 	}
 	if !h.NoGSO {
 		if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err == nil {
-			s.gso.Store(uint32(On))
+			s.gso.Store(uint32(packet.OffloadOn))
 			s.unequal = release.corruptsEqualTrains()
 		}
 	}
@@ -83,9 +85,9 @@ func (s *socket) setMark(mark uint32) error {
 }
 
 func (s *socket) offloads() Offloads {
-	o := Offloads{GSO: Offload(s.gso.Load())}
+	o := Offloads{GSO: packet.OffloadState(s.gso.Load())}
 	if s.gro {
-		o.GRO = On
+		o.GRO = packet.OffloadOn
 	}
 	return o
 }

@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 
 	"throughline"
 	"throughline/tun"
 	"throughline/uapi"
+	"throughline/udp"
 )
 
 // The environment variables of wireguard-go's command, which this one stands in for.
@@ -20,12 +22,17 @@ const (
 	uapiFD = "WG_UAPI_FD"
 )
 
+// offloadsOff names the environment variable that lists the offloads not to use.
+const offloadsOff = "THROUGHLINE_OFFLOADS_OFF"
+
 // A daemon is what one call of the command is to run.
 type daemon struct {
 	name          string // of the interface; the kernel may complete it (wg%d)
 	tunFD, uapiFD int    // -1: none given
 	level         slog.Level
 	chatty        bool // it may speak on stderr from the background, because LOG_LEVEL was set
+	tunOff        tun.Offload
+	host          udp.Host
 }
 
 // silent is above every level.
@@ -40,6 +47,9 @@ func daemonFromEnvironment(name string) (*daemon, error) {
 	if d.uapiFD, err = descriptor(uapiFD); err != nil {
 		return nil, err
 	}
+	if err := d.switchOff(os.Getenv(offloadsOff)); err != nil {
+		return nil, err
+	}
 	switch level := os.Getenv("LOG_LEVEL"); level {
 	case "":
 	case "verbose", "debug":
@@ -52,6 +62,31 @@ func daemonFromEnvironment(name string) (*daemon, error) {
 		return nil, fmt.Errorf("LOG_LEVEL is %q: use verbose, error or silent", level)
 	}
 	return d, nil
+}
+
+// switchOff reads a list of offloads with commas between them.
+func (d *daemon) switchOff(list string) error {
+	for name := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || r == ' ' }) {
+		switch name {
+		case "tso":
+			d.tunOff |= tun.TSO
+		case "uso":
+			d.tunOff |= tun.USO
+		case "tcp-gro":
+			d.tunOff |= tun.TCPGRO
+		case "udp-gro":
+			d.tunOff |= tun.UDPGRO
+		case "gso":
+			d.host.NoGSO = true
+		case "gro":
+			d.host.NoGRO = true
+		case "all":
+			d.tunOff, d.host = tun.AllOffloads, udp.Host{NoGSO: true, NoGRO: true}
+		default:
+			return fmt.Errorf("%s names %q: use tso, uso, tcp-gro, udp-gro, gso, gro or all, with commas between", offloadsOff, name)
+		}
+	}
+	return nil
 }
 
 // descriptor reads the number of an open descriptor from the environment.
@@ -90,7 +125,7 @@ func (d *daemon) run(ready func()) (err error) {
 	}
 	defer socket.Close()
 	log = log.With("interface", name)
-	dev, err := throughline.New(throughline.Options{TUN: t, Logger: log})
+	dev, err := throughline.New(throughline.Options{TUN: t, Network: &d.host, Logger: log})
 	if err != nil {
 		t.Close()
 		return err
@@ -123,9 +158,9 @@ func (d *daemon) run(ready func()) (err error) {
 
 func (d *daemon) openTUN() (tun.Device, error) {
 	if d.tunFD >= 0 {
-		return tun.FromFD(d.tunFD, tun.Options{})
+		return tun.FromFD(d.tunFD, tun.Options{Off: d.tunOff})
 	}
-	return tun.Open(d.name, tun.Options{})
+	return tun.Open(d.name, tun.Options{Off: d.tunOff})
 }
 
 func (d *daemon) openSocket(name string) (*uapi.Listener, error) {

@@ -28,6 +28,8 @@ Environment:
   WG_PROCESS_FOREGROUND=1          the same as -f
   WG_TUN_FD=N                      an open TUN descriptor to use instead of making INTERFACE
   WG_UAPI_FD=N                     a listening configuration socket to use instead of making one
+  THROUGHLINE_OFFLOADS_OFF=LIST    do without: tso, uso, tcp-gro, udp-gro (the interface's), gso, gro (the
+                                   sockets'), or all; what is in use is said at LOG_LEVEL=verbose
 `
 
 // version is the release, set when one is built.

@@ -7,6 +7,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"throughline/tun"
+	"throughline/udp"
 )
 
 // TestMain lets the test's binary be the program, so that what the program tells an operator can be seen whole.
@@ -59,6 +62,8 @@ func TestEnvironment(t *testing.T) {
 		chatty bool
 		tun    int
 		uapi   int
+		off    tun.Offload
+		host   udp.Host
 		wrong  string
 	}{
 		{env: map[string]string{}, level: slog.LevelError, tun: -1, uapi: -1},
@@ -67,12 +72,16 @@ func TestEnvironment(t *testing.T) {
 		{env: map[string]string{"LOG_LEVEL": "error"}, level: slog.LevelError, chatty: true, tun: -1, uapi: -1},
 		{env: map[string]string{"LOG_LEVEL": "silent"}, level: silent, tun: -1, uapi: -1},
 		{env: map[string]string{tunFD: "7", uapiFD: "8"}, level: slog.LevelError, tun: 7, uapi: 8},
+		{env: map[string]string{offloadsOff: "tso,gso"}, level: slog.LevelError, tun: -1, uapi: -1, off: tun.TSO, host: udp.Host{NoGSO: true}},
+		{env: map[string]string{offloadsOff: "uso, tcp-gro, udp-gro gro"}, level: slog.LevelError, tun: -1, uapi: -1, off: tun.USO | tun.TCPGRO | tun.UDPGRO, host: udp.Host{NoGRO: true}},
+		{env: map[string]string{offloadsOff: "all"}, level: slog.LevelError, tun: -1, uapi: -1, off: tun.AllOffloads, host: udp.Host{NoGSO: true, NoGRO: true}},
+		{env: map[string]string{offloadsOff: "tso,everything"}, wrong: `"everything"`},
 		{env: map[string]string{"LOG_LEVEL": "loud"}, wrong: `LOG_LEVEL is "loud"`},
 		{env: map[string]string{tunFD: "-1"}, wrong: tunFD},
 		{env: map[string]string{tunFD: "x"}, wrong: tunFD},
 		{env: map[string]string{uapiFD: "99999999999"}, wrong: uapiFD},
 	} {
-		for _, name := range []string{"LOG_LEVEL", tunFD, uapiFD} {
+		for _, name := range []string{"LOG_LEVEL", tunFD, uapiFD, offloadsOff} {
 			t.Setenv(name, c.env[name])
 		}
 		d, err := daemonFromEnvironment("wg0")
@@ -84,7 +93,7 @@ func TestEnvironment(t *testing.T) {
 		}
 		if err != nil {
 			t.Errorf("%v: %v", c.env, err)
-		} else if d.level != c.level || d.chatty != c.chatty || d.tunFD != c.tun || d.uapiFD != c.uapi || d.name != "wg0" {
+		} else if d.level != c.level || d.chatty != c.chatty || d.tunFD != c.tun || d.uapiFD != c.uapi || d.tunOff != c.off || d.host != c.host || d.name != "wg0" {
 			t.Errorf("%v: %+v", c.env, d)
 		}
 	}

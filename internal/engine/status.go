@@ -8,6 +8,8 @@ import (
 	"throughline/internal/noise"
 	"throughline/internal/wire"
 	"throughline/packet"
+	"throughline/tun"
+	"throughline/udp"
 )
 
 // A PeerStatus is what a peer is and did at one moment.
@@ -29,6 +31,8 @@ type Status struct {
 	Mark    uint32
 	Peers   []PeerStatus // in the order they were added
 	Drops   [packet.NumDrops]uint64
+	TUN     *tun.Offloads // nil: the TUN knows none
+	UDP     *udp.Offloads // nil: down, or the sockets know none
 }
 
 // Status returns what the engine is and did.
@@ -41,6 +45,16 @@ func (e *Engine) Status() *Status {
 	}
 	for i := range e.drops {
 		s.Drops[i] = e.drops[i].Load()
+	}
+	if o, ok := e.device.(tun.Offloader); ok {
+		offloads := o.Offloads()
+		s.TUN = &offloads
+	}
+	if l := e.link.Load(); l != nil {
+		if o, ok := l.conn.(udp.Offloader); ok {
+			offloads := o.Offloads()
+			s.UDP = &offloads
+		}
 	}
 	for _, p := range e.order {
 		ps := PeerStatus{

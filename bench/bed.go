@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// A bed is two network namespaces with a program in each, a cable between them, and a tunnel through it.
+//
+//	namespace a                        namespace b
+//	┌──────────────────────┐           ┌──────────────────────┐
+//	│ tunnel  10.9.0.1     │           │ tunnel  10.9.0.2     │
+//	│ program, port 51820  │           │ program, port 51820  │
+//	│ cable   10.77.0.1    ├───────────┤ cable   10.77.0.2    │
+//	└──────────────────────┘           └──────────────────────┘
+type bed struct {
+	a, b *side
+	mtu  int
+}
+
+// A side is one end of a bed.
+type side struct {
+	ns      string // the network namespace
+	tunnel  string // the interface
+	inner   string // its address
+	outer   string // the cable's address
+	private string
+	public  string
+	daemon  *daemon // nil before it runs
+}
+
+const (
+	port    = "51820"
+	patient = 10 * time.Second // for what takes milliseconds on a machine with nothing else to do
+)
+
+// newBed makes the n-th bed: when it returns, a ping has crossed the tunnel. A bed must be taken down.
+func newBed(ctx context.Context, n int, kind string, prog program, mtu int) (_ *bed, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*patient)
+	defer cancel()
+	b := &bed{mtu: mtu}
+	for i, s := range []**side{&b.a, &b.b} {
+		end := "ab"[i : i+1]
+		*s = &side{
+			ns:     fmt.Sprintf("bench-%d-%d%s", os.Getpid(), n, end),
+			tunnel: fmt.Sprintf("bench%d%s", n, end),
+			inner:  fmt.Sprintf("10.9.0.%d", i+1),
+			outer:  fmt.Sprintf("10.77.0.%d", i+1),
+		}
+		(*s).private, (*s).public = newKey()
+	}
+	defer func() {
+		if err != nil {
+			b.down()
+		}
+	}()
+	if err := b.lay(ctx, kind, mtu); err != nil {
+		return nil, err
+	}
+	for _, s := range b.sides() {
+		if err := s.start(ctx, prog); err != nil {
+			return nil, fmt.Errorf("%s did not come up: %w", prog.Name, err)
+		}
+	}
+	for i, s := range b.sides() {
+		if err := s.meet(ctx, b.sides()[1-i], mtu); err != nil {
+			return nil, err
+		}
+	}
+	// The first packets ask for the handshake; what comes after it is what the tunnel is like at rest.
+	ping := b.a.in(ctx, "ping", "-q", "-c", "3", "-i", "0.2", "-W", "2", b.b.inner)
+	if err := quietly(ping); err != nil {
+		return nil, fmt.Errorf("%s: no ping crosses: %w", prog.Name, err)
+	}
+	return b, b.alive()
+}
+
+func (b *bed) sides() []*side { return []*side{b.a, b.b} }
+
+// lay makes the namespaces and lays the cable between them.
+func (b *bed) lay(ctx context.Context, kind string, mtu int) error {
+	for _, s := range b.sides() {
+		if err := quietly(command(ctx, "ip", "netns", "add", s.ns)); err != nil {
+			return err
+		}
+	}
+	wide := fmt.Sprint(max(1500, mtu+80))
+	if err := quietly(command(ctx, "ip", "link", "add", "cable", "mtu", wide, "netns", b.a.ns, "type", "veth",
+		"peer", "name", "cable", "mtu", wide, "netns", b.b.ns)); err != nil {
+		return err
+	}
+	for _, s := range b.sides() {
+		if err := s.ip(ctx, "link set lo up", "addr add "+s.outer+"/24 dev cable", "link set cable up"); err != nil {
+			return err
+		}
+	}
+	if kind == bedSegmenting {
+		for _, s := range b.sides() {
+			if err := s.segment(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// trainless are the features of a network device that let many packets cross as one, as ethtool(8) calls them when it
+// sets them and when it shows them.
+var trainless = [][2]string{
+	{"tso", "tcp-segmentation-offload"}, {"gso", "generic-segmentation-offload"}, {"gro", "generic-receive-offload"},
+	{"tx-udp-segmentation", "tx-udp-segmentation"},
+}
+
+// segment makes every packet cross the cable alone, and holds that it does.
+func (s *side) segment(ctx context.Context) error {
+	args := []string{"-K", "cable"}
+	for _, f := range trainless {
+		args = append(args, f[0], "off")
+	}
+	if err := quietly(s.in(ctx, "ethtool", args...)); err != nil {
+		return err
+	}
+	out, err := s.in(ctx, "ethtool", "-k", "cable").Output()
+	if err != nil {
+		return fmt.Errorf("ethtool -k cable: %w", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		name, state, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		for _, f := range trainless {
+			if name == f[1] && !strings.HasPrefix(state, "off") {
+				return fmt.Errorf("%s can't be turned off on this kernel's veth: there is no segmenting bed", name)
+			}
+		}
+	}
+	return nil
+}
+
+// start starts the program and waits until it takes configuration.
+func (s *side) start(ctx context.Context, prog program) error {
+	d, err := launch(s.in(context.Background(), prog.Path, "-f", s.tunnel))
+	if err != nil {
+		return err
+	}
+	s.daemon = d
+	for deadline := time.Now().Add(patient); ; {
+		c, err := net.Dial("unix", "/var/run/wireguard/"+s.tunnel+".sock")
+		if err == nil {
+			return c.Close()
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w; it says: %s", err, d.words())
+		}
+		select {
+		case <-d.done:
+			return d.alive()
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// meet tells a side of itself and of the other, and sets its tunnel up.
+func (s *side) meet(ctx context.Context, o *side, mtu int) error {
+	set := s.in(ctx, "wg", "set", s.tunnel, "private-key", "/dev/stdin", "listen-port", port,
+		"peer", o.public, "allowed-ips", o.inner+"/32", "endpoint", o.outer+":"+port)
+	set.Stdin = strings.NewReader(s.private + "\n")
+	if err := quietly(set); err != nil {
+		return err
+	}
+	return s.ip(ctx, "addr add "+s.inner+"/24 dev "+s.tunnel, fmt.Sprintf("link set %s mtu %d up", s.tunnel, mtu))
+}
+
+// ip runs commands of ip(8) in the namespace.
+func (s *side) ip(ctx context.Context, commands ...string) error {
+	cmd := command(ctx, "ip", "-netns", s.ns, "-batch", "-")
+	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n") + "\n")
+	if err := quietly(cmd); err != nil {
+		return fmt.Errorf("%w (%s)", err, strings.Join(commands, ", "))
+	}
+	return nil
+}
+
+// in is a command in the side's namespace.
+func (s *side) in(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return command(ctx, "ip", append([]string{"netns", "exec", s.ns, name}, args...)...)
+}
+
+// command is a command that dies with us or with the context.
+func command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	dieWithUs(cmd)
+	return cmd
+}
+
+// alive returns an error if a program of the bed has ended.
+func (b *bed) alive() error {
+	for _, s := range b.sides() {
+		if err := s.daemon.alive(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// down takes the bed down, as far as it had come up.
+func (b *bed) down() {
+	for _, s := range b.sides() {
+		if s.daemon != nil {
+			s.daemon.end()
+		}
+	}
+	for _, s := range b.sides() {
+		exec.Command("ip", "netns", "del", s.ns).Run()
+	}
+}
+
+func newKey() (private, public string) {
+	k, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		panic(err) // it never fails: crypto/rand doesn't
+	}
+	raw := k.Bytes()
+	raw[0] &= 248
+	raw[31] = raw[31]&127 | 64 // as wg genkey does
+	return base64.StdEncoding.EncodeToString(raw), base64.StdEncoding.EncodeToString(k.PublicKey().Bytes())
+}
