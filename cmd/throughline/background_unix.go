@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // readyFD names the environment variable by which the daemon in the background learns where to say that it is ready.
@@ -42,16 +44,23 @@ func (d *daemon) background() error {
 	if d.chatty {
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	}
-	give := func(variable string, f *os.File) {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
-		cmd.Env = append(cmd.Env, variable+"="+strconv.Itoa(2+len(cmd.ExtraFiles)))
-	}
-	give(readyFD, w)
+	// Descriptors that were given keep their numbers, so that what is said about them is understood.
 	for variable, fd := range map[string]int{tunFD: d.tunFD, uapiFD: d.uapiFD} {
-		if fd >= 0 {
-			give(variable, os.NewFile(uintptr(fd), variable))
+		switch {
+		case fd == 0:
+			cmd.Stdin = os.Stdin
+		case fd == 1 || fd == 2:
+			return fmt.Errorf("%s is %d, which the background has no use for: use another descriptor, or -f", variable, fd)
+		case fd > 2:
+			pass(cmd, fd-3, os.NewFile(uintptr(fd), variable))
 		}
 	}
+	free := 0
+	for free < len(cmd.ExtraFiles) && cmd.ExtraFiles[free] != nil {
+		free++
+	}
+	pass(cmd, free, w)
+	cmd.Env = append(cmd.Env, readyFD+"="+strconv.Itoa(3+free))
 	if err := cmd.Start(); err != nil {
 		w.Close()
 		return fmt.Errorf("start in the background: %w", err)
@@ -68,6 +77,20 @@ func (d *daemon) background() error {
 	}
 	cmd.Wait()
 	return err
+}
+
+// pass makes f the command's i-th extra file.
+func pass(cmd *exec.Cmd, i int, f *os.File) {
+	for len(cmd.ExtraFiles) <= i {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, nil)
+	}
+	cmd.ExtraFiles[i] = f
+}
+
+// isOpen reports whether fd is the number of an open descriptor.
+func isOpen(fd int) bool {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil
 }
 
 // runReporting is the daemon in the background: it runs, and says over the pipe that it is ready, or why not.

@@ -50,16 +50,14 @@ func daemonFromEnvironment(name string) (*daemon, error) {
 	if err := d.switchOff(os.Getenv(offloadsOff)); err != nil {
 		return nil, err
 	}
-	switch level := os.Getenv("LOG_LEVEL"); level {
+	switch os.Getenv("LOG_LEVEL") {
 	case "":
 	case "verbose", "debug":
 		d.level, d.chatty = slog.LevelDebug, true
-	case "error":
-		d.chatty = true
 	case "silent":
 		d.level = silent
-	default:
-		return nil, fmt.Errorf("LOG_LEVEL is %q: use verbose, error or silent", level)
+	default: // "error", and as with wireguard-go whatever else: containers set LOG_LEVEL for other programs too
+		d.chatty = true
 	}
 	return d, nil
 }
@@ -95,9 +93,9 @@ func descriptor(variable string) (int, error) {
 	if s == "" {
 		return -1, nil
 	}
-	fd, err := strconv.ParseUint(s, 10, 31)
-	if err != nil {
-		return -1, fmt.Errorf("%s is %q: use the number of an open descriptor", variable, s)
+	fd, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || !isOpen(int(fd)) {
+		return -1, fmt.Errorf("%s is %q, which is not the number of an open descriptor", variable, s)
 	}
 	return int(fd), nil
 }

@@ -25,8 +25,9 @@ func TestProgramTellsInOneLine(t *testing.T) {
 		{args: []string{"--nonsense"}, want: `no flag "--nonsense"`},
 		{args: []string{"-f", "a-name-that-is-too-long"}, want: "at most 15 bytes"},
 		{args: []string{"a-name-that-is-too-long"}, want: "at most 15 bytes"},
-		{args: []string{"-f", "wg0"}, env: "LOG_LEVEL=loud", want: "LOG_LEVEL"},
-		{args: []string{"-f", "wg0"}, env: tunFD + "=99", want: "descriptor 99"},
+		{args: []string{"-f", "wg0"}, env: tunFD + "=99", want: tunFD + ` is "99"`},
+		{args: []string{"wg0"}, env: uapiFD + "=99", want: uapiFD + ` is "99"`},
+		{args: []string{"wg0"}, env: tunFD + "=0", want: "descriptor 0"},
 		{args: []string{"wg0"}, env: readyFD + "=1", want: readyFD},
 	} {
 		cmd := exec.Command(self, c.args...)

@@ -27,7 +27,6 @@ type scripted struct {
 	from     packet.Endpoint
 	sent     int
 	received int
-	train    []packet.Packet
 }
 
 // Read implements tun.Queue.

@@ -41,7 +41,7 @@ func TestWheelAgainstAList(t *testing.T) {
 				now = now.Add(time.Duration(rapid.Int64Range(0, int64(rapid.SampledFrom([]time.Duration{
 					time.Millisecond, time.Second, time.Minute, time.Hour,
 				}).Draw(t, "scale"))).Draw(t, "step")))
-				due, alarm := e.wheel.turn(now, nil)
+				due, _ := e.wheel.turn(now, nil)
 				for _, p := range due {
 					if w, ok := want[p]; !ok {
 						t.Fatalf("peer %d came twice, or after it was removed", p.id)
@@ -52,7 +52,7 @@ func TestWheelAgainstAList(t *testing.T) {
 					}
 					delete(want, p)
 				}
-				_, alarm = e.wheel.turn(now, nil)
+				_, alarm := e.wheel.turn(now, nil)
 				for p, w := range want {
 					if w.Add(wheelTick) <= now {
 						t.Fatalf("peer %d, due %v ago, didn't come", p.id, now.Sub(w))

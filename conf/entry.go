@@ -1,0 +1,172 @@
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// A Pos is a place in a file. Lines and columns count from 1, columns in bytes.
+type Pos struct {
+	File string
+	Line int
+	Col  int
+}
+
+// String returns file:line:column.
+func (p Pos) String() string {
+	return p.File + ":" + strconv.Itoa(p.Line) + ":" + strconv.Itoa(p.Col)
+}
+
+// An Error is what is wrong at one place of a file.
+type Error struct {
+	Pos     Pos
+	Key     string // the key it is about, or empty
+	Value   string // the value, or empty when it is none or may be a secret
+	Problem string // what is wrong, and what to do
+}
+
+// Error returns one line: the place, the key, the value, the problem.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Pos.String())
+	b.WriteString(": ")
+	if e.Key != "" {
+		b.WriteString(e.Key)
+		if e.Value != "" {
+			fmt.Fprintf(&b, " %q", e.Value)
+		}
+		b.WriteString(": ")
+	}
+	b.WriteString(e.Problem)
+	return b.String()
+}
+
+// An Entry is one line "Key = Value", or one item of the list that a value is.
+type Entry struct {
+	Key     string
+	Value   string // without comment, quotes and the spaces around
+	Pos     Pos    // of the value
+	private bool   // came from the environment: not to be repeated
+}
+
+// A Section is a header and the entries below it.
+type Section struct {
+	Name    string // as written, without brackets
+	Pos     Pos
+	Entries []Entry
+}
+
+// String returns the place and the key: a value may be a secret.
+func (e Entry) String() string { return e.Pos.String() + ": " + e.Key }
+
+// GoString returns what [Entry.String] does.
+func (e Entry) GoString() string { return e.String() }
+
+// Is reports whether the entry has this key, in whatever case.
+func (e *Entry) Is(key string) bool { return strings.EqualFold(e.Key, key) }
+
+// Wrong returns an error about the entry that shows its value, unless the value might be a key.
+func (e *Entry) Wrong(problem string) error {
+	err := &Error{Pos: e.Pos, Key: showKey(e.Key), Problem: problem}
+	if !e.private && !mayBeKey(e.Value) {
+		err.Value = cut(e.Value)
+	}
+	return err
+}
+
+// WrongSecret returns an error about the entry that doesn't show its value.
+func (e *Entry) WrongSecret(problem string) error {
+	return &Error{Pos: e.Pos, Key: showKey(e.Key), Problem: problem}
+}
+
+// List returns the items of a value that is a list, split at commas, each with its own place. An empty value has none.
+func (e *Entry) List() []Entry {
+	if e.Value == "" {
+		return nil
+	}
+	var items []Entry
+	at := 0
+	for item := range strings.SplitSeq(e.Value, ",") {
+		v := strings.TrimLeft(item, space)
+		it := *e
+		it.Pos.Col += at + len(item) - len(v)
+		it.Value = strings.TrimRight(v, space)
+		items = append(items, it)
+		at += len(item) + 1
+	}
+	return items
+}
+
+// maxShown bounds what an error repeats of a value.
+const maxShown = 80
+
+func cut(s string) string {
+	if len(s) > maxShown {
+		return s[:maxShown] + "..."
+	}
+	return s
+}
+
+// showKey returns what an error may say of a key. A secret that stands alone on a line ends in '=' and looks like a
+// key without a value, so only what looks like a name is repeated.
+func showKey(key string) string {
+	if len(key) > 32 {
+		return ""
+	}
+	for i := range len(key) {
+		if c := key[i] | 0x20; c < 'a' || c > 'z' {
+			if i == 0 || key[i] < '0' || key[i] > '9' {
+				return ""
+			}
+		}
+	}
+	return key
+}
+
+// mayBeKey reports whether a value holds a long run of base64 or hexadecimal, as a key that was put in a wrong place.
+func mayBeKey(s string) bool {
+	run := 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '+', c == '/', c == '=':
+			if run++; run >= 32 {
+				return true
+			}
+		default:
+			run = 0
+		}
+	}
+	return false
+}
+
+// maxErrors bounds the mistakes that are reported.
+const maxErrors = 20
+
+// mistakes collects errors, the first one first.
+type mistakes struct {
+	list []error
+	more int
+}
+
+func (m *mistakes) add(err error) {
+	if err == nil {
+		return
+	}
+	if len(m.list) == maxErrors {
+		m.more++
+		return
+	}
+	m.list = append(m.list, err)
+}
+
+func (m *mistakes) join() error {
+	switch {
+	case m.more > 0:
+		return errors.Join(append(m.list, fmt.Errorf("and %d more mistakes", m.more))...)
+	case len(m.list) == 1:
+		return m.list[0]
+	}
+	return errors.Join(m.list...)
+}

@@ -1,0 +1,159 @@
+package conf
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"throughline"
+)
+
+// A File is a configuration file as it was read.
+type File struct {
+	Name      string
+	Globals   []Entry   // what stands before the first section
+	Interface Interface // zero when the file has none: see its Pos
+	Peers     []Peer    // in the order of the file
+	Sections  []Section // those that are neither [Interface] nor [Peer]
+}
+
+// An Interface is an [Interface] section.
+type Interface struct {
+	Pos        Pos // of the header; its Line is 0 when there is none
+	PrivateKey *throughline.PrivateKey
+	ListenPort *uint16
+	Mark       *uint32 // FwMark; "off" is 0
+	Address    []netip.Prefix
+	DNS        []netip.Addr
+	Search     []string // what DNS names that is no address: search domains
+	MTU        int      // 0: not set
+	Table      string   // empty: not set; else "off", "auto", or a table's name or number
+	PreUp      []string
+	PostUp     []string
+	PreDown    []string
+	PostDown   []string
+	SaveConfig bool
+	Extra      []Entry // the keys that [Parser.Extra] names
+}
+
+// A Peer is a [Peer] section.
+type Peer struct {
+	Pos                 Pos // of the header
+	PublicKey           throughline.PublicKey
+	PresharedKey        *throughline.PresharedKey
+	AllowedIPs          []netip.Prefix // masked to their length
+	Endpoint            Endpoint       // zero: none
+	PersistentKeepalive *time.Duration // "off" is 0
+}
+
+// An Endpoint is where a peer is said to be. Its host may be a name, which is left to the caller to resolve, and to
+// resolve again.
+type Endpoint struct {
+	Host string // a name or an address, without brackets
+	Port uint16
+	Pos  Pos // of the value
+}
+
+// IsZero reports whether there is no endpoint.
+func (e Endpoint) IsZero() bool { return e.Host == "" }
+
+// String returns host:port.
+func (e Endpoint) String() string { return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))) }
+
+// AddrPort returns the endpoint when its host is an address, and whether it is.
+func (e Endpoint) AddrPort() (netip.AddrPort, bool) {
+	a, err := netip.ParseAddr(e.Host)
+	return netip.AddrPortFrom(a, e.Port), err == nil
+}
+
+// Config returns the change that makes a device what the file says, as "wg setconf" does: what the file doesn't name is
+// taken away, and peers it doesn't name are removed. Endpoints that are names are asked of resolve; when that is nil
+// they are left out, and the caller gives them to the device later. Peers stand in the order of f.Peers.
+func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (throughline.Config, error) {
+	c := throughline.Config{
+		PrivateKey: new(throughline.PrivateKey), ListenPort: new(uint16), Mark: new(uint32),
+		ReplacePeers: true, Peers: make([]throughline.PeerConfig, 0, len(f.Peers)),
+	}
+	if f.Interface.PrivateKey != nil {
+		*c.PrivateKey = *f.Interface.PrivateKey
+	}
+	if f.Interface.ListenPort != nil {
+		*c.ListenPort = *f.Interface.ListenPort
+	}
+	if f.Interface.Mark != nil {
+		*c.Mark = *f.Interface.Mark
+	}
+	var wrong mistakes
+	for i := range f.Peers {
+		p := &f.Peers[i]
+		pc := throughline.PeerConfig{
+			PublicKey: p.PublicKey, PresharedKey: new(throughline.PresharedKey), PersistentKeepalive: new(time.Duration),
+			ReplaceAllowedIPs: true, AllowedIPs: p.AllowedIPs,
+		}
+		if p.PresharedKey != nil {
+			*pc.PresharedKey = *p.PresharedKey
+		}
+		if p.PersistentKeepalive != nil {
+			*pc.PersistentKeepalive = *p.PersistentKeepalive
+		}
+		if ap, ok := p.Endpoint.AddrPort(); ok {
+			pc.Endpoint = &ap
+		} else if !p.Endpoint.IsZero() && resolve != nil {
+			ap, err := resolve(p.Endpoint)
+			if err != nil {
+				wrong.add(fmt.Errorf("%v: Endpoint %q: %w", p.Endpoint.Pos, p.Endpoint, err))
+				continue
+			}
+			pc.Endpoint = &ap
+		}
+		c.Peers = append(c.Peers, pc)
+	}
+	if err := wrong.join(); err != nil {
+		return throughline.Config{}, err
+	}
+	return c, nil
+}
+
+// Plain returns a mistake for every section and entry that is neither wg's nor wg-quick's. Who reads no sections of its
+// own asks it after [Parse], so that a misspelt section doesn't go unseen.
+func (f *File) Plain() error {
+	var wrong mistakes
+	for i := range f.Globals {
+		wrong.add(&Error{Pos: f.Globals[i].Pos, Key: showKey(f.Globals[i].Key), Problem: "stands outside of a section; put it below [Interface] or [Peer]"})
+	}
+	for _, s := range f.Sections {
+		wrong.add(&Error{Pos: s.Pos, Problem: fmt.Sprintf("there is no section [%s]; use [Interface] or [Peer]", cut(s.Name))})
+	}
+	return wrong.join()
+}
+
+// FromStatus returns the file that "wg showconf" shows of a running device.
+func FromStatus(s *throughline.Status) *File {
+	f := &File{}
+	if s.ListenPort != 0 {
+		f.Interface.ListenPort = &s.ListenPort
+	}
+	if s.Mark != 0 {
+		f.Interface.Mark = &s.Mark
+	}
+	if !s.PrivateKey.IsZero() {
+		f.Interface.PrivateKey = &s.PrivateKey
+	}
+	for i := range s.Peers {
+		from := &s.Peers[i]
+		p := Peer{PublicKey: from.PublicKey, AllowedIPs: from.AllowedIPs}
+		if !from.PresharedKey.IsZero() {
+			p.PresharedKey = &from.PresharedKey
+		}
+		if from.Endpoint.IsValid() {
+			p.Endpoint = Endpoint{Host: from.Endpoint.Addr().String(), Port: from.Endpoint.Port()}
+		}
+		if from.PersistentKeepalive != 0 {
+			p.PersistentKeepalive = &from.PersistentKeepalive
+		}
+		f.Peers = append(f.Peers, p)
+	}
+	return f
+}

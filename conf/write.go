@@ -1,0 +1,148 @@
+package conf
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// Write writes a file as "wg showconf" does, and what wg-quick adds to it, secrets included. Reading it back gives the
+// same File but for positions. A value that a file can't hold, as a hook with a '#' or an end of line in it, is an
+// error, and nothing is written then. Globals, Sections and Interface.Extra are written with values in backquotes where
+// they need them.
+func Write(w io.Writer, f *File) error {
+	t := &text{}
+	t.entries(f.Globals, true)
+	t.section("Interface")
+	i := &f.Interface
+	if i.ListenPort != nil {
+		t.line("ListenPort", fmt.Sprint(*i.ListenPort))
+	}
+	if i.Mark != nil {
+		t.line("FwMark", fmt.Sprintf("%#x", *i.Mark))
+	}
+	if i.PrivateKey != nil {
+		t.line("PrivateKey", i.PrivateKey.Base64())
+	}
+	t.line("Address", join(i.Address))
+	dns := join(i.DNS)
+	if len(i.DNS) > 0 && len(i.Search) > 0 {
+		dns += ", "
+	}
+	t.line("DNS", dns+strings.Join(i.Search, ", "))
+	if i.MTU != 0 {
+		t.line("MTU", fmt.Sprint(i.MTU))
+	}
+	t.line("Table", i.Table)
+	for _, h := range []struct {
+		name  string
+		lines []string
+	}{{"PreUp", i.PreUp}, {"PostUp", i.PostUp}, {"PreDown", i.PreDown}, {"PostDown", i.PostDown}} {
+		for _, v := range h.lines {
+			t.line(h.name, v)
+		}
+	}
+	if i.SaveConfig {
+		t.line("SaveConfig", "true")
+	}
+	t.entries(i.Extra, false)
+	for n := range f.Peers {
+		p := &f.Peers[n]
+		t.section("Peer")
+		t.line("PublicKey", p.PublicKey.String())
+		if p.PresharedKey != nil {
+			t.line("PresharedKey", p.PresharedKey.Base64())
+		}
+		t.line("AllowedIPs", join(p.AllowedIPs))
+		if !p.Endpoint.IsZero() {
+			t.line("Endpoint", p.Endpoint.String())
+		}
+		if p.PersistentKeepalive != nil {
+			t.line("PersistentKeepalive", fmt.Sprint(int(*p.PersistentKeepalive/time.Second)))
+		}
+	}
+	for _, s := range f.Sections {
+		t.section(s.Name)
+		t.entries(s.Entries, true)
+	}
+	if t.err != nil {
+		return t.err
+	}
+	out := bufio.NewWriter(w)
+	for _, l := range t.lines {
+		out.WriteString(l)
+		out.WriteByte('\n')
+	}
+	return out.Flush()
+}
+
+// text is a file that is being written.
+type text struct {
+	lines []string
+	err   error
+}
+
+func (t *text) section(name string) {
+	if name == "" || strings.Trim(name, space) != name || strings.ContainsAny(name, "[]#\x00\r\n") {
+		t.fail("a section's name", "can't be written")
+	}
+	if len(t.lines) > 0 {
+		t.lines = append(t.lines, "")
+	}
+	t.lines = append(t.lines, "["+name+"]")
+}
+
+// line writes a value that isn't empty, as wg's sections have it: without quotes.
+func (t *text) line(key, value string) {
+	if value == "" {
+		return
+	}
+	if strings.ContainsAny(value, "#\x00\r\n") || strings.Trim(value, space) != value || len(key)+len(value)+3 > maxLine {
+		t.fail(key, "has a value with a '#', an end of line, or spaces around it, or one that is too long")
+		return
+	}
+	t.lines = append(t.lines, key+" = "+value)
+}
+
+// entries writes entries as they were handed over, in quotes where quotes are known and needed.
+func (t *text) entries(list []Entry, quotes bool) {
+	for i := range list {
+		e := &list[i]
+		v := e.Value
+		plain := strings.Trim(v, space) == v && !strings.ContainsAny(v, "#;") && (v == "" || strings.IndexByte("`\"'$", v[0]) < 0)
+		if quotes && !plain {
+			for _, q := range "`\"'" {
+				if !strings.ContainsRune(v, q) {
+					v, plain = string(q)+v+string(q), true
+					break
+				}
+			}
+		} else if !quotes {
+			plain = strings.Trim(v, space) == v && !strings.Contains(v, "#")
+		}
+		if !plain || strings.ContainsAny(e.Key, "=#\x00\r\n") || strings.ContainsAny(v, "\x00\r\n") {
+			t.fail(showKey(e.Key), "has a key or a value that can't be written")
+			return
+		}
+		t.lines = append(t.lines, e.Key+" = "+v)
+	}
+}
+
+func (t *text) fail(what, problem string) {
+	if t.err == nil {
+		t.err = fmt.Errorf("conf: %s %s", what, problem)
+	}
+}
+
+func join[T fmt.Stringer](list []T) string {
+	var b strings.Builder
+	for i, v := range list {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(v.String())
+	}
+	return b.String()
+}

@@ -1,0 +1,120 @@
+package interop
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Sizes of messages. Whitepaper §5.4.
+const (
+	initiation = 148
+	response   = 92
+	keepalive  = 32
+)
+
+// datagram is the size of the message that an IP packet becomes: padded to a multiple of 16, but not beyond the MTU, with
+// a header and a tag of 16 each. Whitepaper §5.4.6.
+func datagram(packet, mtu int) int { return min((packet+15)&^15, mtu) + 32 }
+
+// TestCounters asks: do both sides count to the byte what went over the wire, for whom it came and nothing else?
+func TestCounters(t *testing.T) {
+	for _, p := range everyWay {
+		for _, p.mtu = range []int{1420, 1280} {
+			t.Run(fmt.Sprintf("%s pings %s/mtu=%d", p.a, p.b, p.mtu), func(t *testing.T) {
+				t.Parallel()
+				b := newBed(t, p)
+				b.join()
+				other := map[*side]*side{b.a: b.b, b.b: b.a}
+				tx := map[*side]int{}
+				check := func(when string) {
+					t.Helper()
+					for s, o := range other {
+						want := []string{strconv.Itoa(tx[o]), strconv.Itoa(tx[s])}
+						err := within(time.Second, func() error { // the last packet is on its way when ping has ended
+							if got := s.peer("transfer"); !slices.Equal(got, want) {
+								return fmt.Errorf("%s, %s (%s): received, sent = %v, want %v", when, s.ns, s.program, got, want)
+							}
+							return nil
+						})
+						if err != nil {
+							t.Error(err)
+						}
+					}
+				}
+				known := map[*side]int{}
+				excused := func() (n int) {
+					for s, o := range other {
+						k := s.repeated() - known[s]
+						known[s] += k
+						tx[s] += k * (initiation + keepalive)
+						tx[o] += k * response
+						n += k
+					}
+					return n
+				}
+				check("before")
+
+				if err := b.a.ping(b.b.inner[ipv4], 10); err != nil {
+					t.Fatal(err)
+				}
+				tx[b.a] += initiation + 10*datagram(84, p.mtu)
+				tx[b.b] += response + 10*datagram(84, p.mtu)
+				check("after ten pings")
+
+				for _, size := range []int{p.mtu, p.mtu - 1, p.mtu - 17, 49, 48, 47} { // of the whole IPv6 packet
+					if size < 48 {
+						continue
+					}
+					if err := b.b.ping(b.a.inner[ipv6], 1, "-M", "do", "-s", strconv.Itoa(size-48)); err != nil {
+						t.Fatal(err)
+					}
+					tx[b.a] += datagram(size, p.mtu)
+					tx[b.b] += datagram(size, p.mtu)
+				}
+				check("after pings of many sizes")
+
+				// a has answered, so it owes nothing. b received last and has said nothing since: it sends one keepalive
+				// after KEEPALIVE_TIMEOUT, which a must not answer. Whitepaper §6.5.
+				time.Sleep(10*time.Second + 1500*time.Millisecond)
+				if excused() == 0 {
+					tx[b.b] += keepalive
+				} // else the response was a sign of life, too
+				check("after the passive keepalive")
+				time.Sleep(5 * time.Second)
+				excused()
+				check("five seconds later")
+			})
+		}
+	}
+}
+
+// repeated is how often a wireguard-go began a handshake without a reason. It starts its timers after it has sent, and on
+// a busy machine the answer, which would stop them, may be there by then.
+func (s *side) repeated() int {
+	log := s.daemon.log()
+	return strings.Count(log, "Handshake did not complete") + strings.Count(log, "because we stopped hearing back")
+}
+
+// TestPersistentKeepalive asks: does a side with a persistent keepalive speak without having anything to say, at once and
+// then at the interval? Whitepaper §6.5 knows only the passive one; the kernel's wg(8) documents this one.
+func TestPersistentKeepalive(t *testing.T) {
+	for _, p := range everyWay {
+		t.Run(fmt.Sprintf("%s keeps %s", p.a, p.b), func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t, p)
+			b.join()
+			b.a.wg("peer", b.b.public, "persistent-keepalive", "2")
+			time.Sleep(4*time.Second + 900*time.Millisecond)
+			b.a.wg("peer", b.b.public, "persistent-keepalive", "off")
+			want := []string{strconv.Itoa(response), strconv.Itoa(initiation + 3*keepalive)} // after 0, 2 and 4 seconds
+			if got := b.a.peer("transfer"); !slices.Equal(got, want) {
+				t.Errorf("%s: received, sent = %v, want %v", p.a, got, want)
+			}
+			b.b.wantReach(b.a)
+		})
+	}
+}

@@ -1,0 +1,173 @@
+package proxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const everySection = `
+[Interface]
+Address = 10.0.0.2/32
+DNS = 10.0.0.1
+CheckAlive = 192.0.2.1, 2001:db8::1
+CheckAliveInterval = 3
+[TCPCLIENTTUNNEL]
+bindaddress = 127.0.0.1:1
+TARGET = a.example:2
+[TCPServerTunnel]
+ListenPort = 3
+Target = localhost:4
+[STDIOTunnel]
+Target = b.example:5
+ResolveLocally = true
+[Socks5]
+BindAddress = :6
+Username = user
+Password = pass
+MaxConnections = 7
+IdleTimeout = 90s
+[http]
+BindAddress = [::1]:8
+CertFile = c
+KeyFile = k
+[UDPClientTunnel]
+BindAddress = 127.0.0.1:9
+Target = c.example:10
+IdleTimeout = off
+[UDPServerTunnel]
+ListenPort = 11
+Target = d.example:12
+IdleTimeout = 5
+[UDPProxyTunnel]
+BindAddress = 127.0.0.1:13
+Target = e.example:14
+InactivityTimeout = 0
+[Resolve]
+ResolveStrategy = ipv6
+`
+
+func TestReadConfig(t *testing.T) {
+	c := config(t, everySection)
+	var got []string
+	for _, s := range c.Sections {
+		got = append(got, fmt.Sprint(s.Kind, s.Name, s.Pos.Line, s.BindAddress, s.Target, string(s.Username), string(s.Password), s.CertFile, s.KeyFile, s.ResolveLocally, s.MaxConnections, s.IdleTimeout))
+	}
+	want := []string{
+		"0TCPCLIENTTUNNEL7127.0.0.1:1a.example:2false 1024 2h0m0s",
+		"1TCPServerTunnel10:3localhost:4false 1024 2h0m0s",
+		"2STDIOTunnel13b.example:5true 1024 2h0m0s",
+		"3Socks516:6userpassfalse 7 1m30s",
+		"4http22[::1]:8ckfalse 1024 2h0m0s",
+		"5UDPClientTunnel26127.0.0.1:9c.example:10false 1024 0s",
+		"6UDPServerTunnel30:11d.example:12false 1024 5s",
+		"5UDPProxyTunnel34127.0.0.1:13e.example:14false 1024 0s",
+	}
+	flat := func(l []string) string { return strings.ReplaceAll(strings.Join(l, "\n"), " ", "") }
+	if flat(got) != flat(want) {
+		t.Errorf("got\n%s\nwant\n%s", flat(got), flat(want))
+	}
+	if fmt.Sprint(c.CheckAlive, c.CheckAliveInterval, c.PreferIPv4) != "[192.0.2.1 2001:db8::1] 3s false" {
+		t.Errorf("%v %v %v", c.CheckAlive, c.CheckAliveInterval, c.PreferIPv4)
+	}
+	js, _ := json.Marshal(c.Sections)
+	if shown := fmt.Sprintf("%v %+v %#v %s", c.Sections, c.Sections, c.Sections, js); strings.Contains(shown, "pass\"") || strings.Contains(shown, " pass ") {
+		t.Errorf("printing shows the password: %s", shown)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	for _, tt := range []struct {
+		text     string
+		locally  bool
+		prefer4  bool
+		interval time.Duration
+	}{
+		{"[Socks5]\nBindAddress=:1", true, true, 5 * time.Second}, // as wireproxy: without DNS, the system's resolver
+		{"[Interface]\nDNS=1.1.1.1\nAddress=10.0.0.1, fd00::1\n[Socks5]\nBindAddress=:1", false, false, 5 * time.Second},
+		{"[Interface]\nDNS=1.1.1.1\nAddress=fd00::1\n[Socks5]\nBindAddress=:1\n[Resolve]\nResolveStrategy=ipv4", false, true, 5 * time.Second},
+		{"[Interface]\nAddress=10.0.0.1\n[Socks5]\nBindAddress=:1\nResolveLocally=false\n[resolve]\nresolvestrategy=AUTO", false, true, 5 * time.Second},
+	} {
+		c := config(t, tt.text)
+		if s := c.Sections[0]; s.ResolveLocally != tt.locally || c.PreferIPv4 != tt.prefer4 || c.CheckAliveInterval != tt.interval {
+			t.Errorf("%q: locally %v, IPv4 first %v, interval %v", tt.text, s.ResolveLocally, c.PreferIPv4, c.CheckAliveInterval)
+		}
+	}
+}
+
+func TestConfigMistakes(t *testing.T) {
+	for text, want := range map[string]string{
+		"x = 1":                                                        "p:1:5: x: stands outside of a section; only WGConfig may",
+		"[Sock5]\nBindAddress=:1":                                      "p:1:1: there is no section of this name; use one of [Interface]",
+		"[Socks5]\nBindAdress=:1":                                      "p:2:12: BindAdress: there is no such key in [Socks5]; use one of BindAddress, Username, Password, ResolveLocally, MaxConnections, IdleTimeout",
+		"[Socks5]":                                                     "p:1:1: [Socks5] has no BindAddress; add one",
+		"[TCPServerTunnel]\nTarget=a:1":                                "p:1:1: [TCPServerTunnel] has no ListenPort; add one",
+		"[TCPClientTunnel]\nBindAddress=:1":                            "p:1:1: [TCPClientTunnel] has no Target; add one",
+		"[TCPClientTunnel]\nTarget=:1":                                 `p:2:8: Target ":1": not host:port; use one like`,
+		"[TCPClientTunnel]\nTarget=a:0":                                `p:2:8: Target "a:0": not host:port`,
+		"[TCPServerTunnel]\nListenPort=0":                              `p:2:12: ListenPort "0": not a port`,
+		"[Socks5]\nBindAddress=1080":                                   `p:2:13: BindAddress "1080": not host:port; use one like 127.0.0.1:1080 or [::1]:1080`,
+		"[Socks5]\nBindAddress=:1\nBindAddress=:2":                     "p:3:13: BindAddress: a second one in this section; the first is on line 2",
+		"[Socks5]\nBindAddress=:1\nPassword=hunter2":                   "p:3:10: Password: there is no Username, and SOCKS5 has no password without; add one",
+		"[Socks5]\nUsername=" + strings.Repeat("x", 256):               "p:2:10: Username: longer than 255 bytes; choose a shorter one",
+		"[http]\nUsername=a:b":                                         "p:2:10: Username: has a ':'",
+		"[http]\nBindAddress=:1\nCertFile=x":                           "p:1:1: CertFile and KeyFile belong together; add the other one",
+		"[http]\nMaxConnections=0":                                     `p:2:16: MaxConnections "0": not a limit`,
+		"[http]\nIdleTimeout=-1s":                                      `p:2:13: IdleTimeout "-1s": not a time`,
+		"[http]\nResolveLocally=maybe":                                 `p:2:16: ResolveLocally "maybe": use true or false`,
+		"[STDIOTunnel]\nTarget=a:1\n[STDIOTunnel]\nTarget=a:1":         "p:3:1: a second [STDIOTunnel]",
+		"[Interface]\nCheckAlive=1.1.1.1, x":                           `p:2:21: CheckAlive "x": not an address`,
+		"[Interface]\nCheckAliveInterval=0":                            `p:2:20: CheckAliveInterval "0": not an interval`,
+		"[Resolve]\nResolveStrategy=both":                              `p:2:17: ResolveStrategy "both": use auto, ipv4 or ipv6`,
+		"[Resolve]\nStrategy=ipv4":                                     "p:2:10: Strategy: there is no such key in [Resolve]",
+		"[UDPClientTunnel]\nInactivityTimeout=5":                       "p:2:19: InactivityTimeout: there is no such key in [UDPClientTunnel]",
+		"[TCPServerTunnel]\nListenPort=1\nTarget=a:1\nBindAddress=a:1": "p:4:13: BindAddress: there is no such key in [TCPServerTunnel]",
+	} {
+		f, err := Parser(nil).Parse("p", strings.NewReader(text))
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		c, err := ReadConfig(f)
+		if err == nil || c != nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q:\n got %v\nwant %s", text, err, want)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	wg := write("wg.conf", "[Interface]\nListenPort = 5\nDNS = 1.1.1.1\nCheckAlive = 192.0.2.1\n")
+	env := func(k string) (string, bool) { return "127.0.0.1:1", k == "BIND" }
+	f, c, err := Load(write("p.conf", "WGConfig = "+wg+"\n[Socks5]\nBindAddress = $BIND\n"), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *f.Interface.ListenPort != 5 || len(c.CheckAlive) != 1 || c.Sections[0].BindAddress != "127.0.0.1:1" || c.Sections[0].ResolveLocally {
+		t.Errorf("%+v %+v", f, c)
+	}
+	for text, want := range map[string]string{
+		"WGConfig = " + wg + "\n[Interface]\n":    "keep one of them",
+		"WGConfig = " + wg + ".x":                 ":1:12: WGConfig: open ",
+		"WGConfig = " + write("s", "[Socks5]\n"):  "there is no section [Socks5]",
+		"WGConfig = " + write("m", "[Peer]\nx=1"): ":2:3: x: there is no such key in [Peer]",
+	} {
+		if _, _, err := Load(write("p.conf", text), nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+	if _, _, err := Load(filepath.Join(dir, "none"), nil); !os.IsNotExist(err) {
+		t.Errorf("a file that isn't there: %v", err)
+	}
+}

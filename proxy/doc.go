@@ -1,0 +1,17 @@
+// Package proxy serves SOCKS5, HTTP proxies and forwarded ports between a tunnel and the machine it runs on, configured
+// by the sections that wireproxy reads.
+//
+// It knows no WireGuard and no user-space stack: both sides are a [Network]. [Load] or [ReadConfig] makes a [Config],
+// [Proxy.Run] serves it until its context ends, [Proxy.Health] tells how it fares. It sets up no tunnel, runs no hook
+// and keeps no log of who went where, but for debug messages.
+//
+// Concurrency: a connection has two goroutines, one for each direction; an HTTP request that isn't CONNECT has a second
+// one only while its body is sent; a UDP session has one; a SOCKS5 UDP association has three. All of them end before Run
+// returns. A Proxy may be asked for its health while it runs; Run is called once at a time.
+//
+// Limits: each section has at most MaxConnections connections or UDP sessions (1024), and says so to those it refuses;
+// who doesn't finish a handshake in 10 s is closed; the header of a request has at most 64 KiB, that of a response
+// 256 KiB; a connection that moves bytes holds two buffers of 32 KiB, none where the kernel moves them (splice).
+//
+// As an HTTP proxy it adds no Via and no Forwarded header: it is used to be somewhere else, not to be seen.
+package proxy

@@ -1,0 +1,132 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// leeway is how much later than its interval an answer may come. As wireproxy.
+const leeway = 2 * time.Second
+
+// A pong is when an address answered last, in Unix nanoseconds; 0: never.
+type pong struct{ at atomic.Int64 }
+
+func (p *Proxy) interval() time.Duration {
+	if p.cfg.CheckAliveInterval > 0 {
+		return p.cfg.CheckAliveInterval
+	}
+	return defaultInterval
+}
+
+// keepPinging pings one address until ctx ends.
+func (p *Proxy) keepPinging(ctx context.Context, i int) {
+	addr := p.cfg.CheckAlive[i]
+	alive := true
+	for {
+		start := time.Now()
+		one, cancel := context.WithTimeout(ctx, p.interval())
+		_, err := p.tunnel.Ping(one, addr)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			p.pongs[i].at.Store(time.Now().UnixNano())
+		}
+		if alive != (err == nil) { // once for each change
+			alive = err == nil
+			if alive {
+				p.log.Info("proxy: address answers pings again", "address", addr)
+			} else {
+				p.log.Warn("proxy: address doesn't answer pings", "address", addr, "error", err)
+			}
+		}
+		if !sleep(ctx, max(0, p.interval()-time.Since(start))) {
+			return
+		}
+	}
+}
+
+// Health returns a handler for /readyz and /metrics.
+//
+// /readyz answers 200 when every address of CheckAlive has answered a ping within the interval and 2 s, else 503, with
+// a JSON object of the addresses and when each answered last, in Unix seconds, 0 for never. /metrics answers with what
+// status writes, which may be nil, and then the proxy's own counters, in Prometheus' text format.
+func (p *Proxy) Health(status func(io.Writer) error) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		code, now := http.StatusOK, time.Now()
+		pongs := make(map[string]int64)
+		for i, a := range p.cfg.CheckAlive {
+			at := p.pongs[i].at.Load()
+			if at == 0 || now.Sub(time.Unix(0, at)) > p.interval()+leeway {
+				code = http.StatusServiceUnavailable
+			}
+			pongs[a.String()] = at / int64(time.Second)
+		}
+		body, err := json.Marshal(pongs)
+		if err != nil {
+			panic("proxy: BUG: a map of numbers is no JSON: " + err.Error())
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		w.Write(append(body, '\n'))
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		var b bytes.Buffer
+		if status != nil {
+			if err := status(&b); err != nil {
+				p.log.Error("proxy: can't tell the tunnel's status", "error", err)
+				http.Error(w, "the status of the tunnel can't be had", http.StatusInternalServerError)
+				return
+			}
+			if b.Len() > 0 && b.Bytes()[b.Len()-1] != '\n' {
+				b.WriteByte('\n')
+			}
+		}
+		p.metrics(&b)
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		w.Write(b.Bytes())
+	})
+	return mux
+}
+
+// metrics writes the proxy's counters.
+func (p *Proxy) metrics(b *bytes.Buffer) {
+	for _, m := range []struct {
+		name, kind, help string
+		value            func(*section) uint64
+	}{
+		{"connections", "gauge", "Connections and UDP sessions that are open.", func(s *section) uint64 { return uint64(s.open.Load()) }},
+		{"connections_total", "counter", "Connections and UDP sessions that were let in.", func(s *section) uint64 { return s.total.Load() }},
+		{"refused_total", "counter", "Connections and datagrams refused as all places were taken.", func(s *section) uint64 { return s.refused.Load() }},
+		{"failed_total", "counter", "Connections and UDP sessions that ended with an error.", func(s *section) uint64 { return s.failed.Load() }},
+		{"sent_bytes_total", "counter", "Bytes carried from clients to targets.", func(s *section) uint64 { return s.toTarget.Load() }},
+		{"received_bytes_total", "counter", "Bytes carried from targets to clients.", func(s *section) uint64 { return s.toClient.Load() }},
+	} {
+		if len(p.sections) > 0 {
+			fmt.Fprintf(b, "# HELP throughline_proxy_%s %s\n# TYPE throughline_proxy_%[1]s %[3]s\n", m.name, m.help, m.kind)
+		}
+		for i, s := range p.sections {
+			fmt.Fprintf(b, "throughline_proxy_%s{section=\"%s\",index=\"%d\",address=\"%s\"} %d\n", m.name, label(s.Name), i, label(s.BindAddress), m.value(s))
+		}
+	}
+	if len(p.cfg.CheckAlive) > 0 {
+		b.WriteString("# HELP throughline_proxy_pong_timestamp_seconds When an address answered a ping last.\n# TYPE throughline_proxy_pong_timestamp_seconds gauge\n")
+	}
+	for i, a := range p.cfg.CheckAlive {
+		fmt.Fprintf(b, "throughline_proxy_pong_timestamp_seconds{address=\"%s\"} %d\n", label(a.String()), p.pongs[i].at.Load()/int64(time.Second))
+	}
+}
+
+// label returns a label's value as the text format has it.
+func label(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s)
+}

@@ -1,0 +1,356 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func httpConnect(t testing.TB, c net.Conn, to string) {
+	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", to)
+	want := "HTTP/1.1 200 Connection established\r\n\r\n"
+	b := make([]byte, len(want))
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != want {
+		t.Errorf("the proxy says %q, %v", b, err)
+	}
+}
+
+func TestConnect(t *testing.T) {
+	target := echo(t)
+	p := start(t, config(t, "[http]\nBindAddress=127.0.0.1:0"), Host{}, Host{})
+	c := connectTo(t, "tcp", p.addr(0))
+	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\nearly", target) // sent before the answer
+	expect(t, c, []byte("HTTP/1.1 200 Connection established\r\n\r\nearly")...)
+	pingPong(t, c, "late")
+	c.(*net.TCPConn).CloseWrite()
+	expectEnd(t, c)
+}
+
+// seen is what the target of a plain request saw.
+func seen(t *testing.T) (http.Handler, chan *http.Request) {
+	got := make(chan *http.Request, 10)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(strings.NewReader(string(b)))
+		got <- r
+		w.Header().Set("X-End", "1")
+		fmt.Fprintf(w, "%s %s", r.Method, b)
+	}), got
+}
+
+func TestForward(t *testing.T) {
+	handler, got := seen(t)
+	srv := httptest.NewServer(handler)
+	defer srv.Close()
+	p := start(t, config(t, "[http]\nBindAddress=127.0.0.1:0"), Host{}, Host{})
+	c := connectTo(t, "tcp", p.addr(0))
+	r := bufio.NewReader(c)
+	host := strings.TrimPrefix(srv.URL, "http://")
+	for i, tt := range []struct{ request, want string }{
+		{"GET %s/a?b=%%20c HTTP/1.1\r\nHost: other\r\nConnection: keep-alive, x-mine\r\nX-Mine: 1\r\nX-Keep: 1\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: Basic eA==\r\nTE: trailers\r\n\r\n", "GET "},
+		{"POST %s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", "POST hello"},
+		{"PUT %s/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "PUT hello"},
+		{"HEAD %s/ HTTP/1.1\r\nHost: x\r\n\r\n", ""},
+		{"DELETE %s/ HTTP/1.0\r\n\r\n", "DELETE "},
+	} {
+		fmt.Fprintf(c, tt.request, srv.URL)
+		method, _, _ := strings.Cut(tt.request, " ")
+		resp, err := http.ReadResponse(r, &http.Request{Method: method})
+		if err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		if err != nil || string(b) != tt.want || resp.StatusCode != 200 || resp.Header.Get("X-End") != "1" {
+			t.Errorf("request %d: %q, %v, %v", i, b, err, resp)
+		}
+		req := <-got
+		if req.Host != host || req.Header.Get("User-Agent") != "" || req.Header.Get("Via") != "" {
+			t.Errorf("request %d: the target saw host %q, %v", i, req.Host, req.Header)
+		}
+		if i == 0 {
+			for _, h := range []string{"X-Mine", "Proxy-Connection", "Proxy-Authorization", "Te"} {
+				if req.Header.Get(h) != "" {
+					t.Errorf("%s was sent on", h)
+				}
+			}
+			if req.Header.Get("X-Keep") != "1" || req.RequestURI != "/a?b=%20c" {
+				t.Errorf("the target saw %s, %v", req.RequestURI, req.Header)
+			}
+		}
+		if last := i == 4; resp.Close != last {
+			t.Errorf("request %d: the connection is to be closed: %v", i, resp.Close)
+		}
+	}
+	if _, err := r.ReadByte(); err != io.EOF {
+		t.Errorf("after the last response: %v, want the end", err)
+	}
+}
+
+// TestForwardStreams holds that pieces of bodies arrive before the next ones are sent, both ways.
+func TestForwardStreams(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		rc.EnableFullDuplex()
+		b := make([]byte, 5)
+		for {
+			n, err := io.ReadFull(r.Body, b)
+			if n > 0 {
+				w.Write(b[:n])
+				rc.Flush()
+			}
+			if err != nil {
+				return
+			}
+		}
+	}))
+	defer srv.Close()
+	p := start(t, config(t, "[http]\nBindAddress=127.0.0.1:0"), Host{}, Host{})
+	c := connectTo(t, "tcp", p.addr(0))
+	fmt.Fprintf(c, "POST %s/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", srv.URL)
+	r := bufio.NewReader(c)
+	var resp *http.Response
+	for i := range 3 {
+		fmt.Fprintf(c, "5\r\nping%d\r\n", i)
+		if resp == nil {
+			var err error
+			if resp, err = http.ReadResponse(r, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b := make([]byte, 5)
+		if _, err := io.ReadFull(resp.Body, b); err != nil || string(b) != fmt.Sprint("ping", i) {
+			t.Fatalf("%q, %v", b, err)
+		}
+	}
+	fmt.Fprint(c, "0\r\n\r\n")
+	if b, err := io.ReadAll(resp.Body); err != nil || len(b) > 0 {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// TestForwardOddTargets has targets that answer in their own way.
+func TestForwardOddTargets(t *testing.T) {
+	say := func(text string) func(net.Conn) {
+		return func(c net.Conn) {
+			http.ReadRequest(bufio.NewReader(c))
+			io.WriteString(c, text)
+		}
+	}
+	for name, tt := range map[string]struct {
+		target func(net.Conn)
+		want   string
+		broken bool // the connection ends with a reset
+	}{
+		"interim":        {say("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", false},
+		"hop by hop":     {say("HTTP/1.1 200 OK\r\nConnection: x-hop, Keep-Alive\r\nX-Hop: 1\r\nKeep-Alive: x\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\nX-Keep: 1\r\n\r\n"), "HTTP/1.1 200 OK\r\nX-Keep: 1\r\nContent-Length: 0\r\n\r\n", false},
+		"until the end":  {say("HTTP/1.0 200 OK\r\n\r\nbody"), "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nbody", false},
+		"cut short":      {say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbody"), "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbody", true},
+		"nothing":        {say(""), "HTTP/1.1 502 Bad Gateway\r\n", false},
+		"not HTTP":       {say("SSH-2.0-x\r\n"), "HTTP/1.1 502 Bad Gateway\r\n", false},
+		"endless header": {say("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 300<<10)), "HTTP/1.1 502 Bad Gateway\r\n", false},
+		"switches":       {say("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), "HTTP/1.1 502 Bad Gateway\r\n", false},
+		"interim only":   {say(strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 20)), strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 8) + "HTTP/1.1 502 Bad Gateway\r\n", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			target := serve(t, tt.target)
+			p := start(t, config(t, "[http]\nBindAddress=127.0.0.1:0"), Host{}, Host{})
+			c := connectTo(t, "tcp", p.addr(0))
+			fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", target)
+			b := make([]byte, len(tt.want))
+			if _, err := io.ReadFull(c, b); err != nil || string(b) != tt.want {
+				t.Fatalf("got %q, %v\nwant %q", b, err, tt.want)
+			}
+			c.(*net.TCPConn).CloseWrite()
+			if _, err := io.ReadAll(c); (err != nil) != tt.broken {
+				t.Errorf("it ends with %v", err)
+			}
+		})
+	}
+}
+
+// TestForwardEarlyAnswer has a target answer without reading the body, which the client never finishes.
+func TestForwardEarlyAnswer(t *testing.T) {
+	target := serve(t, func(c net.Conn) {
+		http.ReadRequest(bufio.NewReader(c))
+		io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+		io.Copy(io.Discard, c)
+	})
+	p := start(t, config(t, "[http]\nBindAddress=127.0.0.1:0"), Host{}, Host{})
+	c := connectTo(t, "tcp", p.addr(0))
+	fmt.Fprintf(c, "POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nbegin", target)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != 413 {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	expectEnd(t, c)
+}
+
+func TestHTTPRefusals(t *testing.T) {
+	tunnel := &fake{dial: func(context.Context, string, string) (net.Conn, error) { return nil, context.DeadlineExceeded }}
+	p := start(t, config(t, "[http]\nBindAddress=127.0.0.1:0\n[http]\nBindAddress=127.0.0.1:0\nUsername=user\nPassword=pa:ss\n[http]\nBindAddress=127.0.0.1:0\nResolveLocally=false"), tunnel, Host{})
+	for _, tt := range []struct {
+		section int
+		request string
+		want    int
+	}{
+		{0, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+		{0, "GET https://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+		{0, "GET http://u:p@x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+		{0, "GET http://x:99999/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+		{0, "CONNECT /x HTTP/1.1\r\nHost: x:1\r\n\r\n", 400},
+		{0, "CONNECT x:0 HTTP/1.1\r\nHost: x:1\r\n\r\n", 400},
+		{0, "nonsense\r\n\r\n", 400},
+		{0, "GET http://x/ HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400},
+		{0, "GET http://x/ HTTP/1.1\r\nX: " + strings.Repeat("x", 70<<10), 431},
+		{0, "CONNECT 192.0.2.1:1 HTTP/1.1\r\n\r\n", 504},
+		{2, "CONNECT none.example:1 HTTP/1.1\r\n\r\n", 502},
+		{1, "CONNECT 192.0.2.1:1 HTTP/1.1\r\n\r\n", 407},
+		{1, "GET http://192.0.2.1/ HTTP/1.1\r\nProxy-Authorization: Basic dXNlcjpwYQ==\r\n\r\n", 407}, // user:pa
+		{1, "GET http://192.0.2.1/ HTTP/1.1\r\nProxy-Authorization: Bearer dXNlcjpwYTpzcw==\r\n\r\n", 407},
+		{1, "GET http://192.0.2.1/ HTTP/1.1\r\nProxy-Authorization: Basic !\r\n\r\n", 407},
+		{1, "GET http://192.0.2.1/ HTTP/1.1\r\nProxy-Authorization: basic dXNlcjpwYTpzcw==\r\n\r\n", 504}, // user:pa:ss
+	} {
+		c := connectTo(t, "tcp", p.addr(tt.section))
+		io.WriteString(c, tt.request)
+		r := bufio.NewReader(c)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil || resp.StatusCode != tt.want || !resp.Close {
+			t.Errorf("%.60q: %v, %v; want %d", tt.request, resp, err, tt.want)
+			continue
+		}
+		if auth := resp.Header.Get("Proxy-Authenticate"); (auth != "") != (tt.want == 407) {
+			t.Errorf("%.60q: Proxy-Authenticate: %q", tt.request, auth)
+		}
+		io.ReadAll(resp.Body)
+		if _, err := r.ReadByte(); err != io.EOF {
+			t.Errorf("%.60q: then %v, want the end", tt.request, err)
+		}
+	}
+}
+
+// certificate writes one for 127.0.0.1.
+func certificate(t *testing.T) (cert, key string, pool *x509.CertPool) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{{127, 0, 0, 1}}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kd, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(t.TempDir(), "cert"), filepath.Join(t.TempDir(), "key")
+	cp := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := errors.Join(os.WriteFile(cert, cp, 0o600), os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: kd}), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	pool = x509.NewCertPool()
+	pool.AppendCertsFromPEM(cp)
+	return cert, key, pool
+}
+
+// TestHTTPS has the standard library's client use a proxy that speaks TLS, for plain requests and for CONNECT.
+func TestHTTPS(t *testing.T) {
+	cert, key, pool := certificate(t)
+	handler, got := seen(t)
+	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
+	defer plain.Close()
+	defer secure.Close()
+	pool.AddCert(secure.Certificate())
+	p := start(t, config(t, "[http]\nBindAddress=127.0.0.1:0\nUsername=u\nPassword=p\nCertFile="+cert+"\nKeyFile="+key), Host{}, Host{})
+	tr := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "https", User: url.UserPassword("u", "p"), Host: p.addr(0)}), TLSClientConfig: &tls.Config{RootCAs: pool}}
+	defer tr.CloseIdleConnections()
+	for _, u := range []string{plain.URL, secure.URL, plain.URL} {
+		resp, err := (&http.Client{Transport: tr, Timeout: patience}).Post(u, "text/plain", strings.NewReader("hi"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || string(b) != "POST hi" {
+			t.Errorf("%q, %v", b, err)
+		}
+		<-got
+	}
+}
+
+func TestCurl(t *testing.T) {
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("curl is not installed")
+		}
+		t.Skip("curl is not installed")
+	}
+	handler, got := seen(t)
+	srv := httptest.NewServer(handler)
+	defer srv.Close()
+	_, port, _ := net.SplitHostPort(strings.TrimPrefix(srv.URL, "http://"))
+	tunnel := &fake{names: map[string][]ipAddr{"web.example": {loopback}}}
+	p := start(t, config(t, "[Interface]\nDNS=1.1.1.1\n[Socks5]\nBindAddress=127.0.0.1:0\nUsername=u\nPassword=p\n[http]\nBindAddress=127.0.0.1:0\nUsername=u\nPassword=p\n"), tunnel, Host{})
+	url := "http://web.example:" + port + "/x"
+	for _, args := range [][]string{
+		{"-x", "socks5h://u:p@" + p.addr(0), url},
+		{"-x", "socks5://u:p@" + p.addr(0), srv.URL},
+		{"-x", "http://u:p@" + p.addr(1), url, url},
+		{"-x", "http://u:p@" + p.addr(1), "--proxytunnel", url},
+		{"-x", "http://u:p@" + p.addr(1), "-d", strings.Repeat("x", 100_000), "-H", "Expect: 100-continue", url},
+	} {
+		out, err := exec.Command(curl, append([]string{"-sS", "-f", "--noproxy", "", "-m", "15"}, args...)...).CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(out), "GET ") && !strings.HasPrefix(string(out), "POST xxx") {
+			t.Errorf("curl %.100v: %v\n%.200s", args, err, out)
+		}
+	}
+	for len(got) > 0 {
+		<-got
+	}
+	if out, err := exec.Command(curl, "-sS", "-m", "15", "-o", "/dev/null", "-w", "%{http_code}", "-x", "http://u:x@"+p.addr(1), url).CombinedOutput(); err != nil || string(out) != "407" {
+		t.Errorf("with a wrong password: %s, %v", out, err)
+	}
+}
+
+// FuzzHTTP gives a client's bytes to the proxy, with a target that answers anything with the same response.
+func FuzzHTTP(f *testing.F) {
+	f.Add("GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\nGET http://b/ HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+	f.Add("POST http://a:1/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: x\r\n\r\n1\r\na\r\n0\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")
+	f.Add("CONNECT [::1]:443 HTTP/1.1\r\n\r\nearly", "HTTP/1.0 200 OK\r\n\r\nbody")
+	f.Fuzz(func(t *testing.T, request, response string) {
+		tunnel := &fake{dial: func(context.Context, string, string) (net.Conn, error) {
+			return &script{in: strings.NewReader(response)}, nil
+		}}
+		cfg := &Config{Sections: []Section{{Kind: HTTP, ResolveLocally: true}}}
+		p := New(cfg, tunnel, &fake{names: map[string][]ipAddr{"a": {loopback}}}, slog.New(slog.DiscardHandler))
+		l := &live{ctx: context.Background(), open: make(map[io.Closer]struct{})}
+		c := &script{in: strings.NewReader(request)}
+		p.sections[0].accept(l, c)
+		l.wg.Wait()
+		if !c.closed || len(l.open) > 0 || p.sections[0].open.Load() != 0 {
+			t.Fatal("something is left open")
+		}
+	})
+}

@@ -1,0 +1,345 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"throughline/proxy/internal/dial"
+	"throughline/proxy/internal/hop"
+	"throughline/proxy/internal/login"
+	"throughline/proxy/internal/relay"
+	"throughline/proxy/internal/socks5"
+)
+
+const (
+	handshakeTimeout = 10 * time.Second // for a client to say what it wants
+	dialTimeout      = 30 * time.Second // to find and reach a target
+	maxRefusals      = 16               // connections that are being told that they are refused, for each section
+	maxAcceptErrors  = 20               // in a row, before accepting is given up: about 10 s
+)
+
+// A Proxy serves a configuration.
+type Proxy struct {
+	cfg      *Config
+	tunnel   Network
+	log      *slog.Logger
+	sections []*section
+	pongs    []pong
+	opened   func() // for tests: every listener is open
+}
+
+// A section is one section being served. Its counters outlive a Run.
+type section struct {
+	*Section
+	listens   Network // where clients come from
+	targets   Network // where targets are
+	dialer    dial.Dialer
+	log       *slog.Logger
+	login     *login.Login // nil: everybody may
+	tls       *tls.Config
+	stdin     io.Reader // of the STDIOTunnel
+	stdout    io.Writer
+	listener  net.Listener   // of the kinds that have one, while Run runs
+	packets   net.PacketConn // likewise
+	refusals  atomic.Int64   // under way
+	lastShout atomic.Int64   // when a refusal was logged, in Unix seconds
+
+	open                                       atomic.Int64
+	total, refused, failed, toTarget, toClient atomic.Uint64
+}
+
+// New returns a proxy that serves cfg between a tunnel and a host. A nil logger stands for silence.
+func New(cfg *Config, tunnel, host Network, log *slog.Logger) *Proxy {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	p := &Proxy{cfg: cfg, tunnel: tunnel, log: log, pongs: make([]pong, len(cfg.CheckAlive))}
+	for i := range cfg.Sections {
+		s := &section{Section: &cfg.Sections[i], listens: host, targets: tunnel, stdin: cfg.Stdin, stdout: cfg.Stdout}
+		if s.Kind == TCPServerTunnel || s.Kind == UDPServerTunnel {
+			s.listens, s.targets = tunnel, host
+		}
+		names := s.targets
+		if s.ResolveLocally {
+			names = host
+		}
+		s.dialer = dial.Dialer{Network: s.targets, Names: names, PreferIPv4: cfg.PreferIPv4}
+		if s.Username != "" || s.Password != "" {
+			s.login = login.New(string(s.Username), string(s.Password))
+		}
+		s.log = log.With("section", s.Name, "address", s.BindAddress)
+		p.sections = append(p.sections, s)
+	}
+	return p
+}
+
+// Run serves cfg until ctx ends, as [Proxy.Run] does.
+func Run(ctx context.Context, cfg *Config, tunnel, host Network, log *slog.Logger) error {
+	return New(cfg, tunnel, host, log).Run(ctx)
+}
+
+// Run opens all listeners, or none and returns an error; then it serves until ctx ends or the STDIOTunnel does, and
+// returns nil, or until a listener fails. When it returns, every connection is closed and every goroutine has ended.
+func (p *Proxy) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l := &live{ctx: ctx, open: make(map[io.Closer]struct{})}
+	for _, s := range p.sections {
+		if err := s.listen(l); err != nil {
+			l.end()
+			return err
+		}
+	}
+	if p.opened != nil {
+		p.opened()
+	}
+	ended := make(chan error, len(p.sections))
+	for _, s := range p.sections {
+		l.wg.Go(func() {
+			if err := s.serve(l); err != nil || s.Kind == STDIOTunnel {
+				ended <- err
+			}
+		})
+	}
+	for i := range p.pongs {
+		l.wg.Go(func() { p.keepPinging(ctx, i) })
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-ended:
+	}
+	cancel() // before the listeners are closed: that they fail is no error then
+	l.end()
+	l.wg.Wait()
+	return err
+}
+
+// live is what is open during one Run.
+type live struct {
+	ctx   context.Context
+	wg    sync.WaitGroup
+	mu    sync.Mutex
+	open  map[io.Closer]struct{}
+	ended bool
+}
+
+// add has c closed when Run ends, or at once, with false, when it has ended.
+func (l *live) add(c io.Closer) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		c.Close()
+		return false
+	}
+	l.open[c] = struct{}{}
+	return true
+}
+
+// drop closes c.
+func (l *live) drop(c io.Closer) {
+	l.mu.Lock()
+	delete(l.open, c)
+	l.mu.Unlock()
+	c.Close()
+}
+
+func (l *live) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	for c := range l.open {
+		c.Close()
+	}
+	clear(l.open)
+}
+
+// listen opens what the section listens on.
+func (s *section) listen(l *live) (err error) {
+	switch s.Kind {
+	case STDIOTunnel:
+		return nil
+	case UDPClientTunnel, UDPServerTunnel:
+		if s.packets, err = s.listens.ListenPacket("udp", s.BindAddress); err == nil {
+			l.add(s.packets)
+		}
+	default:
+		if s.CertFile != "" {
+			cert, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
+			if err != nil {
+				return fmt.Errorf("%v: [%s] CertFile and KeyFile: %w", s.Pos, s.Name, err)
+			}
+			s.tls = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+		}
+		if s.listener, err = s.listens.Listen("tcp", s.BindAddress); err == nil {
+			l.add(s.listener)
+		}
+	}
+	if err != nil {
+		hint := ""
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			hint = "; choose another port, or end the program that uses it"
+		case errors.Is(err, fs.ErrPermission):
+			hint = "; choose a port from 1024 up"
+		}
+		return fmt.Errorf("%v: [%s] can't listen on %q: %w%s", s.Pos, s.Name, s.BindAddress, err, hint)
+	}
+	s.log.Info("proxy: listening")
+	if host, _, _ := net.SplitHostPort(s.BindAddress); (s.Kind == Socks5 || s.Kind == HTTP) && s.login == nil && !isLoopback(host) {
+		s.log.Warn("proxy: open to whoever reaches it: set Username and Password, or bind to 127.0.0.1")
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// serve serves the section until Run ends.
+func (s *section) serve(l *live) error {
+	switch s.Kind {
+	case STDIOTunnel:
+		return s.serveSTDIO(l)
+	case UDPClientTunnel, UDPServerTunnel:
+		return s.serveUDP(l)
+	}
+	failures := 0
+	for {
+		c, err := s.listener.Accept()
+		if err == nil {
+			failures = 0
+			s.accept(l, c)
+			continue
+		}
+		if l.ctx.Err() != nil {
+			return nil
+		}
+		// Out of descriptors, or a connection that was reset too early: what is open goes on meanwhile.
+		if failures++; failures > maxAcceptErrors || errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("%v: [%s] can't accept connections: %w", s.Pos, s.Name, err)
+		}
+		s.log.Warn("proxy: can't accept a connection", "error", err)
+		if !sleep(l.ctx, min(time.Second, 5*time.Millisecond<<failures)) {
+			return nil
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// enter takes a place among the connections of the section, if one is free.
+func (s *section) enter() bool {
+	limit := int64(s.MaxConnections)
+	if limit == 0 {
+		limit = defaultConnections
+	}
+	if s.open.Add(1) <= limit {
+		s.total.Add(1)
+		return true
+	}
+	s.open.Add(-1)
+	s.refused.Add(1)
+	now := time.Now().Unix()
+	if last := s.lastShout.Load(); now-last >= 10 && s.lastShout.CompareAndSwap(last, now) {
+		s.log.Warn("proxy: refusing clients: all connections are taken", "MaxConnections", limit)
+	}
+	return false
+}
+
+// accept serves one connection in a goroutine of its own.
+func (s *section) accept(l *live, c net.Conn) {
+	if !l.add(c) {
+		return
+	}
+	if !s.enter() {
+		s.refuse(l, c)
+		return
+	}
+	l.wg.Go(func() {
+		defer s.open.Add(-1)
+		defer l.drop(c)
+		if err := s.handle(l, c); err != nil && l.ctx.Err() == nil {
+			s.failed.Add(1)
+			s.log.Debug("proxy: connection ended", "client", c.RemoteAddr(), "error", err)
+		}
+	})
+}
+
+// refuse tells a client that there is no place for it, in its own protocol where that can be said before it speaks.
+func (s *section) refuse(l *live, c net.Conn) {
+	var say []byte
+	switch {
+	case s.Kind == Socks5:
+		say = []byte{socks5.Version, socks5.NoMethod}
+	case s.Kind == HTTP && s.tls == nil:
+		say = hop.Error(503, "", "all connections of this proxy are taken; try again later")
+	}
+	if say == nil || s.refusals.Add(1) > maxRefusals {
+		if say != nil {
+			s.refusals.Add(-1)
+		}
+		relay.Abort(c)
+		l.drop(c)
+		return
+	}
+	l.wg.Go(func() {
+		defer s.refusals.Add(-1)
+		defer l.drop(c)
+		c.SetDeadline(time.Now().Add(time.Second))
+		if _, err := c.Write(say); err == nil {
+			relay.Linger(c)
+		}
+	})
+}
+
+// handle serves one connection to its end.
+func (s *section) handle(l *live, c net.Conn) error {
+	switch s.Kind {
+	case Socks5:
+		return s.handleSocks(l, c)
+	case HTTP:
+		return s.handleHTTP(l, c)
+	}
+	target, err := s.dial(l, "tcp", s.Target)
+	if err != nil {
+		relay.Abort(c)
+		return err
+	}
+	defer l.drop(target)
+	return relay.Join(c, target, s.IdleTimeout, &s.toTarget, &s.toClient)
+}
+
+// dial connects to host:port, within [dialTimeout]. The connection is closed when Run ends.
+func (s *section) dial(l *live, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(l.ctx, dialTimeout)
+	defer cancel()
+	c, err := s.dialer.Dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	if !l.add(c) {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}

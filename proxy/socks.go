@@ -1,0 +1,89 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"throughline/proxy/internal/datagram"
+	"throughline/proxy/internal/relay"
+	"throughline/proxy/internal/socks5"
+)
+
+var (
+	errLogin  = errors.New("wrong user name or password")
+	errMethod = errors.New("the client offers no way to log in that is asked for")
+)
+
+// handleSocks serves one connection to its end.
+func (s *section) handleSocks(l *live, c net.Conn) error {
+	c.SetDeadline(time.Now().Add(handshakeTimeout))
+	if err := s.greet(c); err != nil {
+		relay.Linger(c)
+		return err
+	}
+	cmd, address, err := socks5.ReadRequest(c)
+	if err != nil {
+		if errors.Is(err, socks5.ErrAddressType) {
+			c.Write(socks5.AppendReply(nil, socks5.AddressUnknown, netip.AddrPort{}))
+		} else if errors.Is(err, socks5.ErrName) {
+			c.Write(socks5.AppendReply(nil, socks5.HostUnreachable, netip.AddrPort{}))
+		}
+		relay.Linger(c)
+		return err
+	}
+	switch cmd {
+	case socks5.Connect:
+		target, err := s.dial(l, "tcp", address)
+		c.SetDeadline(time.Now().Add(handshakeTimeout)) // dialling took of the time that was the client's
+		if err != nil {
+			c.Write(socks5.AppendReply(nil, socks5.ReplyOf(err), netip.AddrPort{}))
+			relay.Linger(c)
+			return err
+		}
+		defer l.drop(target)
+		if _, err := c.Write(socks5.AppendReply(nil, socks5.Succeeded, datagram.AddrPort(target.LocalAddr()))); err != nil {
+			return err
+		}
+		c.SetDeadline(time.Time{})
+		return relay.Join(c, target, s.IdleTimeout, &s.toTarget, &s.toClient)
+	case socks5.Associate:
+		return s.associate(l, c, address)
+	}
+	c.Write(socks5.AppendReply(nil, socks5.CommandUnknown, netip.AddrPort{}))
+	relay.Linger(c)
+	return fmt.Errorf("command %d is not supported", cmd)
+}
+
+// greet agrees on a method, and has the client log in if that is asked for.
+func (s *section) greet(c io.ReadWriter) error {
+	methods, err := socks5.ReadGreeting(c)
+	if err != nil {
+		return err
+	}
+	method := byte(socks5.MethodNone)
+	if s.login != nil {
+		method = socks5.MethodLogin
+	}
+	if !slices.Contains(methods, method) {
+		c.Write([]byte{socks5.Version, socks5.NoMethod})
+		return errMethod
+	}
+	if _, err := c.Write([]byte{socks5.Version, method}); err != nil || s.login == nil {
+		return err
+	}
+	user, password, err := socks5.ReadLogin(c)
+	if err != nil {
+		return err
+	}
+	if !s.login.Admits(user, password) {
+		c.Write([]byte{socks5.LoginVersion, 1})
+		return errLogin
+	}
+	_, err = c.Write([]byte{socks5.LoginVersion, 0})
+	return err
+}

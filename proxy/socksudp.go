@@ -1,0 +1,195 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"throughline/proxy/internal/datagram"
+	"throughline/proxy/internal/relay"
+	"throughline/proxy/internal/socks5"
+)
+
+const (
+	nameLifetime   = time.Minute // how long the address of a name is used for datagrams
+	maxNames       = 64
+	controlTick    = 30 * time.Second // how late idleness may be noticed
+	nameTimeout    = 5 * time.Second
+	maxReadFailure = 16 // in a row, before a UDP socket is given up: an ICMP error may be one
+)
+
+// An association carries datagrams between one client and the targets. RFC 1928 §7. It lives as long as the connection
+// that asked for it, and moves or is asked something before the section's idle time-out.
+//
+// Targets see one socket whatever they are, and any of them may answer, as with a socket of the client's own. The first
+// source that sends from the client's address is the client from then on.
+type association struct {
+	s       *section
+	l       *live
+	control net.Conn
+	inner   net.PacketConn // to the client
+	outer   net.PacketConn // to the targets
+	from    netip.Addr     // the client's address
+	client  atomic.Pointer[netip.AddrPort]
+	start   time.Time
+	last    atomic.Int64 // when a datagram moved, since start
+	names   map[string]namedAddress
+}
+
+type namedAddress struct {
+	addr  netip.Addr
+	until time.Time
+}
+
+// associate serves a request for datagrams until its connection ends.
+func (s *section) associate(l *live, c net.Conn, expected string) error {
+	local, remote := datagram.AddrPort(c.LocalAddr()), datagram.AddrPort(c.RemoteAddr())
+	fail := func(err error) error {
+		c.Write(socks5.AppendReply(nil, socks5.Failure, netip.AddrPort{}))
+		relay.Linger(c)
+		return err
+	}
+	if !local.IsValid() || !remote.IsValid() {
+		return fail(fmt.Errorf("no datagrams on a %T", c))
+	}
+	inner, err := s.listens.ListenPacket("udp", net.JoinHostPort(local.Addr().String(), "0"))
+	if err != nil {
+		return fail(err)
+	}
+	defer l.drop(inner)
+	outer, err := s.targets.ListenPacket("udp", ":0")
+	if err != nil {
+		inner.Close()
+		return fail(err)
+	}
+	defer l.drop(outer)
+	if !l.add(inner) || !l.add(outer) {
+		return net.ErrClosed
+	}
+	a := &association{s: s, l: l, control: c, inner: inner, outer: outer, from: remote.Addr().WithZone(""), start: time.Now(), names: make(map[string]namedAddress)}
+	if want, err := netip.ParseAddrPort(expected); err == nil && want.Port() != 0 && want.Addr() == a.from {
+		a.client.Store(&want) // the client says where it will send from
+	}
+	if _, err := c.Write(socks5.AppendReply(nil, socks5.Succeeded, datagram.AddrPort(inner.LocalAddr()))); err != nil {
+		return err
+	}
+	done := make(chan struct{}, 2)
+	go func() { a.pump(inner, a.fromClient); done <- struct{}{} }()
+	go func() { a.pump(outer, a.fromTarget); done <- struct{}{} }()
+	err = a.watch()
+	inner.Close()
+	outer.Close()
+	<-done
+	<-done
+	return err
+}
+
+// watch returns when the connection ends, says anything, or nothing was moved for long.
+func (a *association) watch() error {
+	var b [1]byte
+	for {
+		var deadline time.Time
+		if a.s.IdleTimeout > 0 {
+			deadline = time.Now().Add(min(a.s.IdleTimeout/4, controlTick))
+		}
+		a.control.SetReadDeadline(deadline)
+		switch n, err := a.control.Read(b[:]); {
+		case n > 0:
+			return errors.New("the client sent what belongs into datagrams")
+		case err == io.EOF:
+			return nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case time.Since(a.start)-time.Duration(a.last.Load()) >= a.s.IdleTimeout:
+			return relay.ErrIdle
+		}
+	}
+}
+
+// pump reads one of the sockets until it fails, and ends the association then.
+func (a *association) pump(pc net.PacketConn, each func(b []byte, n int, from netip.AddrPort)) {
+	b := datagram.Buffers.Get().(*datagram.Buffer)
+	defer datagram.Buffers.Put(b)
+	defer a.control.Close()
+	for failures := 0; ; {
+		n, from, err := datagram.Receive(pc, b[datagram.Headroom:])
+		if err != nil {
+			if failures++; failures > maxReadFailure || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			continue
+		}
+		failures = 0
+		each(b[:], n, from)
+	}
+}
+
+// fromClient takes the header off a datagram of the client, and sends it to where that says.
+func (a *association) fromClient(b []byte, n int, from netip.AddrPort) {
+	if from.Addr().WithZone("") != a.from {
+		return
+	}
+	address, data, err := socks5.ParseDatagram(b[datagram.Headroom : datagram.Headroom+n])
+	if err != nil {
+		return
+	}
+	if c := a.client.Load(); c == nil {
+		a.client.Store(&from)
+	} else if c.Port() != from.Port() {
+		return
+	}
+	to, ok := a.resolve(address)
+	if !ok || datagram.Send(a.outer, data, to) != nil {
+		return
+	}
+	a.s.toTarget.Add(uint64(len(data)))
+	a.last.Store(int64(time.Since(a.start)))
+}
+
+// fromTarget puts a header before a datagram, where there is room for it, and sends it to the client.
+func (a *association) fromTarget(b []byte, n int, from netip.AddrPort) {
+	to := a.client.Load()
+	if to == nil {
+		return
+	}
+	var h [datagram.Headroom]byte
+	header := socks5.AppendHeader(h[:0], from)
+	at := datagram.Headroom - len(header)
+	copy(b[at:], header)
+	if datagram.Send(a.inner, b[at:datagram.Headroom+n], *to) == nil {
+		a.s.toClient.Add(uint64(n))
+		a.last.Store(int64(time.Since(a.start)))
+	}
+}
+
+// resolve returns where a datagram goes. A name is looked up once a minute, and holds up the datagrams behind it.
+func (a *association) resolve(address string) (netip.AddrPort, bool) {
+	if ap, err := netip.ParseAddrPort(address); err == nil {
+		return ap, ap.Port() != 0
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	known, ok := a.names[host]
+	if !ok || time.Now().After(known.until) {
+		ctx, cancel := context.WithTimeout(a.l.ctx, nameTimeout)
+		defer cancel()
+		known = namedAddress{until: time.Now().Add(nameLifetime)} // a failure is remembered too
+		if addrs, err := a.s.dialer.Lookup(ctx, host); err == nil {
+			known.addr = addrs[0]
+		}
+		if len(a.names) >= maxNames {
+			clear(a.names)
+		}
+		a.names[host] = known
+	}
+	ap, err := netip.ParseAddrPort(net.JoinHostPort(known.addr.String(), port))
+	return ap, err == nil && ap.Port() != 0
+}
