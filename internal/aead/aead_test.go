@@ -219,7 +219,7 @@ func TestNewKeyCopies(t *testing.T) {
 
 func TestKeyIsHidden(t *testing.T) {
 	k := NewKey(&testKey)
-	j, err := json.Marshal(any(k))
+	j, err := json.Marshal(map[string]any{"key": k})
 	if err != nil {
 		t.Fatal(err)
 	}
