@@ -26,6 +26,7 @@ var floors = [][]string{
 	{"netstack", "proxy"},
 	{"proxy/internal/hop", "proxy/internal/login", "proxy/internal/socks5", "proxy/internal/relay"},
 	{"proxy/internal/dial", "proxy/internal/datagram"},
+	{"netstack/internal/link", "netstack/internal/dns"},
 	{"conf", "uapi"},
 	{"uapi/text"},
 	{"."},

@@ -1,0 +1,284 @@
+// Package link is the wire between gVisor's stack and a tunnel's batches: a link endpoint to the one, a tun.Queue to the
+// other.
+//
+// Read lays what gVisor sent straight into the batch, a super-packet as the segments it stands for: each byte is copied
+// once and summed once. Write merges the segments of a flow and has their checksums verified by offload.Merger; what could
+// not be merged gVisor verifies. Nothing is allocated for each packet but what gVisor takes from its pools, and no
+// goroutine is started.
+//
+// What was sent waits for Read in a queue with two bounds; see send. Read has one caller at a time and so has Write; the
+// two are different goroutines. A packet of gVisor's is held by reference until Read has copied it.
+package link
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"throughline/internal/wire"
+	"throughline/packet"
+	"throughline/tun"
+	"throughline/tun/offload"
+)
+
+// Bounds of what gVisor has sent and the tunnel hasn't taken.
+const (
+	softBytes   = 512 << 10 // above either, who may wait waits
+	softPackets = 512
+	hardPackets = 4096 // above, what may not wait is dropped
+)
+
+var errClosed = fmt.Errorf("netstack: %w", os.ErrClosed)
+
+// A Link is both ends of the wire.
+type Link struct {
+	mtu     int
+	gso     int // the bytes of payload in a super-packet, at most
+	network atomic.Pointer[stack.NetworkDispatcher]
+
+	// verified tells that the packet being delivered has right checksums. gVisor asks for it by Capabilities, once for
+	// each packet, in the call that delivers it; and one goroutine delivers.
+	verified atomic.Bool
+	merger   offload.Merger
+
+	mu      sync.Mutex // guards what follows
+	some    sync.Cond  // there is something, or the end
+	room    sync.Cond  // there is room for who waits longest, or the end
+	queue   ring
+	bytes   int  // in queue
+	idle    bool // Read waits at some
+	waiting int  // how many wait at room
+	closed  bool
+
+	taken  []*stack.PacketBuffer // what Read has taken from queue; its own
+	super  offload.Super
+	rest   []byte         // a super-packet that a batch had no room for; its memory stays
+	restOf offload.Header // its header
+}
+
+var (
+	_ stack.LinkEndpoint = (*Link)(nil)
+	_ stack.GSOEndpoint  = (*Link)(nil)
+	_ tun.Queue          = (*Link)(nil)
+)
+
+// tcpRoom is what gVisor keeps free of each IPv4 packet for headers: it leaves room for the largest TCP options, and puts
+// nothing but a timestamp there.
+const (
+	tcpRoom   = header.IPv4MinimumSize + header.TCPHeaderMaximumSize
+	timestamp = 12
+)
+
+// New returns a link of the MTU.
+func New(mtu int) *Link {
+	// A super-packet is one train: as many datagrams as one system call sends, and whole ones, so that no segment in the
+	// midst of a stream is short.
+	const maxSend = 65507
+	payload := mtu - tcpRoom
+	sent := packet.Headroom + wire.Padded(payload+header.IPv4MinimumSize+header.TCPMinimumSize+timestamp, mtu) + packet.Tailroom
+	l := &Link{mtu: mtu, gso: max(1, maxSend/sent) * payload}
+	l.some.L, l.room.L = &l.mu, &l.mu
+	l.merger.TCP = true
+	return l
+}
+
+// Chunk returns how much a TCP connection should be given at once: what fills one super-packet, cut where segments end.
+func (l *Link) Chunk(v6 bool) int {
+	if !v6 {
+		return l.gso
+	}
+	payload := l.mtu - tcpRoom
+	return l.gso / payload * (payload - (header.IPv6MinimumSize - header.IPv4MinimumSize))
+}
+
+// MTU implements stack.LinkEndpoint.
+func (l *Link) MTU() uint32 { return uint32(l.mtu) }
+
+// SetMTU implements stack.LinkEndpoint. Nobody calls it.
+func (l *Link) SetMTU(uint32) {}
+
+// MaxHeaderLength implements stack.LinkEndpoint: an interface of layer 3 has none.
+func (l *Link) MaxHeaderLength() uint16 { return 0 }
+
+// LinkAddress implements stack.LinkEndpoint.
+func (l *Link) LinkAddress() tcpip.LinkAddress { return "" }
+
+// SetLinkAddress implements stack.LinkEndpoint.
+func (l *Link) SetLinkAddress(tcpip.LinkAddress) {}
+
+// Capabilities implements stack.LinkEndpoint. Checksums of TCP data are left to the link by GSO; the few others are
+// gVisor's to compute, for a link can't fill in those of datagrams that gVisor fragments.
+func (l *Link) Capabilities() stack.LinkEndpointCapabilities {
+	if l.verified.Load() {
+		return stack.CapabilityRXChecksumOffload
+	}
+	return 0
+}
+
+// Attach implements stack.LinkEndpoint.
+func (l *Link) Attach(d stack.NetworkDispatcher) {
+	if d == nil {
+		l.network.Store(nil)
+		return
+	}
+	l.network.Store(&d)
+}
+
+// IsAttached implements stack.LinkEndpoint.
+func (l *Link) IsAttached() bool { return l.network.Load() != nil }
+
+// Wait implements stack.LinkEndpoint: there are no goroutines.
+func (l *Link) Wait() {}
+
+// ARPHardwareType implements stack.LinkEndpoint.
+func (l *Link) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareNone }
+
+// AddHeader implements stack.LinkEndpoint.
+func (l *Link) AddHeader(*stack.PacketBuffer) {}
+
+// ParseHeader implements stack.LinkEndpoint.
+func (l *Link) ParseHeader(*stack.PacketBuffer) bool { return true }
+
+// Close implements stack.LinkEndpoint.
+func (l *Link) Close() { l.Shut() }
+
+// SetOnCloseAction implements stack.LinkEndpoint.
+func (l *Link) SetOnCloseAction(func()) {}
+
+// SupportedGSO implements stack.GSOEndpoint.
+func (l *Link) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
+
+// GSOMaxSize implements stack.GSOEndpoint. gVisor's limit of payload is what it returns, less the largest headers and 1.
+func (l *Link) GSOMaxSize() uint32 { return uint32(l.gso + header.TCPTotalHeaderMaximumSize + 1) }
+
+// WritePackets implements stack.LinkWriter: gVisor sends. The packets are kept until Read has copied them.
+func (l *Link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
+	for i, p := range pkts.AsSlice() {
+		if err := l.send(p); err != nil {
+			return i, err
+		}
+	}
+	return pkts.Len(), nil
+}
+
+func (l *Link) send(p *stack.PacketBuffer) tcpip.Error {
+	// Who sends TCP data is a program's goroutine or one that works on this very connection: it may wait, even with the
+	// connection locked. Everything else may come from the goroutine in Write. UDP has the bound of its socket's buffer,
+	// from which packets are gone when Read has copied them.
+	patient := p.GSOOptions.Type != stack.GSONone
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if patient && (l.full() || l.waiting > 0) {
+		l.waiting++
+		for first := true; !l.closed && (first || l.full()); first = false {
+			l.room.Wait()
+		}
+		l.waiting--
+	}
+	switch {
+	case l.closed:
+		return &tcpip.ErrClosedForSend{}
+	case l.queue.n >= hardPackets:
+		return &tcpip.ErrNoBufferSpace{}
+	}
+	l.queue.push(p.IncRef())
+	l.bytes += p.Size()
+	if l.idle {
+		l.idle = false
+		l.some.Signal()
+	}
+	l.admit()
+	return nil
+}
+
+func (l *Link) full() bool { return l.bytes >= softBytes || l.queue.n >= softPackets }
+
+// admit lets the one that waits longest go on, if there is room; it will do the same for the next. The lock is held.
+func (l *Link) admit() {
+	if l.waiting > 0 && !l.full() {
+		l.room.Signal()
+	}
+}
+
+// Shut ends reading and sending.
+func (l *Link) Shut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	l.some.Broadcast()
+	l.room.Broadcast()
+}
+
+// Drop releases what nobody will read.
+func (l *Link) Drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.queue.n > 0 {
+		l.queue.pop().DecRef()
+	}
+	l.bytes = 0
+}
+
+// A ring is a queue of packets. Its memory grows to what it held at most, and stays.
+type ring struct {
+	slots   []*stack.PacketBuffer // a power of two, or none
+	head, n int
+}
+
+func (r *ring) push(p *stack.PacketBuffer) {
+	if r.n == len(r.slots) {
+		slots := make([]*stack.PacketBuffer, max(64, 2*r.n))
+		for i := range r.n {
+			slots[i] = r.slots[(r.head+i)&(len(r.slots)-1)]
+		}
+		r.slots, r.head = slots, 0
+	}
+	r.slots[(r.head+r.n)&(len(r.slots)-1)] = p
+	r.n++
+}
+
+func (r *ring) peek() *stack.PacketBuffer { return r.slots[r.head] }
+
+func (r *ring) pop() *stack.PacketBuffer {
+	p := r.slots[r.head]
+	r.slots[r.head] = nil
+	r.head = (r.head + 1) & (len(r.slots) - 1)
+	r.n--
+	return p
+}
+
+// Write implements [tun.Queue]: what the tunnel brings goes up.
+func (l *Link) Write(b *packet.Batch) error {
+	d := l.network.Load()
+	if d == nil {
+		return errClosed
+	}
+	for _, w := range l.merger.Merge(b) {
+		first := b.Bytes(w.First)
+		proto := header.IPv4ProtocolNumber
+		switch first[0] >> 4 {
+		case 4:
+		case 6:
+			proto = header.IPv6ProtocolNumber
+		default:
+			b.Packets[w.First].Drop = packet.DropTUN
+			continue
+		}
+		v := buffer.NewView(w.Len)
+		v.Write(first)
+		for i := l.merger.Next(w.First); i >= 0; i = l.merger.Next(i) {
+			v.Write(b.Bytes(i)[w.Head:])
+		}
+		p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
+		l.verified.Store(w.N > 1) // the Merger verified each of them; one alone it didn't look at
+		(*d).DeliverNetworkPacket(proto, p)
+		p.DecRef()
+	}
+	return nil
+}

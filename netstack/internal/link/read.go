@@ -1,0 +1,164 @@
+package link
+
+import (
+	"fmt"
+
+	"throughline/internal/wire"
+	"throughline/packet"
+	"throughline/tun/offload"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// maxSuper bounds a super-packet, headers and all.
+const maxSuper = 1 << 16
+
+// Read implements [tun.Queue]: what gVisor sent goes out.
+func (l *Link) Read(b *packet.Batch) (more bool, err error) {
+	if _, room := b.Next(); room < maxSuper {
+		return false, fmt.Errorf("link: read: a batch with room for %d bytes, and a packet may have %d", room, maxSuper)
+	}
+	if len(l.rest) > 0 {
+		return l.readRest(b)
+	}
+	l.mu.Lock()
+	for l.queue.n == 0 && !l.closed {
+		l.idle = true
+		l.some.Wait()
+	}
+	if l.closed {
+		l.mu.Unlock()
+		return false, errClosed
+	}
+	_, room := b.Next()
+	room += packet.Headroom + packet.Tailroom
+	count := cap(b.Packets) - len(b.Packets)
+	l.taken = l.taken[:0]
+	for l.queue.n > 0 {
+		n, bytes := needs(l.queue.peek())
+		if n > count || bytes > room {
+			if len(l.taken) > 0 {
+				break
+			}
+			count, room = 0, 0 // what an empty batch has no room for is taken alone
+		}
+		p := l.queue.pop()
+		l.taken = append(l.taken, p)
+		l.bytes -= p.Size()
+		count, room = count-n, room-bytes
+	}
+	more = l.queue.n > 0
+	l.admit()
+	l.mu.Unlock()
+	for i, p := range l.taken {
+		l.lay(b, p)
+		p.DecRef()
+		l.taken[i] = nil
+	}
+	return more || len(l.rest) > 0, nil
+}
+
+// needs returns how many packets p becomes, and how many bytes of the slab they take at most.
+func needs(p *stack.PacketBuffer) (n, bytes int) {
+	n, bytes = 1, p.Size()
+	if mss := int(p.GSOOptions.MSS); p.GSOOptions.Type != stack.GSONone && p.Data().Size() > mss && mss > 0 {
+		n = (p.Data().Size() + mss - 1) / mss
+		bytes += (n - 1) * p.HeaderSize()
+	}
+	return n, bytes + n*(packet.Headroom+packet.Tailroom+wire.PaddingMultiple)
+}
+
+// lay lays p in b, or the segments it stands for.
+func (l *Link) lay(b *packet.Batch, p *stack.PacketBuffer) {
+	off, _ := b.Next()
+	size, head := p.Size(), p.HeaderSize()
+	views, skip := p.AsViewList()
+	from := source{v: views.Front(), off: skip}
+	gso := p.GSOOptions
+	n, bytes := needs(p)
+	if n == 1 {
+		from.read(b.Slab[off : off+size])
+		if gso.Type != stack.GSONone && gso.NeedsCsum {
+			l4 := head - len(p.TransportHeader().Slice())
+			h := offload.Header{Flags: offload.NeedsCsum, CsumStart: uint16(l4), CsumOffset: gso.CsumOffset}
+			if !offload.Complete(h, b.Slab[off:off+size]) {
+				panic("link: BUG: a segment of gVisor's without a place for its checksum")
+			}
+		}
+		b.Place(size)
+		return
+	}
+	if _, all := b.Next(); n > cap(b.Packets)-len(b.Packets) || bytes > all+packet.Headroom+packet.Tailroom {
+		l.rest = l.rest[:0]
+		if cap(l.rest) == 0 {
+			l.rest = make([]byte, 0, maxSuper)
+		}
+		l.rest = l.rest[:size]
+		from.read(l.rest)
+		l.restOf = superHeader(gso)
+		l.layRest(b)
+		return
+	}
+	// The headers go to where the first segment lies, and each segment's payload to where it belongs.
+	from.read(b.Slab[off : off+head])
+	if !l.super.Parse(superHeader(gso), b.Slab[off:off+head], size) {
+		panic("link: BUG: a super-packet of gVisor's can't be split")
+	}
+	first := len(b.Packets)
+	l.super.Lay(b)
+	for i := first; i < len(b.Packets); i++ {
+		from.read(b.Bytes(i)[head:])
+	}
+	l.super.Finish(b)
+}
+
+func superHeader(gso stack.GSO) offload.Header {
+	h := offload.Header{Flags: offload.NeedsCsum, GSOType: offload.GSOTCPv4, GSOSize: gso.MSS}
+	if gso.Type == stack.GSOTCPv6 {
+		h.GSOType = offload.GSOTCPv6
+	}
+	return h
+}
+
+// readRest lays what is left of a super-packet that has more segments than a batch: those of a peer with a tiny MSS.
+func (l *Link) readRest(b *packet.Batch) (more bool, err error) {
+	l.layRest(b)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false, errClosed
+	}
+	return len(l.rest) > 0 || l.queue.n > 0, nil
+}
+
+// layRest lays as much of rest as b has room for.
+func (l *Link) layRest(b *packet.Batch) {
+	off, _ := b.Next()
+	p := b.Slab[off : off+copy(b.Slab[off:], l.rest)]
+	if !l.super.Parse(l.restOf, p, len(p)) {
+		panic("link: BUG: a super-packet of gVisor's can't be split")
+	}
+	l.super.Lay(b)
+	l.rest = l.rest[:l.super.Rest(l.rest[:cap(l.rest)], p)]
+	l.super.Spread(b)
+	l.super.Finish(b)
+}
+
+// A source is a place in a packet's bytes, which lie in several pieces.
+type source struct {
+	v   *buffer.View
+	off int
+}
+
+// read fills dst with the bytes that come next, which must be there.
+func (s *source) read(dst []byte) {
+	for {
+		n := copy(dst, s.v.AsSlice()[s.off:])
+		dst, s.off = dst[n:], s.off+n
+		if len(dst) == 0 {
+			return
+		}
+		s.v, s.off = s.v.Next(), 0
+	}
+}

@@ -1,0 +1,228 @@
+package netstack
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// Masks of what wakes who reads and who writes. gVisor tells of an end by all of them.
+const (
+	readable = waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr
+	writable = waiter.WritableEvents | waiter.EventHUp | waiter.EventErr
+)
+
+// A signal wakes one that waits. It stays given until it is taken, so none is lost; who takes one looks again.
+type signal chan struct{}
+
+// NotifyEvent implements waiter.EventListener.
+func (s signal) NotifyEvent(waiter.EventMask) {
+	select {
+	case s <- struct{}{}:
+	default:
+	}
+}
+
+// A socket is an endpoint as a program sees it: blocking, with deadlines, and to be closed from anywhere.
+type socket struct {
+	s       *Stack
+	ep      tcpip.Endpoint
+	wq      *waiter.Queue
+	network string // as asked for
+	local   net.Addr
+	remote  net.Addr // nil when not connected
+
+	in, out           signal
+	inEntry, outEntry waiter.Entry
+	rd, wd            deadline
+	closing           sync.Once
+	done              chan struct{} // closed by Close
+}
+
+func (c *socket) init(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, network string) {
+	c.s, c.ep, c.wq, c.network = s, ep, wq, network
+	c.done = make(chan struct{})
+	c.in, c.out = make(signal, 1), make(signal, 1)
+	c.inEntry.Init(c.in, readable)
+	c.outEntry.Init(c.out, writable)
+	wq.EventRegister(&c.inEntry)
+	wq.EventRegister(&c.outEntry)
+}
+
+// wait waits for ch. It returns why it is of no use to look again.
+func (c *socket) wait(ch signal, d *deadline) error {
+	select {
+	case <-ch:
+		return nil
+	case <-d.passed():
+		return os.ErrDeadlineExceeded
+	case <-c.done:
+		return net.ErrClosed
+	case <-c.s.done:
+		return net.ErrClosed
+	}
+}
+
+// check tells, before anything is tried, why it would be of no use.
+func (c *socket) check(d *deadline) error {
+	select {
+	case <-c.done:
+		return net.ErrClosed
+	case <-c.s.done:
+		return net.ErrClosed
+	case <-d.passed():
+		return os.ErrDeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// why returns err, or net.ErrClosed when that is where err comes from.
+func (c *socket) why(err tcpip.Error) error {
+	select {
+	case <-c.done:
+		return net.ErrClosed
+	case <-c.s.done:
+		return net.ErrClosed
+	default:
+		return goError(err)
+	}
+}
+
+func (c *socket) fail(op string, err error) error {
+	return opError(op, c.network, c.local, c.remote, err)
+}
+
+// Close closes it; blocked calls return net.ErrClosed. What was written and not sent yet is still sent.
+func (c *socket) Close() error {
+	err := c.fail("close", net.ErrClosed)
+	c.closing.Do(func() {
+		err = nil
+		close(c.done)
+		c.wq.EventUnregister(&c.inEntry)
+		c.wq.EventUnregister(&c.outEntry)
+		c.rd.set(time.Time{})
+		c.wd.set(time.Time{})
+		c.ep.Close()
+	})
+	return err
+}
+
+// LocalAddr returns the address it is bound to.
+func (c *socket) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr returns the address it is connected to, nil when it isn't.
+func (c *socket) RemoteAddr() net.Addr { return c.remote }
+
+// SetDeadline implements net.Conn.
+func (c *socket) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *socket) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.rd, t) }
+
+// SetWriteDeadline implements net.Conn.
+func (c *socket) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.wd, t) }
+
+func (c *socket) setDeadline(d *deadline, t time.Time) error {
+	select {
+	case <-c.done:
+		return c.fail("set", net.ErrClosed)
+	default:
+	}
+	d.set(t)
+	return nil
+}
+
+// A deadline is a moment after which what waits for it gives up. The zero deadline never comes.
+type deadline struct {
+	mu    sync.Mutex // guards what follows
+	timer *time.Timer
+	gone  chan struct{} // closed when it has passed; nil: none was ever set
+	past  bool          // gone is closed
+	sets  uint64        // counts the calls of set, so that a timer too late to be stopped does nothing
+}
+
+// passed returns a channel that is closed once the deadline has passed.
+func (d *deadline) passed() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.gone == nil {
+		d.gone = make(chan struct{})
+	}
+	return d.gone
+}
+
+// set moves the deadline; the zero time takes it away. Who waits already goes by the new one.
+func (d *deadline) set(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sets++
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	if d.gone == nil || d.past {
+		d.gone, d.past = make(chan struct{}), false
+	}
+	if t.IsZero() {
+		return
+	}
+	left := time.Until(t)
+	if left <= 0 {
+		close(d.gone)
+		d.past = true
+		return
+	}
+	this := d.sets
+	d.timer = time.AfterFunc(left, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.sets == this {
+			close(d.gone)
+			d.past = true
+		}
+	})
+}
+
+// unbound returns the address and port of a as netip has it, IPv4 unmapped.
+func unbound(a tcpip.FullAddress) netip.AddrPort {
+	ip, _ := netip.AddrFromSlice(a.Addr.AsSlice())
+	return netip.AddrPortFrom(ip.Unmap(), a.Port)
+}
+
+// full returns an address for an endpoint of the family: IPv4 in IPv6 for one of both.
+func full(a netip.AddrPort, family tcpip.NetworkProtocolNumber) tcpip.FullAddress {
+	f := tcpip.FullAddress{Port: a.Port()}
+	ip := a.Addr().Unmap().WithZone("")
+	if ip.IsLinkLocalUnicast() {
+		f.NIC = nic
+	}
+	switch {
+	case !ip.IsValid() || ip.IsUnspecified():
+	case ip.Is4() && family != protocol(ip):
+		mapped := ip.As16()
+		f.Addr = tcpip.AddrFrom16(mapped)
+	default:
+		f.Addr = address(ip)
+	}
+	return f
+}
+
+// withContext makes the deadline d pass when ctx ends. The function it returns undoes that.
+func withContext(ctx context.Context, d *deadline) (undo func() bool) {
+	if at, ok := ctx.Deadline(); ok {
+		d.set(at)
+	}
+	return context.AfterFunc(ctx, func() { d.set(time.Unix(1, 0)) })
+}

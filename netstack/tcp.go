@@ -1,0 +1,188 @@
+package netstack
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// Keepalive as package net sets it on a new connection.
+const (
+	keepAlive      = 15 * time.Second
+	keepAliveCount = 9
+)
+
+// backlog is how many connections wait to be accepted: Linux's limit, net.core.somaxconn.
+const backlog = 4096
+
+// A tcpConn is a TCP connection. Like net.TCPConn it has CloseRead, CloseWrite, SetLinger, SetNoDelay and SetKeepAlive.
+type tcpConn struct {
+	socket
+	readMu, writeMu sync.Mutex // one at a time; a Write isn't interrupted by another
+	chunk           int
+	from            bytes.Reader // in Write
+}
+
+var _ net.Conn = (*tcpConn)(nil)
+
+// newTCP returns the connection of an endpoint that is connected.
+func newTCP(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, network string) *tcpConn {
+	c := new(tcpConn)
+	c.init(s, ep, wq, network)
+	local, _ := ep.GetLocalAddress()
+	remote, _ := ep.GetRemoteAddress()
+	c.local, c.remote = net.TCPAddrFromAddrPort(unbound(local)), net.TCPAddrFromAddrPort(unbound(remote))
+	c.chunk = s.link.Chunk(unbound(remote).Addr().Is6())
+	c.SetKeepAlive(true)
+	return c
+}
+
+// Read implements net.Conn.
+func (c *tcpConn) Read(b []byte) (int, error) {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	if err := c.check(&c.rd); err != nil {
+		return 0, c.fail("read", err)
+	}
+	if len(b) == 0 {
+		return 0, nil
+	}
+	for {
+		w := tcpip.SliceWriter(b)
+		res, err := c.ep.Read(&w, tcpip.ReadOptions{})
+		switch err.(type) {
+		case nil:
+			c.ep.ModerateRecvBuf(res.Count)
+			return res.Count, nil
+		case *tcpip.ErrWouldBlock:
+			if err := c.wait(c.in, &c.rd); err != nil {
+				return 0, c.fail("read", err)
+			}
+		case *tcpip.ErrClosedForReceive:
+			if err := c.check(&c.rd); err != nil {
+				return 0, c.fail("read", err)
+			}
+			return 0, io.EOF
+		default:
+			return 0, c.fail("read", c.why(err))
+		}
+	}
+}
+
+// Write implements net.Conn. It returns when all is in the connection's buffer.
+func (c *tcpConn) Write(b []byte) (n int, err error) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	defer c.from.Reset(nil)
+	if err := c.check(&c.wd); err != nil {
+		return 0, c.fail("write", err)
+	}
+	for n < len(b) {
+		c.from.Reset(b[n:min(len(b), n+c.chunk)])
+		k, err := c.ep.Write(&c.from, tcpip.WriteOptions{})
+		n += int(k)
+		switch err.(type) {
+		case nil:
+		case *tcpip.ErrWouldBlock:
+			if err := c.wait(c.out, &c.wd); err != nil {
+				return n, c.fail("write", err)
+			}
+		default:
+			return n, c.fail("write", c.why(err))
+		}
+	}
+	return n, nil
+}
+
+// CloseRead ends the reading side.
+func (c *tcpConn) CloseRead() error { return c.shutdown(tcpip.ShutdownRead) }
+
+// CloseWrite ends the writing side: the far end reads what was written, and then io.EOF.
+func (c *tcpConn) CloseWrite() error { return c.shutdown(tcpip.ShutdownWrite) }
+
+func (c *tcpConn) shutdown(how tcpip.ShutdownFlags) error {
+	select {
+	case <-c.done:
+		return c.fail("close", net.ErrClosed)
+	default:
+	}
+	if err := c.ep.Shutdown(how); err != nil {
+		return c.fail("close", c.why(err))
+	}
+	return nil
+}
+
+// SetLinger says what Close does with what isn't sent or acknowledged yet. Zero discards it and resets the connection;
+// otherwise it is sent in the background, as net.TCPConn does by default.
+func (c *tcpConn) SetLinger(sec int) error {
+	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: sec == 0})
+	return nil
+}
+
+// SetNoDelay says whether small writes are sent at once. They are by default.
+func (c *tcpConn) SetNoDelay(on bool) error {
+	c.ep.SocketOptions().SetDelayOption(!on)
+	return nil
+}
+
+// SetKeepAlive says whether an idle connection is probed. It is by default, after 15 s without traffic.
+func (c *tcpConn) SetKeepAlive(on bool) error {
+	if on {
+		if err := c.SetKeepAlivePeriod(keepAlive); err != nil {
+			return err
+		}
+	}
+	c.ep.SocketOptions().SetKeepAlive(on)
+	return nil
+}
+
+// SetKeepAlivePeriod sets how long a connection is idle before it is probed, and then the time between probes. After nine
+// without an answer it fails.
+func (c *tcpConn) SetKeepAlivePeriod(d time.Duration) error {
+	idle, interval := tcpip.KeepaliveIdleOption(d), tcpip.KeepaliveIntervalOption(d)
+	err := c.ep.SetSockOpt(&idle)
+	if err == nil {
+		err = c.ep.SetSockOpt(&interval)
+	}
+	if err == nil {
+		err = c.ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount)
+	}
+	if err != nil {
+		return c.fail("set", goError(err))
+	}
+	return nil
+}
+
+// A listener listens for TCP connections.
+type listener struct{ socket }
+
+var _ net.Listener = (*listener)(nil)
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		if err := l.check(&l.rd); err != nil {
+			return nil, l.fail("accept", err)
+		}
+		ep, wq, err := l.ep.Accept(nil)
+		switch err.(type) {
+		case nil:
+			l.in.NotifyEvent(0) // there may be another, and another goroutine for it
+			return newTCP(l.s, ep, wq, l.network), nil
+		case *tcpip.ErrWouldBlock:
+			if err := l.wait(l.in, &l.rd); err != nil {
+				return nil, l.fail("accept", err)
+			}
+		default:
+			return nil, l.fail("accept", l.why(err))
+		}
+	}
+}
+
+// Addr implements net.Listener.
+func (l *listener) Addr() net.Addr { return l.local }
