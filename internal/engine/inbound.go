@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"throughline/internal/mono"
@@ -110,10 +112,21 @@ func (e *Engine) sort(b *inBatch, run int) (size int) {
 	return size
 }
 
-// Work opens every train in place.
+// Work opens every train in place, and puts it into the order in which it was sent.
 func (in *inbound) Work(b *inBatch) {
 	for _, t := range b.trains {
-		t.to.keypair.Open(b.Slab, b.Packets[t.first:t.first+t.n])
+		train := b.Packets[t.first : t.first+t.n]
+		t.to.keypair.Open(b.Slab, train)
+		restore(train)
+	}
+}
+
+// restore sorts a train by counter. The wire may have changed the order; within a batch it costs next to nothing to mend
+// that, and what is in order can be merged. Mostly it is in order, and one look tells.
+func restore(train []packet.Packet) {
+	byCounter := func(p, q packet.Packet) int { return cmp.Compare(p.Counter, q.Counter) }
+	if !slices.IsSortedFunc(train, byCounter) {
+		slices.SortStableFunc(train, byCounter)
 	}
 }
 

@@ -79,10 +79,9 @@ const (
 func New(mtu int) *Link {
 	// A super-packet is one train: as many datagrams as one system call sends, and whole ones, so that no segment in the
 	// midst of a stream is short.
-	const maxSend = 65507
 	payload := mtu - tcpRoom
 	sent := packet.Headroom + wire.Padded(payload+header.IPv4MinimumSize+header.TCPMinimumSize+timestamp, mtu) + packet.Tailroom
-	l := &Link{mtu: mtu, gso: max(1, maxSend/sent) * payload}
+	l := &Link{mtu: mtu, gso: max(1, wire.MaxDatagram/sent) * payload}
 	l.some.L, l.room.L = &l.mu, &l.mu
 	l.merger.TCP = true
 	return l
