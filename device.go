@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -95,7 +96,9 @@ func (d *Device) heed(ev tun.Event) {
 		d.log.Info("interface: down")
 	}
 	if ev&tun.Up != 0 {
-		if err := d.engine.Up(); err != nil {
+		if err := d.engine.Up(); errors.Is(err, net.ErrClosed) {
+			return // Close came first
+		} else if err != nil {
 			d.log.Error("interface: up, but its sockets can't be opened", "error", err)
 			return
 		}

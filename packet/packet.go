@@ -22,6 +22,10 @@ const (
 	// Tailroom is what lies free after each padded IP packet: the tag.
 	Tailroom = wire.TagSize
 
+	// MaxTrain bounds the bytes of a train of datagrams that leaves by one system call. With the headers that the kernel
+	// adds it stays below 64 KiB: a longer one would be cut up by the kernel before it leaves.
+	MaxTrain = 64<<10 - 64
+
 	// SlabSize holds the largest super-packet twice, or a super-packet and what one drain of small packets brings.
 	SlabSize = 160 << 10
 

@@ -336,18 +336,18 @@ func (q *queue) offloads() Offloads {
 
 func sysRead(fd uintptr, p []byte) (int, unix.Errno) {
 	// The slice is not empty, and the pointer is converted in the call itself.
-	n, _, err := unix.Syscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	n, _, err := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	return int(n), err
 }
 
 func sysWrite(fd uintptr, p []byte) unix.Errno {
 	// As in sysRead; a TUN takes a packet whole or not at all.
-	_, _, err := unix.Syscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	_, _, err := unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	return err
 }
 
 func sysWritev(fd uintptr, iov []unix.Iovec) unix.Errno {
 	// The iovecs hold pointers, so the slab they point into stays alive.
-	_, _, err := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+	_, _, err := unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
 	return err
 }

@@ -67,7 +67,7 @@ func (s *scatter) plan(b *packet.Batch) bool {
 // read reads as planned.
 func (s *scatter) read(fd uintptr) (int, unix.Errno) {
 	// The iovecs hold pointers, so the slab they point into stays alive; they lie on the heap with the queue.
-	n, _, err := unix.Syscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&s.iov[0])), uintptr(s.n))
+	n, _, err := unix.RawSyscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&s.iov[0])), uintptr(s.n))
 	return int(n), err
 }
 

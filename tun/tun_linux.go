@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"throughline/internal/wire"
 	"throughline/packet"
 	"throughline/tun/offload"
 )
@@ -236,7 +235,7 @@ const maxTrain = 64
 // and not 47, of which two would leave by a send of their own. It is a matter of speed only, so where it can't be done,
 // in another network namespace say, it is not.
 func (d *device) shape(st linkState) {
-	segments := min(wire.MaxDatagram/(st.mtu+packet.Headroom+packet.Tailroom), maxTrain)
+	segments := min(packet.MaxTrain/(st.mtu+packet.Headroom+packet.Tailroom), maxTrain)
 	if d.q.is(tso) && segments > 1 {
 		d.link.set(st, unix.IFLA_GSO_MAX_SEGS, segments)
 	}

@@ -21,10 +21,6 @@ type Host struct {
 }
 
 const (
-	// maxSend is the largest payload sent, and the most bytes in a train: what IPv4 can carry. IPv6 could carry 20
-	// bytes more.
-	maxSend = 65507
-
 	// bufferSize is what is asked for as the sockets' buffers: about 5 ms at 10 Gbit/s, so that a burst survives until
 	// the reader is scheduled.
 	bufferSize = 7 << 20

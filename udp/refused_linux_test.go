@@ -146,8 +146,8 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"nothing", nil, times(130, 500), []int{500, 500, 500}, 1, true, packet.OffloadOn, []int{500, 500, 500}},
 		{"nothing, mixed", nil, times(45, 1452, append(times(3, 128), 9)...), []int{1452, 128}, 1, true, packet.OffloadOn, []int{1452, 128}},
-		{"as large as can be", nil, append(times(2, 32753), times(2, 32754)...), append([]int{32753}, plain(2)...), 1, true, packet.OffloadOn,
-			append([]int{32753}, plain(2)...)},
+		{"as large as can be", nil, append(times(2, packet.MaxTrain/2), times(2, packet.MaxTrain/2+1)...), append([]int{packet.MaxTrain / 2}, plain(2)...), 1, true, packet.OffloadOn,
+			append([]int{packet.MaxTrain / 2}, plain(2)...)},
 		{"only one is taken at a time", func() func([]unix.Mmsghdr) (int, syscall.Errno) {
 			return func([]unix.Mmsghdr) (int, syscall.Errno) { return 1, 0 }
 		},

@@ -205,7 +205,7 @@ func begin(size int) train { return train{size: size, segments: 1, total: size} 
 
 // takes reports whether a datagram of n bytes may join, and counts it in.
 func (t *train) takes(n int) bool {
-	if t.ended || n == 0 || n > t.size || t.segments == maxSegments || t.total+n > maxSend {
+	if t.ended || n == 0 || n > t.size || t.segments == maxSegments || t.total+n > packet.MaxTrain {
 		return false
 	}
 	t.segments++

@@ -24,14 +24,14 @@ type syscalls struct{}
 func (syscalls) recvmsg(fd uintptr, m *unix.Msghdr) (int, syscall.Errno) {
 	// Safe: m is converted in the call's argument list (rule 4 of package unsafe), and all it points to is reachable
 	// from m, which is alive until the call is over.
-	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(m)), unix.MSG_DONTWAIT)
+	n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(m)), unix.MSG_DONTWAIT)
 	runtime.KeepAlive(m)
 	return int(n), errno
 }
 
 func (syscalls) recvmmsg(fd uintptr, ms []unix.Mmsghdr) (int, syscall.Errno) {
 	// Safe: as above; len(ms) headers lie behind the first.
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(ms))),
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(ms))),
 		uintptr(len(ms)), unix.MSG_DONTWAIT, 0, 0)
 	runtime.KeepAlive(ms)
 	return int(n), errno
@@ -39,7 +39,7 @@ func (syscalls) recvmmsg(fd uintptr, ms []unix.Mmsghdr) (int, syscall.Errno) {
 
 func (syscalls) sendmmsg(fd uintptr, ms []unix.Mmsghdr) (int, syscall.Errno) {
 	// Safe: as above.
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(ms))),
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(ms))),
 		uintptr(len(ms)), unix.MSG_DONTWAIT, 0, 0)
 	runtime.KeepAlive(ms)
 	return int(n), errno

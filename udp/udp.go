@@ -3,6 +3,10 @@
 // A [Conn] is bound to one port in IPv4 and IPv6. It sends a run of datagrams of one size to one endpoint by one system
 // call where the kernel can (UDP_SEGMENT), receives coalesced datagrams as they come (UDP_GRO), and falls back plainly,
 // losing nothing, where it can't. A test's network, or a transport that wraps datagrams, implements the same interfaces.
+//
+// On Linux its system calls are raw, as the TUN's are: none of them waits, for the descriptors don't block, and the
+// runtime needn't be told of calls that don't. Telling it wakes its monitor thread whenever the process was idle, which
+// costs a lone packet more than everything else on its way (measured: half of the processor time, a third of a ping's).
 package udp
 
 import "throughline/packet"

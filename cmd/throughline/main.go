@@ -15,6 +15,8 @@ import (
 )
 
 const usage = `usage: throughline [-f | --foreground] INTERFACE
+       throughline proxy [-i ADDRESS] [-n] CONF
+       throughline demo [--once]
        throughline --version
 
 Makes the network interface INTERFACE and carries its packets through WireGuard tunnels, until the
@@ -22,6 +24,10 @@ interface is deleted, its configuration socket is removed, or SIGINT or SIGTERM 
 background once the interface is there, unless -f is given. Set it up with wg(8) or wg-quick(8):
 
   WG_QUICK_USERSPACE_IMPLEMENTATION=throughline wg-quick up INTERFACE
+
+Without privileges: 'proxy' serves SOCKS5, HTTP proxies and forwarded ports through a tunnel, as one file
+says; 'demo' shows a tunnel at work, on a page that comes through it. 'throughline proxy --help' and
+'throughline demo --help' tell more. Interfaces of these names need -f first.
 
 Environment:
   LOG_LEVEL=verbose|error|silent   how much is said on stderr (error; debug is the same as verbose)
@@ -56,6 +62,14 @@ func main() {
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 func run(args []string, stdout io.Writer) error {
+	if len(args) > 0 {
+		switch args[0] {
+		case "proxy":
+			return runProxy(args[1:], stdout)
+		case "demo":
+			return runDemo(args[1:], stdout)
+		}
+	}
 	name, foreground := "", false
 	for i, arg := range args {
 		switch {

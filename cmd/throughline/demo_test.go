@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"throughline/internal/demo"
+	"throughline/packet"
+	"throughline/udp"
+)
+
+func small() *demoCall {
+	return &demoCall{once: true, within: patience, plan: demo.Plan{Bytes: 2 << 20, Streams: 2, Pings: 5}, log: slog.New(slog.DiscardHandler)}
+}
+
+// patience bounds what can only hang when something is wrong.
+const patience = 30 * time.Second
+
+func TestDemoOnce(t *testing.T) {
+	var out, bar bytes.Buffer
+	if err := small().runOnce(t.Context(), &out, &bar); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"down, 1 stream", "up, 2 streams", "every byte intact", "median of 5", "handshakes in all: 1", "route and seal"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+	if !strings.Contains(bar.String(), "░") || !strings.HasSuffix(bar.String(), "\r\x1b[K") {
+		t.Errorf("no bar, or one is left: %q", bar.String())
+	}
+}
+
+func TestDemoOnceJSON(t *testing.T) {
+	c := small()
+	c.json, c.host = true, udp.Host{NoGSO: true}
+	var out bytes.Buffer
+	if err := c.runOnce(t.Context(), &out, nil); err != nil {
+		t.Fatal(err)
+	}
+	var r demo.Result
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		t.Fatalf("%v in %s", err, &out)
+	}
+	if !r.Intact || len(r.Runs) != 4 || r.Runs[3].Streams != 2 || r.RTT.Sent != 5 {
+		t.Errorf("%+v", r)
+	}
+	if r.Offloads["gso"] == packet.OffloadOn.String() {
+		t.Error("an offload that was switched off is on")
+	}
+}
+
+// TestDemoOnceFails holds that a demo that is ended says so.
+func TestDemoOnceFails(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out bytes.Buffer
+	if err := small().runOnce(ctx, &out, nil); err == nil || out.Len() != 0 {
+		t.Errorf("%v, and %q on stdout", err, &out)
+	}
+}
+
+// TestDemoServes reads where the page is, asks for it, and ends the demo.
+func TestDemoServes(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	c := small()
+	c.listen, c.within = "127.0.0.1:0", 0
+	go func() { done <- c.serve(ctx, w) }()
+	line := make([]byte, 200)
+	n, err := r.Read(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(line[:n]), "http://")
+	address, _, ok := strings.Cut(rest, "/")
+	if !ok {
+		t.Fatalf("no address in %q", line[:n])
+	}
+	if body := get(t, "http://"+address+"/", 200); !strings.Contains(body, "<title>Throughline") {
+		t.Errorf("no page: %.100q", body)
+	}
+	go io.Copy(io.Discard, r)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	w.Close()
+}
+
+// get asks an HTTP server for something.
+func get(t *testing.T, url string, status int) string {
+	t.Helper()
+	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != status {
+		t.Fatalf("%s: %s, %v: %s", url, resp.Status, err, body)
+	}
+	return string(body)
+}
+
+func TestDemoReport(t *testing.T) {
+	s := &demo.Snapshot{Uptime: 9.4, Interval: 0.5, Down: []float64{9e12, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9}, Handshakes: 2}
+	s.RTT.Last = 1234
+	s.Far.Drops = map[string]uint64{"replay": 3}
+	s.Near.Drops = map[string]uint64{"replay": 1}
+	got := report(s)
+	for _, want := range []string{"9 s", "down  1.00 Gbit/s", "up      0 bit/s", "1.23 ms", "handshakes 2", "replay 4"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %q", want, got)
+		}
+	}
+}
+
+func TestDemoWrongCalls(t *testing.T) {
+	for want, args := range map[string][]string{
+		"no argument \"wg0\"": {"demo", "wg0"},
+		"-nonsense":           {"demo", "--nonsense"},
+		"invalid value":       {"demo", "--seconds", "-1"},
+		"can't be at":         {"demo", "--listen", "nowhere"},
+	} {
+		var out bytes.Buffer
+		err := run(args, &out)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(oneLine(err), "\n") || out.Len() != 0 {
+			t.Errorf("%q: %v, want %q", args, err, want)
+		}
+	}
+	var out bytes.Buffer
+	if err := run([]string{"demo", "--help"}, &out); err != nil || !strings.Contains(out.String(), "--once") {
+		t.Errorf("%v: %s", err, &out)
+	}
+}

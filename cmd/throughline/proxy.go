@@ -1,0 +1,367 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+
+	"throughline"
+	"throughline/conf"
+	"throughline/netstack"
+	"throughline/proxy"
+	"throughline/udp"
+)
+
+const proxyUsage = `usage: throughline proxy [-i ADDRESS:PORT] [-n] CONF
+
+Serves the proxies and forwarded ports that CONF names through the tunnel that it describes, until SIGINT or
+SIGTERM comes. It needs no privileges and makes no interface. The file is wireproxy's: [Interface] and [Peer]
+as wg-quick has them, or WGConfig = FILE, and [TCPClientTunnel], [TCPServerTunnel], [UDPClientTunnel],
+[UDPServerTunnel], [STDIOTunnel], [Socks5], [http].
+
+  -i ADDRESS:PORT   answer there to HTTP requests for /readyz and /metrics
+  -n                check the file, say what is wrong with it, and end
+
+Environment: LOG_LEVEL and THROUGHLINE_OFFLOADS_OFF, as 'throughline --help' tells.
+`
+
+// A proxyCall is what one call of "throughline proxy" is to run.
+type proxyCall struct {
+	file   *conf.File
+	cfg    *proxy.Config
+	health string // where /readyz and /metrics are; empty: nowhere
+	host   udp.Host
+	names  proxy.Network // resolves the names of endpoints
+	log    *slog.Logger
+}
+
+// runProxy is the verb proxy.
+func runProxy(args []string, stdout io.Writer) error {
+	fs := flags("proxy")
+	health := fs.String("i", "", "")
+	check := fs.Bool("n", false, "")
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		_, err := io.WriteString(stdout, proxyUsage)
+		return err
+	} else if err != nil {
+		return fmt.Errorf("proxy: %w; run 'throughline proxy --help' for usage", err)
+	}
+	if fs.NArg() != 1 {
+		return errors.New("proxy: which configuration file?; run 'throughline proxy --help' for usage")
+	}
+	env, err := daemonFromEnvironment("")
+	if err != nil {
+		return err
+	}
+	path := fs.Arg(0)
+	f, cfg, err := proxy.Load(path, os.LookupEnv)
+	if err == nil {
+		err = complete(f)
+	}
+	if err != nil {
+		sayEach(os.Stderr, err)
+		return errSaid
+	}
+	if *check {
+		_, err := fmt.Fprintf(stdout, "%s: ok\n", path)
+		return err
+	}
+	cfg.Stdin, cfg.Stdout = os.Stdin, os.Stdout
+	p := &proxyCall{
+		file: f, cfg: cfg, health: *health, host: env.host, names: proxy.Host{},
+		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: env.level})),
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
+	defer stop()
+	return p.run(ctx)
+}
+
+// sayEach says each of several joined errors on a line of its own.
+func sayEach(w io.Writer, err error) {
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintf(w, "throughline: %s\n", line)
+	}
+}
+
+// complete finds what a file may lack for wg, but not to make a tunnel of it here.
+func complete(f *conf.File) error {
+	i := &f.Interface
+	wrong := func(pos conf.Pos, problem string) error { return &conf.Error{Pos: pos, Problem: problem} }
+	if i.Pos.Line == 0 {
+		return fmt.Errorf("%s: there is no [Interface]; add one, or name the file that has it: WGConfig = FILE", f.Name)
+	}
+	var errs []error
+	if i.PrivateKey == nil || i.PrivateKey.IsZero() {
+		errs = append(errs, wrong(i.Pos, "[Interface] has no PrivateKey; add one (wg genkey makes one)"))
+	}
+	if len(i.Address) == 0 {
+		errs = append(errs, wrong(i.Pos, "[Interface] has no Address; add the one that the far peer allows, like 10.0.0.2/32"))
+	} else if s, err := netstack.New(stackOptions(f)); err != nil {
+		errs = append(errs, wrong(i.Pos, "no tunnel can be made of [Interface]: "+err.Error()))
+	} else {
+		s.Close()
+	}
+	if len(f.Peers) == 0 {
+		errs = append(errs, fmt.Errorf("%s: there is no [Peer]; add one", f.Name))
+	}
+	return errors.Join(errs...)
+}
+
+func stackOptions(f *conf.File) netstack.Options {
+	o := netstack.Options{DNS: f.Interface.DNS, MTU: f.Interface.MTU}
+	for _, p := range f.Interface.Address {
+		o.Addresses = append(o.Addresses, p.Addr())
+	}
+	return o
+}
+
+// run serves until ctx ends, and leaves nothing behind.
+func (p *proxyCall) run(ctx context.Context) error {
+	i := &p.file.Interface
+	if n := len(i.PreUp) + len(i.PostUp) + len(i.PreDown) + len(i.PostDown); n > 0 {
+		p.log.Warn("proxy: hooks aren't run, there is no interface", "hooks", n)
+	}
+	s, err := netstack.New(stackOptions(p.file))
+	if err != nil {
+		return err
+	}
+	dev, err := throughline.New(throughline.Options{TUN: s, Network: &p.host, Logger: p.log})
+	if err != nil {
+		s.Close()
+		return err
+	}
+	defer dev.Close()
+	change, err := p.file.Config(nil)
+	if err != nil {
+		return err
+	}
+	if err := dev.Configure(change); err != nil {
+		return err
+	}
+	if err := dev.Up(); err != nil {
+		return err
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	follower := newFollower(p, dev)
+	looked, followed := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(followed)
+		follower.look(ctx, time.Now())
+		close(looked)
+		follower.run(ctx)
+	}()
+	defer func() { <-followed }()
+	defer cancel()
+	select { // so that who connects at once finds a way
+	case <-looked:
+	case <-time.After(lookupTimeout):
+	case <-ctx.Done():
+	}
+
+	px := proxy.New(p.cfg, s, proxy.Host{}, p.log)
+	if p.health == "" {
+		return px.Run(ctx)
+	}
+	ln, err := net.Listen("tcp", p.health)
+	if err != nil {
+		return fmt.Errorf("proxy: -i %s: %w", p.health, err)
+	}
+	server := &http.Server{
+		Handler:           px.Health(func(w io.Writer) error { return writeMetrics(w, dev.Status()) }),
+		ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() {
+		err := server.Serve(ln)
+		cancel() // an operator who asks for health gets it, or the end
+		ended <- err
+	}()
+	err = px.Run(ctx)
+	server.Close()
+	if e := <-ended; !errors.Is(e, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("proxy: -i %s: %w", p.health, e))
+	}
+	return err
+}
+
+// Times of a follower.
+const (
+	lookupTimeout = 5 * time.Second
+	firstPause    = 2 * time.Second // after a name that doesn't resolve, and then doubling
+	lastPause     = 2 * time.Minute
+	followEvery   = 30 * time.Second // how often handshakes are looked at
+	staleAfter    = 3 * time.Minute  // a session is renewed after 2 min and useless after 3: whitepaper §6.1
+)
+
+// A follower gives a device the endpoints that have names: at the start, and again when no handshake succeeds for long
+// though something is being sent. It belongs to one goroutine.
+type follower struct {
+	dev   *throughline.Device
+	names proxy.Network
+	log   *slog.Logger
+	peers []*named
+}
+
+// A named is a peer whose endpoint has a name.
+type named struct {
+	key     throughline.PublicKey
+	at      conf.Endpoint
+	now     netip.AddrPort // the zero AddrPort: not resolved yet
+	tries   int            // failures in a row
+	next    time.Time      // when to look again
+	tx      uint64         // what was sent when handshakes were looked at last
+	renewed time.Time      // when it was resolved last
+}
+
+func newFollower(p *proxyCall, dev *throughline.Device) *follower {
+	f := &follower{dev: dev, names: p.names, log: p.log}
+	for i := range p.file.Peers {
+		peer := &p.file.Peers[i]
+		if _, ok := peer.Endpoint.AddrPort(); !ok && !peer.Endpoint.IsZero() {
+			f.peers = append(f.peers, &named{key: peer.PublicKey, at: peer.Endpoint})
+		}
+	}
+	return f
+}
+
+// run looks after the names until ctx ends.
+func (f *follower) run(ctx context.Context) {
+	for len(f.peers) > 0 {
+		next := slices.MinFunc(f.peers, func(a, b *named) int { return a.next.Compare(b.next) }).next
+		t := time.NewTimer(time.Until(next))
+		select {
+		case <-t.C:
+			f.look(ctx, time.Now())
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+	}
+}
+
+// look does what is due now.
+func (f *follower) look(ctx context.Context, now time.Time) {
+	var status map[throughline.PublicKey]throughline.PeerStatus
+	for _, n := range f.peers {
+		if now.Before(n.next) {
+			continue
+		}
+		if status == nil {
+			status = make(map[throughline.PublicKey]throughline.PeerStatus)
+			for _, s := range f.dev.Status().Peers {
+				status[s.PublicKey] = s
+			}
+		}
+		s := status[n.key]
+		n.next = now.Add(followEvery)
+		stale := n.now.IsValid() && s.TxBytes != n.tx && now.Sub(latest(s.LastHandshake, n.renewed)) > staleAfter
+		n.tx = s.TxBytes
+		if n.now.IsValid() && !stale {
+			continue
+		}
+		f.resolve(ctx, n, now)
+	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// resolve asks for the addresses of a peer's name and tells the device one of them, another one each time.
+func (f *follower) resolve(ctx context.Context, n *named, now time.Time) {
+	one, cancel := context.WithTimeout(ctx, lookupTimeout)
+	addrs, err := f.names.LookupHost(one, n.at.Host)
+	cancel()
+	if err == nil && len(addrs) == 0 {
+		err = errors.New("it has no address")
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		if n.tries == 0 { // once for each time it goes wrong
+			f.log.Error("proxy: an endpoint's name doesn't resolve; trying on", "endpoint", n.at, "at", n.at.Pos, "error", err)
+		}
+		n.next = now.Add(min(lastPause, firstPause<<min(n.tries, 10)))
+		n.tries++
+		return
+	}
+	to := netip.AddrPortFrom(addrs[0].Unmap(), n.at.Port)
+	for i, a := range addrs { // the one behind that which didn't do
+		if a.Unmap() == n.now.Addr() {
+			to = netip.AddrPortFrom(addrs[(i+1)%len(addrs)].Unmap(), n.at.Port)
+		}
+	}
+	if n.tries > 0 || n.now.IsValid() && n.now != to {
+		f.log.Warn("proxy: an endpoint's name resolves anew", "endpoint", n.at, "to", to)
+	}
+	n.tries, n.renewed = 0, now
+	if n.now == to {
+		return
+	}
+	n.now = to
+	if err := f.dev.Configure(throughline.Config{Peers: []throughline.PeerConfig{{PublicKey: n.key, UpdateOnly: true, Endpoint: &to}}}); err != nil && !errors.Is(err, net.ErrClosed) {
+		f.log.Error("proxy: can't set an endpoint", "endpoint", n.at, "to", to, "error", err)
+	}
+}
+
+// writeMetrics writes a device's counters in Prometheus' text format.
+func writeMetrics(w io.Writer, s throughline.Status) error {
+	var b strings.Builder
+	head := func(name, kind, help string) {
+		fmt.Fprintf(&b, "# HELP throughline_%s %s\n# TYPE throughline_%[1]s %[3]s\n", name, help, kind)
+	}
+	head("peers", "gauge", "Peers that are configured.")
+	fmt.Fprintf(&b, "throughline_peers %d\n", len(s.Peers))
+	slices.SortFunc(s.Peers, func(a, b throughline.PeerStatus) int { return cmp.Compare(a.PublicKey.String(), b.PublicKey.String()) })
+	for _, m := range []struct {
+		name, kind, help string
+		value            func(*throughline.PeerStatus) uint64
+	}{
+		{"peer_received_bytes_total", "counter", "Bytes of datagrams received from a peer.", func(p *throughline.PeerStatus) uint64 { return p.RxBytes }},
+		{"peer_sent_bytes_total", "counter", "Bytes of datagrams sent to a peer.", func(p *throughline.PeerStatus) uint64 { return p.TxBytes }},
+		{"peer_last_handshake_timestamp_seconds", "gauge", "When the last handshake with a peer was completed; 0: never.", func(p *throughline.PeerStatus) uint64 {
+			if p.LastHandshake.IsZero() {
+				return 0
+			}
+			return uint64(p.LastHandshake.Unix())
+		}},
+	} {
+		head(m.name, m.kind, m.help)
+		for i := range s.Peers {
+			fmt.Fprintf(&b, "throughline_%s{public_key=\"%v\"} %d\n", m.name, s.Peers[i].PublicKey, m.value(&s.Peers[i]))
+		}
+	}
+	head("drops_total", "counter", "Packets that went no further, by reason.")
+	for _, why := range slices.Sorted(maps.Keys(s.Drops)) {
+		fmt.Fprintf(&b, "throughline_drops_total{reason=\"%s\"} %d\n", why, s.Drops[why])
+	}
+	head("offload", "gauge", "Work for many packets at once that the kernel does (1) or doesn't (0), and why.")
+	for _, name := range slices.Sorted(maps.Keys(s.Offloads)) {
+		on := 0
+		if s.Offloads[name] == "on" {
+			on = 1
+		}
+		fmt.Fprintf(&b, "throughline_offload{name=\"%s\",state=\"%s\"} %d\n", name, s.Offloads[name], on)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,234 @@
+package demo
+
+import (
+	"context"
+	"maps"
+	"runtime"
+	"slices"
+	"time"
+
+	"throughline"
+)
+
+const (
+	sampleEvery = 500 * time.Millisecond
+	samples     = int(time.Minute / sampleEvery) // what the plot shows
+	pingEvery   = time.Second
+	pings       = 60
+	recent      = int(10 * time.Second / sampleEvery) // the samples that the walk is the mean of
+)
+
+// A sample is the counters at one moment.
+type sample struct {
+	at       time.Time
+	rx, tx   uint64 // the near peer's datagrams, in bytes
+	up, down [numSteps]Step
+}
+
+// A history is what was measured lately.
+type history struct {
+	samples []sample        // samples+1 at most, the oldest first
+	rtts    []time.Duration // pings at most, the oldest first; -1: lost
+}
+
+// watch takes samples until ctx ends.
+func (d *Demo) watch(ctx context.Context) {
+	t := time.NewTicker(sampleEvery)
+	defer t.Stop()
+	for {
+		d.sample()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (d *Demo) sample() {
+	s := sample{at: time.Now(), up: d.up.snapshot(), down: d.down.snapshot()}
+	if ps := d.near.dev.Status().Peers; len(ps) == 1 {
+		s.rx, s.tx = ps[0].RxBytes, ps[0].TxBytes
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.history.samples = last(append(d.history.samples, s), samples+1)
+}
+
+// last returns the last n of s, moved to its beginning.
+func last[T any](s []T, n int) []T {
+	if len(s) <= n {
+		return s
+	}
+	return s[:copy(s, s[len(s)-n:])]
+}
+
+// keepPinging measures the round-trip time until ctx ends.
+func (d *Demo) keepPinging(ctx context.Context) {
+	t := time.NewTicker(pingEvery)
+	defer t.Stop()
+	for {
+		one, cancel := context.WithTimeout(ctx, pingEvery)
+		rtt, err := d.Ping(one)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			rtt = -1
+		}
+		d.mu.Lock()
+		d.history.rtts = last(append(d.history.rtts, rtt), pings)
+		d.mu.Unlock()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// A Snapshot is what a demo is and did at one moment, as the page shows it.
+type Snapshot struct {
+	Version string  `json:"version"`
+	System  string  `json:"system"`
+	CPUs    int     `json:"cpus"`
+	Uptime  float64 `json:"uptime"` // s
+
+	// Interval, Down and Up are the throughput of the last minute at the near peer: datagrams, in bit/s. The newest
+	// comes last.
+	Interval float64   `json:"interval"` // s
+	Down     []float64 `json:"down"`
+	Up       []float64 `json:"up"`
+
+	RTTs []float64 `json:"rtts"` // of the last minute's pings in µs; -1: lost
+	RTT  RTT       `json:"rtt"`  // over those
+
+	Handshakes     uint64  `json:"handshakes"`
+	SinceHandshake float64 `json:"since_handshake"` // s; -1: there was none
+	Near           End     `json:"near"`
+	Far            End     `json:"far"`
+	Walk           Walks   `json:"walk"`     // of the last 10 s
+	WalkAll        Walks   `json:"walk_all"` // since the beginning
+	Load           Loading `json:"load"`
+}
+
+// Walks are the steps each way.
+type Walks struct {
+	Up   [numSteps]Step `json:"up"`
+	Down [numSteps]Step `json:"down"`
+}
+
+// An End is one peer.
+type End struct {
+	PublicKey string            `json:"public_key"`
+	Address   string            `json:"address"` // inside of the tunnel
+	Port      uint16            `json:"port"`    // of its UDP socket
+	RxBytes   uint64            `json:"rx"`
+	TxBytes   uint64            `json:"tx"`
+	Drops     map[string]uint64 `json:"drops"`
+	Offloads  map[string]string `json:"offloads"`
+}
+
+// An RTT sums up round-trip times, in µs.
+type RTT struct {
+	Sent   int     `json:"sent"`
+	Lost   int     `json:"lost"`
+	Last   float64 `json:"last"`
+	Min    float64 `json:"min"`
+	Median float64 `json:"median"`
+	P99    float64 `json:"p99"`
+	Max    float64 `json:"max"`
+}
+
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+
+// sumUp sums up round-trip times; negative ones are lost.
+func sumUp(rtts []time.Duration) (r RTT) {
+	r.Sent = len(rtts)
+	var got []time.Duration
+	for _, d := range rtts {
+		if d < 0 {
+			r.Lost++
+			continue
+		}
+		got = append(got, d)
+	}
+	if len(got) == 0 {
+		return r
+	}
+	r.Last = micros(got[len(got)-1])
+	slices.Sort(got)
+	r.Min, r.Max = micros(got[0]), micros(got[len(got)-1])
+	r.Median = micros(got[(len(got)-1)/2])
+	r.P99 = micros(got[(len(got)*99+99)/100-1]) // the nearest rank
+	return r
+}
+
+func (p *peer) end(s *throughline.Status) End {
+	e := End{PublicKey: s.PublicKey.String(), Address: p.addr.String(), Port: s.ListenPort, Drops: s.Drops, Offloads: s.Offloads}
+	for i := range s.Peers {
+		e.RxBytes += s.Peers[i].RxBytes
+		e.TxBytes += s.Peers[i].TxBytes
+	}
+	return e
+}
+
+// Snapshot returns what the demo is and did.
+func (d *Demo) Snapshot() Snapshot {
+	near, far := d.near.dev.Status(), d.far.dev.Status()
+	s := Snapshot{
+		Version: d.version, System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.GOMAXPROCS(0),
+		Uptime: time.Since(d.began).Seconds(), Interval: sampleEvery.Seconds(),
+		Down: []float64{}, Up: []float64{}, RTTs: []float64{},
+		Handshakes: d.up.responses.Load() + d.down.responses.Load(), SinceHandshake: -1,
+		Near: d.near.end(&near), Far: d.far.end(&far),
+		WalkAll: Walks{Up: d.up.snapshot(), Down: d.down.snapshot()},
+	}
+	if len(near.Peers) == 1 && !near.Peers[0].LastHandshake.IsZero() {
+		s.SinceHandshake = max(0, time.Since(near.Peers[0].LastHandshake).Seconds())
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.history.samples
+	for i := 1; i < len(h); i++ {
+		dt := h[i].at.Sub(h[i-1].at).Seconds()
+		s.Down = append(s.Down, float64(h[i].rx-h[i-1].rx)*8/dt)
+		s.Up = append(s.Up, float64(h[i].tx-h[i-1].tx)*8/dt)
+	}
+	for _, rtt := range d.history.rtts {
+		if rtt < 0 {
+			s.RTTs = append(s.RTTs, -1)
+		} else {
+			s.RTTs = append(s.RTTs, micros(rtt))
+		}
+	}
+	s.RTT = sumUp(d.history.rtts)
+	s.Walk = s.WalkAll
+	if len(h) > recent {
+		then := &h[len(h)-1-recent]
+		s.Walk = Walks{Up: less(s.WalkAll.Up, then.up), Down: less(s.WalkAll.Down, then.down)}
+	}
+	s.Load = d.load
+	s.Load.Moved = d.moved.Load()
+	return s
+}
+
+// less returns what was added to each step since then.
+func less(now, then [numSteps]Step) [numSteps]Step {
+	for i := range now {
+		now[i].Batches -= then[i].Batches
+		now[i].Packets -= then[i].Packets
+		now[i].Nanos -= then[i].Nanos
+	}
+	return now
+}
+
+// Drops returns the drops of both ends, by reason.
+func (s *Snapshot) Drops() map[string]uint64 {
+	all := maps.Clone(s.Near.Drops)
+	for why, n := range s.Far.Drops {
+		all[why] += n
+	}
+	return all
+}

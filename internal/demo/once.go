@@ -1,0 +1,108 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Plan is what [Demo.Once] does: Bytes down and up in one stream, the same in Streams streams, and Pings.
+type Plan struct {
+	Bytes   int64
+	Streams int
+	Pings   int
+}
+
+// A Result is what [Demo.Once] measured, every byte having arrived intact.
+type Result struct {
+	Version    string            `json:"version"`
+	System     string            `json:"system"`
+	CPUs       int               `json:"cpus"`
+	Intact     bool              `json:"intact"`
+	FirstPing  float64           `json:"first_ping"` // µs, with the handshake that it waited for
+	Runs       []Run             `json:"runs"`
+	RTT        RTT               `json:"rtt"` // of an idle tunnel
+	Handshakes uint64            `json:"handshakes"`
+	Datagrams  uint64            `json:"datagrams"` // bytes of them, both ways
+	Drops      map[string]uint64 `json:"drops"`
+	Offloads   map[string]string `json:"offloads"`
+	Walk       Walks             `json:"walk"` // under the loads
+}
+
+// Once runs a plan. progress is nil, or is told a few times a second what is done of how much, from any goroutine but
+// from one at a time.
+func (d *Demo) Once(ctx context.Context, p Plan, progress func(what string, done, total int64)) (*Result, error) {
+	first, err := d.Ping(ctx)
+	if err != nil {
+		return nil, explain(ctx, err)
+	}
+	r := &Result{Intact: true, FirstPing: micros(first)}
+	for _, l := range []Load{{false, 1, p.Bytes}, {true, 1, p.Bytes}, {false, p.Streams, p.Bytes}, {true, p.Streams, p.Bytes}} {
+		run, err := d.Run(ctx, l, every(100*time.Millisecond, l.String(), l.Bytes, progress))
+		if err != nil {
+			return nil, explain(ctx, err)
+		}
+		r.Runs = append(r.Runs, run)
+	}
+	loaded := d.Snapshot()
+	r.Walk = loaded.WalkAll
+
+	var rtts []time.Duration
+	tell := every(100*time.Millisecond, fmt.Sprintf("%d pings", p.Pings), int64(p.Pings), progress)
+	for range p.Pings {
+		one, cancel := context.WithTimeout(ctx, time.Second)
+		rtt, err := d.Ping(one)
+		lost := one.Err() != nil && ctx.Err() == nil
+		cancel()
+		switch {
+		case lost:
+			rtt = -1
+		case err != nil:
+			return nil, explain(ctx, err)
+		}
+		rtts = append(rtts, rtt)
+		tell(1)
+	}
+	r.RTT = sumUp(rtts)
+	if r.RTT.Lost == r.RTT.Sent && p.Pings > 0 {
+		return nil, errors.New("no ping was answered")
+	}
+
+	s := d.Snapshot()
+	r.Version, r.System, r.CPUs, r.Handshakes = s.Version, s.System, s.CPUs, s.Handshakes
+	r.Datagrams = s.Near.RxBytes + s.Near.TxBytes
+	r.Drops, r.Offloads = s.Drops(), s.Near.Offloads
+	return r, nil
+}
+
+// explain says that the time is over where that is why something failed.
+func explain(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("the time was over before all was carried: %w", err)
+	}
+	return err
+}
+
+// every returns a function that adds up, and tells the sum at most so often.
+func every(interval time.Duration, what string, total int64, tell func(string, int64, int64)) func(int) {
+	if tell == nil {
+		return func(int) {}
+	}
+	var done atomic.Int64
+	var mu sync.Mutex
+	var next time.Duration // guarded by mu
+	return func(n int) {
+		sum := done.Add(int64(n))
+		if !mu.TryLock() { // somebody tells
+			return
+		}
+		defer mu.Unlock()
+		if now := clock(); now >= next {
+			next = now + interval
+			tell(what, sum, total)
+		}
+	}
+}
