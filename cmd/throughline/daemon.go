@@ -134,6 +134,7 @@ func (d *daemon) run(ready func()) (err error) {
 	served := make(chan error, 1)
 	go func() { served <- uapi.Serve(ctx, socket, dev, log) }()
 	ready()
+	giveBackStartup()
 	log.Debug("started", "version", versionString())
 
 	select {
