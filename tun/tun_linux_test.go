@@ -253,10 +253,10 @@ func TestSuperPacketsFillTrains(t *testing.T) {
 	}
 	d := open(t, "tl0", Options{})
 	shaped("tl0", "45") // 65507 / (1420 + 32)
-	for mtu, want := range map[string]string{"1280": "49", "9000": "7", "576": "64", "1420": "45"} {
-		ip(t, "link", "set", "tl0", "mtu", mtu)
+	for _, c := range []struct{ mtu, want string }{{"1280", "49"}, {"9000", "7"}, {"576", "64"}, {"1420", "45"}} {
+		ip(t, "link", "set", "tl0", "mtu", c.mtu)
 		wantEvent(t, d, MTU)
-		shaped("tl0", want)
+		shaped("tl0", c.want)
 	}
 	open(t, "tl1", Options{Off: TSO})
 	shaped("tl1", "65535") // as the kernel made it
