@@ -68,14 +68,14 @@ func (in *inbound) Take(b *inBatch) (size int, more bool, err error) {
 	}
 	b.now = in.e.clock()
 	for run := range b.Runs {
-		size += in.e.sort(b, run)
+		size += in.e.classify(b, run)
 	}
 	return size, more, nil
 }
 
-// sort makes trains of the transport messages in a run and sends the handshake messages on to their queue. It returns
+// classify makes trains of the transport messages in a run and sends the handshake messages on to their queue. It returns
 // the bytes in the run.
-func (e *Engine) sort(b *inBatch, run int) (size int) {
+func (e *Engine) classify(b *inBatch, run int) (size int) {
 	r := &b.Runs[run]
 	var last *inTrain
 	for i := r.First; i < r.First+r.N; i++ {
