@@ -37,6 +37,9 @@ type Status struct {
 	Peers      []PeerStatus      // in the order they were added
 	Drops      map[string]uint64 // packets that went no further, by reason; those that occurred
 
+	// Cipher names the way in which packets are sealed and opened, one of [Ciphers].
+	Cipher string
+
 	// Offloads tells of each work that the kernel can do for many packets at once whether it is "on", "off" or, because
 	// the kernel refused it when it was tried, "withdrawn". The TUN's are tso, uso, tcp-gro and udp-gro; those of the
 	// sockets, gso and gro, are there while the device is up. What a TUN or network doesn't know isn't listed.

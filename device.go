@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"throughline/internal/aead"
 	"throughline/internal/engine"
 	"throughline/internal/mono"
 	"throughline/internal/noise"
@@ -30,6 +31,19 @@ type Options struct {
 	// Logger hears what happens: handshakes at debug level, what needs an operator at warn and error. No secret is ever
 	// logged, and nothing for each packet. Nil stands for silence.
 	Logger *slog.Logger
+
+	// Cipher is the way in which packets are sealed and opened, one of [Ciphers]; "" stands for the first of them. All ways
+	// are ChaCha20-Poly1305, to the bit.
+	Cipher string
+}
+
+// Ciphers returns the names of the ways in which this machine can seal and open packets, the fastest first.
+func Ciphers() []string {
+	var names []string
+	for _, w := range aead.Ways() {
+		names = append(names, w.String())
+	}
+	return names
 }
 
 // A Device is one end of a tunnel. It follows its TUN: it opens its sockets when the interface is set up, and closes
@@ -56,7 +70,14 @@ func newDevice(o Options, clock func() mono.Time) (*Device, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	e, err := engine.New(engine.Options{TUN: o.TUN, Network: o.Network, Clock: clock, Log: o.Logger})
+	cipher := aead.Best()
+	if o.Cipher != "" {
+		var err error
+		if cipher, err = aead.Named(o.Cipher); err != nil {
+			return nil, fmt.Errorf("throughline: Options.Cipher: %w", err)
+		}
+	}
+	e, err := engine.New(engine.Options{TUN: o.TUN, Network: o.Network, Clock: clock, Log: o.Logger, Cipher: cipher})
 	if err != nil {
 		return nil, fmt.Errorf("throughline: %w", err)
 	}
@@ -103,7 +124,7 @@ func (d *Device) heed(ev tun.Event) {
 			return
 		}
 		s := d.Status()
-		d.log.Info("interface: up", "port", s.ListenPort, "offloads", s.Offloads)
+		d.log.Info("interface: up", "port", s.ListenPort, "cipher", s.Cipher, "offloads", s.Offloads)
 	}
 }
 
@@ -206,7 +227,7 @@ func masked(prefixes []netip.Prefix) ([]netip.Prefix, error) {
 func (d *Device) Status() Status {
 	e := d.engine.Status()
 	s := Status{
-		PrivateKey: PrivateKey(e.Private), PublicKey: PublicKey(e.Public), ListenPort: e.Port, Mark: e.Mark,
+		PrivateKey: PrivateKey(e.Private), PublicKey: PublicKey(e.Public), ListenPort: e.Port, Mark: e.Mark, Cipher: e.Cipher,
 		Peers: make([]PeerStatus, 0, len(e.Peers)), Drops: make(map[string]uint64), Offloads: make(map[string]string),
 	}
 	if o := e.TUN; o != nil {

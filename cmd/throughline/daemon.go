@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,8 +23,12 @@ const (
 	uapiFD = "WG_UAPI_FD"
 )
 
-// offloadsOff names the environment variable that lists the offloads not to use.
-const offloadsOff = "THROUGHLINE_OFFLOADS_OFF"
+// offloadsOff names the environment variable that lists the offloads not to use, cipherName the one that chooses how
+// packets are sealed and opened.
+const (
+	offloadsOff = "THROUGHLINE_OFFLOADS_OFF"
+	cipherName  = "THROUGHLINE_CIPHER"
+)
 
 // A daemon is what one call of the command is to run.
 type daemon struct {
@@ -33,6 +38,7 @@ type daemon struct {
 	chatty        bool // it may speak on stderr from the background, because LOG_LEVEL was set
 	tunOff        tun.Offload
 	host          udp.Host
+	cipher        string // "": the best
 }
 
 // silent is above every level.
@@ -49,6 +55,9 @@ func daemonFromEnvironment(name string) (*daemon, error) {
 	}
 	if err := d.switchOff(os.Getenv(offloadsOff)); err != nil {
 		return nil, err
+	}
+	if d.cipher = os.Getenv(cipherName); d.cipher != "" && !slices.Contains(throughline.Ciphers(), d.cipher) {
+		return nil, fmt.Errorf("%s is %q, which isn't among this machine's: use %s", cipherName, d.cipher, strings.Join(throughline.Ciphers(), ", "))
 	}
 	switch os.Getenv("LOG_LEVEL") {
 	case "":
@@ -123,7 +132,7 @@ func (d *daemon) run(ready func()) (err error) {
 	}
 	defer socket.Close()
 	log = log.With("interface", name)
-	dev, err := throughline.New(throughline.Options{TUN: t, Network: &d.host, Logger: log})
+	dev, err := throughline.New(throughline.Options{TUN: t, Network: &d.host, Logger: log, Cipher: d.cipher})
 	if err != nil {
 		t.Close()
 		return err

@@ -32,7 +32,7 @@ through it. It needs no privileges, no configuration and no network, and leaves 
   --seconds N             end after N seconds; with --once, fail if it isn't done by then (60)
   --json                  print JSON: the result of --once, or a line for each report
 
-Environment: LOG_LEVEL and THROUGHLINE_OFFLOADS_OFF (gso, gro), as 'throughline --help' tells.
+Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF (gso, gro) and THROUGHLINE_CIPHER, as 'throughline --help' tells.
 `
 
 // onceWithin is how long --once may take when nothing else is said.
@@ -48,6 +48,7 @@ type demoCall struct {
 	within     time.Duration // 0: no end
 	plan       demo.Plan
 	host       udp.Host
+	cipher     string
 	log        *slog.Logger
 }
 
@@ -79,7 +80,7 @@ func runDemo(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c.host, c.log = env.host, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: env.level}))
+	c.host, c.cipher, c.log = env.host, env.cipher, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: env.level}))
 	c.within = time.Duration(min(*seconds, 1<<31)) * time.Second
 
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
@@ -107,7 +108,7 @@ func (c *demoCall) runOnce(ctx context.Context, stdout, bar io.Writer) (err erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.within)
 	defer cancel()
-	d, err := demo.New(demo.Options{Version: versionString(), Network: &c.host, Logger: c.log})
+	d, err := demo.New(demo.Options{Version: versionString(), Network: &c.host, Logger: c.log, Cipher: c.cipher})
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
@@ -224,7 +225,7 @@ func (c *demoCall) serve(ctx context.Context, stdout io.Writer) (err error) {
 		return fmt.Errorf("demo: the page can't be at %q: %w", c.listen, err)
 	}
 	defer ln.Close()
-	d, err := demo.New(demo.Options{Version: versionString(), Network: &c.host, Logger: c.log})
+	d, err := demo.New(demo.Options{Version: versionString(), Network: &c.host, Logger: c.log, Cipher: c.cipher})
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}

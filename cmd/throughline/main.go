@@ -36,6 +36,8 @@ Environment:
   WG_UAPI_FD=N                     a listening configuration socket to use instead of making one
   THROUGHLINE_OFFLOADS_OFF=LIST    do without: tso, uso, tcp-gro, udp-gro (the interface's), gso, gro (the
                                    sockets'), or all; what is in use is said at LOG_LEVEL=verbose
+  THROUGHLINE_CIPHER=NAME          how packets are sealed and opened: one of those this machine can, which
+                                   a wrong name lists; the fastest is chosen without it
 `
 
 // version is the release, set when one is built.

@@ -64,6 +64,7 @@ func TestEnvironment(t *testing.T) {
 		uapi   int
 		off    tun.Offload
 		host   udp.Host
+		cipher string
 		wrong  string
 	}{
 		{env: map[string]string{}, level: slog.LevelError, tun: -1, uapi: -1},
@@ -76,13 +77,15 @@ func TestEnvironment(t *testing.T) {
 		{env: map[string]string{offloadsOff: "uso, tcp-gro, udp-gro gro"}, level: slog.LevelError, tun: -1, uapi: -1, off: tun.USO | tun.TCPGRO | tun.UDPGRO, host: udp.Host{NoGRO: true}},
 		{env: map[string]string{offloadsOff: "all"}, level: slog.LevelError, tun: -1, uapi: -1, off: tun.AllOffloads, host: udp.Host{NoGSO: true, NoGRO: true}},
 		{env: map[string]string{offloadsOff: "tso,everything"}, wrong: `"everything"`},
+		{env: map[string]string{cipherName: "xcrypto"}, level: slog.LevelError, tun: -1, uapi: -1, cipher: "xcrypto"},
+		{env: map[string]string{cipherName: "rot13"}, wrong: `THROUGHLINE_CIPHER is "rot13", which isn't among this machine's: use `},
 		{env: map[string]string{"LOG_LEVEL": "info"}, level: slog.LevelError, chatty: true, tun: -1, uapi: -1},
 		{env: map[string]string{tunFD: "60000"}, wrong: tunFD},
 		{env: map[string]string{tunFD: "-1"}, wrong: tunFD},
 		{env: map[string]string{tunFD: "x"}, wrong: tunFD},
 		{env: map[string]string{uapiFD: "99999999999"}, wrong: uapiFD},
 	} {
-		for _, name := range []string{"LOG_LEVEL", tunFD, uapiFD, offloadsOff} {
+		for _, name := range []string{"LOG_LEVEL", tunFD, uapiFD, offloadsOff, cipherName} {
 			t.Setenv(name, c.env[name])
 		}
 		d, err := daemonFromEnvironment("wg0")
@@ -94,7 +97,7 @@ func TestEnvironment(t *testing.T) {
 		}
 		if err != nil {
 			t.Errorf("%v: %v", c.env, err)
-		} else if d.level != c.level || d.chatty != c.chatty || d.tunFD != c.tun || d.uapiFD != c.uapi || d.tunOff != c.off || d.host != c.host || d.name != "wg0" {
+		} else if d.level != c.level || d.chatty != c.chatty || d.tunFD != c.tun || d.uapiFD != c.uapi || d.tunOff != c.off || d.host != c.host || d.cipher != c.cipher || d.name != "wg0" {
 			t.Errorf("%v: %+v", c.env, d)
 		}
 	}

@@ -35,7 +35,7 @@ as wg-quick has them, or WGConfig = FILE, and [TCPClientTunnel], [TCPServerTunne
   -i ADDRESS:PORT   answer there to HTTP requests for /readyz and /metrics
   -n                check the file, say what is wrong with it, and end
 
-Environment: LOG_LEVEL and THROUGHLINE_OFFLOADS_OFF, as 'throughline --help' tells.
+Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, as 'throughline --help' tells.
 `
 
 // A proxyCall is what one call of "throughline proxy" is to run.
@@ -44,6 +44,7 @@ type proxyCall struct {
 	cfg    *proxy.Config
 	health string // where /readyz and /metrics are; empty: nowhere
 	host   udp.Host
+	cipher string
 	names  proxy.Network // resolves the names of endpoints
 	log    *slog.Logger
 }
@@ -81,7 +82,7 @@ func runProxy(args []string, stdout io.Writer) error {
 	}
 	cfg.Stdin, cfg.Stdout = os.Stdin, os.Stdout
 	p := &proxyCall{
-		file: f, cfg: cfg, health: *health, host: env.host, names: proxy.Host{},
+		file: f, cfg: cfg, health: *health, host: env.host, cipher: env.cipher, names: proxy.Host{},
 		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: env.level})),
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
@@ -138,7 +139,7 @@ func (p *proxyCall) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dev, err := throughline.New(throughline.Options{TUN: s, Network: &p.host, Logger: p.log})
+	dev, err := throughline.New(throughline.Options{TUN: s, Network: &p.host, Logger: p.log, Cipher: p.cipher})
 	if err != nil {
 		s.Close()
 		return err
@@ -354,6 +355,8 @@ func writeMetrics(w io.Writer, s throughline.Status) error {
 	for _, why := range slices.Sorted(maps.Keys(s.Drops)) {
 		fmt.Fprintf(&b, "throughline_drops_total{reason=\"%s\"} %d\n", why, s.Drops[why])
 	}
+	head("cipher", "gauge", "The way in which packets are sealed and opened.")
+	fmt.Fprintf(&b, "throughline_cipher{name=\"%s\"} 1\n", s.Cipher)
 	head("offload", "gauge", "Work for many packets at once that the kernel does (1) or doesn't (0), and why.")
 	for _, name := range slices.Sorted(maps.Keys(s.Offloads)) {
 		on := 0

@@ -519,6 +519,7 @@ func TestMetrics(t *testing.T) {
 	peer := throughline.NewPrivateKey().Public()
 	err := writeMetrics(&b, throughline.Status{
 		Peers:    []throughline.PeerStatus{{PublicKey: peer, RxBytes: 5, TxBytes: 6, LastHandshake: time.Unix(1700000000, 0)}},
+		Cipher:   "xcrypto",
 		Drops:    map[string]uint64{"replay": 7, "bad_tag": 8},
 		Offloads: map[string]string{"gso": "on", "gro": "withdrawn"},
 	})
@@ -527,6 +528,7 @@ func TestMetrics(t *testing.T) {
 	}
 	for _, want := range []string{
 		"throughline_peers 1\n",
+		"throughline_cipher{name=\"xcrypto\"} 1\n",
 		fmt.Sprintf("throughline_peer_received_bytes_total{public_key=%q} 5\n", peer.String()),
 		fmt.Sprintf("throughline_peer_sent_bytes_total{public_key=%q} 6\n", peer.String()),
 		fmt.Sprintf("throughline_peer_last_handshake_timestamp_seconds{public_key=%q} 1700000000\n", peer.String()),

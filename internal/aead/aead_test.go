@@ -58,7 +58,7 @@ func TestTrainAgainstReference(t *testing.T) {
 			}
 			copy(want[p.Off:], refSeal(key[:], transportNonce(p.Counter), nil, slab[p.Off:p.Off+p.Len]))
 		}
-		k := NewKey(&key)
+		k := Best().NewKey(&key)
 		k.Seal(slab, train)
 		if !bytes.Equal(slab, want) {
 			t.Fatalf("sealed slab differs from the reference's")
@@ -91,7 +91,7 @@ func TestSealTouching(t *testing.T) {
 	for i := range b.Packets {
 		b.Packets[i].Counter = uint64(i)
 	}
-	k := NewKey(&testKey)
+	k := Best().NewKey(&testKey)
 	k.Seal(b.Slab, b.Packets)
 	k.Open(b.Slab, b.Packets)
 	for i := range b.Packets {
@@ -106,7 +106,7 @@ func TestOpenFlippedBit(t *testing.T) {
 	const n = 37
 	slab, train := layTrain(rand.New(rand.NewPCG(1, 2)), 7, n, n, n)
 	plain := bytes.Clone(slab)
-	k := NewKey(&testKey)
+	k := Best().NewKey(&testKey)
 	k.Seal(slab, train)
 	sealed, sealedTrain := bytes.Clone(slab), slices.Clone(train)
 	for bit := range (n + 16) * 8 {
@@ -138,7 +138,7 @@ func (leaky) Open(dst, nonce, sealed, _ []byte) ([]byte, error) {
 }
 
 func TestOpenClears(t *testing.T) {
-	k := &Key{leaky{NewKey(&testKey).aead}}
+	k := &Key{way: xcrypto, lib: leaky{Best().NewKey(&testKey).lib}}
 	slab, train := layTrain(rand.New(rand.NewPCG(1, 9)), 0, 100)
 	k.Seal(slab, train)
 	k.Open(slab, train)
@@ -148,7 +148,7 @@ func TestOpenClears(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	k := NewKey(&testKey)
+	k := Best().NewKey(&testKey)
 	tests := []struct {
 		name  string
 		spoil func(slab []byte, p *packet.Packet)
@@ -181,7 +181,7 @@ func TestOpenRefuses(t *testing.T) {
 		k.Seal(slab, train)
 		other := testKey
 		other[31] ^= 1
-		NewKey(&other).Open(slab, train)
+		Best().NewKey(&other).Open(slab, train)
 		if train[0].Drop != packet.DropTag {
 			t.Error("opened with the wrong key")
 		}
@@ -190,7 +190,7 @@ func TestOpenRefuses(t *testing.T) {
 
 // A keepalive is a tag and nothing else. Whitepaper §6.5.
 func TestEmptyPacket(t *testing.T) {
-	k := NewKey(&testKey)
+	k := Best().NewKey(&testKey)
 	slab, train := layTrain(rand.New(rand.NewPCG(1, 4)), 0, 0)
 	k.Seal(slab, train)
 	if train[0].Len != 16 {
@@ -207,18 +207,18 @@ func TestEmptyPacket(t *testing.T) {
 // NewKey copies: the caller wipes its own.
 func TestNewKeyCopies(t *testing.T) {
 	key := testKey
-	k := NewKey(&key)
+	k := Best().NewKey(&key)
 	clear(key[:])
 	slab, train := layTrain(rand.New(rand.NewPCG(1, 5)), 3, 20)
 	k.Seal(slab, train)
-	NewKey(&testKey).Open(slab, train)
+	Best().NewKey(&testKey).Open(slab, train)
 	if train[0].Drop != 0 {
 		t.Error("the key changed with the caller's copy")
 	}
 }
 
 func TestKeyIsHidden(t *testing.T) {
-	k := NewKey(&testKey)
+	k := Best().NewKey(&testKey)
 	j, err := json.Marshal(map[string]any{"key": k})
 	if err != nil {
 		t.Fatal(err)
@@ -238,7 +238,7 @@ func TestKeyIsHidden(t *testing.T) {
 
 // Both lanes' workers use one key at once, on disjoint packets of one slab and of several.
 func TestConcurrent(t *testing.T) {
-	k := NewKey(&testKey)
+	k := Best().NewKey(&testKey)
 	const workers, rounds, each = 4, 30, 8
 	lengths := slices.Repeat([]int{200}, workers*each)
 	slab, train := layTrain(rand.New(rand.NewPCG(1, 6)), 0, lengths...)
@@ -267,7 +267,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add(refSeal(testKey[:], nonce, nil, []byte("a packet")), uint64(5))
 	f.Add(refSeal(testKey[:], nonce, nil, nil), uint64(5))
 	f.Add([]byte("short"), uint64(0))
-	k := NewKey(&testKey)
+	k := Best().NewKey(&testKey)
 	f.Fuzz(func(t *testing.T, datagram []byte, counter uint64) {
 		want, ok := refOpen(testKey[:], transportNonce(counter), nil, datagram)
 		slab := bytes.Clone(datagram)

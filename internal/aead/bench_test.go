@@ -17,7 +17,7 @@ func benchTrains(b *testing.B, run func(b *testing.B, k *Key, slab []byte, train
 			slab, train := layTrain(rand.New(rand.NewPCG(1, 8)), 0, slices.Repeat([]int{c.size}, c.n)...)
 			b.SetBytes(int64(c.n * c.size))
 			b.ReportAllocs()
-			run(b, NewKey(&testKey), slab, train)
+			run(b, Best().NewKey(&testKey), slab, train)
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(c.n), "ns/packet")
 		})
 	}

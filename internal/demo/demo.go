@@ -73,6 +73,7 @@ type Options struct {
 	Version string       // for the page to show
 	Network udp.Network  // opens the sockets; nil stands for the operating system's
 	Logger  *slog.Logger // nil stands for silence
+	Cipher  string       // one of throughline.Ciphers; "" stands for the fastest
 }
 
 // New joins two peers.
@@ -86,10 +87,10 @@ func New(o Options) (*Demo, error) {
 	d := &Demo{began: time.Now(), version: o.Version, log: o.Logger}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	var err error
-	if d.near, err = newPeer(nearAddr, &meter{out: &d.up, in: &d.down}, o.Network, d.log.With("end", "near")); err != nil {
+	if d.near, err = newPeer(nearAddr, &meter{out: &d.up, in: &d.down}, o, "near"); err != nil {
 		return nil, err
 	}
-	if d.far, err = newPeer(farAddr, &meter{out: &d.down, in: &d.up}, o.Network, d.log.With("end", "far")); err != nil {
+	if d.far, err = newPeer(farAddr, &meter{out: &d.down, in: &d.up}, o, "far"); err != nil {
 		d.near.dev.Close()
 		return nil, err
 	}
@@ -100,12 +101,12 @@ func New(o Options) (*Demo, error) {
 	return d, nil
 }
 
-func newPeer(addr netip.Addr, m *meter, n udp.Network, log *slog.Logger) (*peer, error) {
+func newPeer(addr netip.Addr, m *meter, o Options, end string) (*peer, error) {
 	s, err := netstack.New(netstack.Options{Addresses: []netip.Addr{addr}})
 	if err != nil {
 		return nil, err
 	}
-	dev, err := throughline.New(throughline.Options{TUN: m.device(s), Network: m.network(n), Logger: log})
+	dev, err := throughline.New(throughline.Options{TUN: m.device(s), Network: m.network(o.Network), Logger: o.Logger.With("end", end), Cipher: o.Cipher})
 	if err != nil {
 		s.Close()
 		return nil, err

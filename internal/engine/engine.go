@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"throughline/internal/aead"
 	"throughline/internal/allowedips"
 	"throughline/internal/cookie"
 	"throughline/internal/index"
@@ -48,7 +49,8 @@ type Options struct {
 	Network udp.Network
 	Clock   func() mono.Time // counts sleep, never goes back, never returns 0
 	Log     *slog.Logger
-	Workers int // goroutines a lane may use; 0: GOMAXPROCS
+	Workers int       // goroutines a lane may use; 0: GOMAXPROCS
+	Cipher  *aead.Way // how trains are sealed and opened; nil: the best this machine can
 }
 
 // An Engine is a running device. All methods are safe for concurrent use.
@@ -58,6 +60,7 @@ type Engine struct {
 	clock   func() mono.Time
 	log     *slog.Logger
 	workers int
+	cipher  *aead.Way
 
 	// Snapshots and tables that the packet path reads without a lock.
 	self    atomic.Pointer[self]
@@ -119,12 +122,15 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		device: o.TUN, network: o.Network, clock: o.Clock, log: o.Log, workers: o.Workers,
+		device: o.TUN, network: o.Network, clock: o.Clock, log: o.Log, workers: o.Workers, cipher: o.Cipher,
 		peers: make(map[noise.PublicKey]*Peer),
 		done:  make(chan struct{}), gone: make(chan struct{}),
 	}
 	if e.workers == 0 {
 		e.workers = runtime.GOMAXPROCS(0)
+	}
+	if e.cipher == nil {
+		e.cipher = aead.Best()
 	}
 	e.mtu.Store(int32(mtu))
 	e.spare.New = func() any { return packet.NewSize(spareSize, wire.MaxStaged) }

@@ -162,7 +162,7 @@ func (e *Engine) handleInitiation(me *self, msg []byte, from *packet.Endpoint, n
 	to := &receiver{peer: p}
 	index := e.newIndex(&receiver{peer: p}) // the keypair follows once there is one
 	var reply [wire.ResponseSize]byte
-	kp, err := p.Handshake.Accept(now, reply[:], r, me.identity, rand.Reader, index)
+	kp, err := p.Handshake.Accept(now, reply[:], r, me.identity, rand.Reader, index, e.cipher)
 	if err != nil {
 		e.forgetIndex(index, p)
 		if errors.Is(err, peer.ErrStale) {
@@ -196,7 +196,7 @@ func (e *Engine) handleResponse(me *self, msg []byte, from *packet.Endpoint, now
 		p.handshake.Unlock()
 		return packet.DropResponse
 	}
-	kp, err := p.Handshake.ConsumeResponse(now, msg, me.identity)
+	kp, err := p.Handshake.ConsumeResponse(now, msg, me.identity, e.cipher)
 	if err != nil {
 		p.handshake.Unlock()
 		return packet.DropResponse

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"throughline/internal/aead"
 	"throughline/internal/mono"
 	"throughline/internal/session"
 	"throughline/internal/wire"
@@ -107,8 +108,8 @@ func newPath(t testing.TB, packets ...[]byte) (*Engine, *scripted, *outbound, *i
 	k1, k2 := [wire.KeySize]byte{1}, [wire.KeySize]byte{2}
 	r := &receiver{peer: p}
 	index := e.newIndex(r)
-	kp := session.New(&k1, &k2, index, 2, true, now)
-	s.twin = session.New(&k2, &k1, 2, index, false, now)
+	kp := session.New(aead.Best(), &k1, &k2, index, 2, true, now)
+	s.twin = session.New(aead.Best(), &k2, &k1, 2, index, false, now)
 	if !e.adopt(p, &receiver{peer: p, keypair: kp}, now, session.Keypairs.Initiated) {
 		t.Fatal("the session was not adopted")
 	}
@@ -160,7 +161,7 @@ func TestTheWalkOutToManyPeersAllocatesNothing(t *testing.T) {
 		k := [wire.KeySize]byte{i}
 		p := e.lookup([wire.KeySize]byte{50 + i})
 		index := e.newIndex(&receiver{peer: p})
-		if !e.adopt(p, &receiver{peer: p, keypair: session.New(&k, &k, index, 9, true, e.clock())}, e.clock(), session.Keypairs.Initiated) {
+		if !e.adopt(p, &receiver{peer: p, keypair: session.New(aead.Best(), &k, &k, index, 9, true, e.clock())}, e.clock(), session.Keypairs.Initiated) {
 			t.Fatal("the session was not adopted")
 		}
 		p.Waiting.Store(false)

@@ -31,6 +31,7 @@ type Status struct {
 	Mark    uint32
 	Peers   []PeerStatus // in the order they were added
 	Drops   [packet.NumDrops]uint64
+	Cipher  string
 	TUN     *tun.Offloads // nil: the TUN knows none
 	UDP     *udp.Offloads // nil: down, or the sockets know none
 }
@@ -39,7 +40,7 @@ type Status struct {
 func (e *Engine) Status() *Status {
 	e.config.RLock()
 	defer e.config.RUnlock()
-	s := &Status{Port: e.port, Mark: e.mark, Peers: make([]PeerStatus, 0, len(e.order))}
+	s := &Status{Port: e.port, Mark: e.mark, Cipher: e.cipher.String(), Peers: make([]PeerStatus, 0, len(e.order))}
 	if me := e.self.Load(); me != nil {
 		s.Private, s.Public = me.private, me.identity.Public()
 	}

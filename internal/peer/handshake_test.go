@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"throughline/internal/aead"
 	"throughline/internal/cookie"
 	"throughline/internal/mono"
 	"throughline/internal/noise"
@@ -58,7 +59,7 @@ func (s *side) accept(t *testing.T, now mono.Time, msg []byte, sender uint32) ([
 	}
 	defer r.Clear()
 	reply := make([]byte, wire.ResponseSize)
-	kp, err := s.Accept(now, reply, r, s.id, rand.Reader, sender)
+	kp, err := s.Accept(now, reply, r, s.id, rand.Reader, sender, aead.Best())
 	return reply, kp, err
 }
 
@@ -95,7 +96,7 @@ func TestHandshake(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				ka, err := a.ConsumeResponse(now, reply, a.id)
+				ka, err := a.ConsumeResponse(now, reply, a.id, aead.Best())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -106,7 +107,7 @@ func TestHandshake(t *testing.T) {
 				if _, ok := a.Pending(); ok {
 					t.Error("the initiation is pending still")
 				}
-				if _, err := a.ConsumeResponse(now, reply, a.id); !errors.Is(err, ErrPending) {
+				if _, err := a.ConsumeResponse(now, reply, a.id, aead.Best()); !errors.Is(err, ErrPending) {
 					t.Errorf("the response came twice: %v", err)
 				}
 				now = now.Add(time.Minute)
@@ -162,14 +163,14 @@ func TestForgeriesChangeNothing(t *testing.T) {
 		}
 		bad := bytes.Clone(reply)
 		bad[i] ^= 1
-		if _, err := a.ConsumeResponse(begin, bad, a.id); err == nil {
+		if _, err := a.ConsumeResponse(begin, bad, a.id, aead.Best()); err == nil {
 			t.Fatalf("a response with a bit of byte %d flipped passes", i)
 		}
 		if _, ok := a.Pending(); !ok {
 			t.Fatalf("a forged response ended the handshake, at byte %d", i)
 		}
 	}
-	ka, err := a.ConsumeResponse(begin, reply, a.id)
+	ka, err := a.ConsumeResponse(begin, reply, a.id, aead.Best())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +185,7 @@ func TestPresharedKeyMustAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.ConsumeResponse(begin, reply, a.id); err == nil {
+	if _, err := a.ConsumeResponse(begin, reply, a.id, aead.Best()); err == nil {
 		t.Error("preshared keys differ, and the handshake completes")
 	}
 }

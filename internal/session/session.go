@@ -28,11 +28,11 @@ type Keypair struct {
 	window        replay.Window // guarded by whoever calls Accept
 }
 
-// New returns the keypair of a handshake. The keys are copied; the caller clears its own.
-func New(send, receive *[wire.KeySize]byte, local, remote uint32, initiator bool, now mono.Time) *Keypair {
+// New returns the keypair of a handshake, that seals and opens in the given way. The keys are copied; the caller clears its own.
+func New(way *aead.Way, send, receive *[wire.KeySize]byte, local, remote uint32, initiator bool, now mono.Time) *Keypair {
 	return &Keypair{
 		LocalIndex: local, RemoteIndex: remote, Birth: now, Initiator: initiator,
-		send: aead.NewKey(send), receive: aead.NewKey(receive),
+		send: way.NewKey(send), receive: way.NewKey(receive),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"throughline/internal/aead"
 	"throughline/internal/mono"
 	"throughline/internal/wire"
 	"throughline/packet"
@@ -17,7 +18,7 @@ const born = mono.Time(time.Hour)
 // twins returns the two ends of a session.
 func twins() (initiator, responder *Keypair) {
 	k1, k2 := [wire.KeySize]byte{1}, [wire.KeySize]byte{2}
-	return New(&k1, &k2, 0x11111111, 0x22222222, true, born), New(&k2, &k1, 0x22222222, 0x11111111, false, born)
+	return New(aead.Best(), &k1, &k2, 0x11111111, 0x22222222, true, born), New(aead.Best(), &k2, &k1, 0x22222222, 0x11111111, false, born)
 }
 
 // train lays packets of the sizes in a batch, with counters from first.
