@@ -5,10 +5,8 @@ import (
 	"math/bits"
 )
 
-// Sum adds the bytes of b to the one's complement sum acc and returns the new sum; zero begins one. The sum is kept in
-// 64 bits and in the host's byte order, which RFC 1071 §2 allows; [Fold] brings it into its final form. When a sum is
-// made of several pieces, each but the last must have an even length.
-func Sum(b []byte, acc uint64) uint64 {
+// sum is [Sum] in portable Go, by additions with carry. Every machine has it, and the short pieces take it everywhere.
+func sum(b []byte, acc uint64) uint64 {
 	var c uint64
 	for len(b) >= 128 {
 		acc, c = bits.Add64(acc, native64(b[0:8]), 0)
