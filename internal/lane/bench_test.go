@@ -3,6 +3,7 @@ package lane
 import (
 	"crypto/cipher"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,6 +62,32 @@ func BenchmarkLane(b *testing.B) {
 			New[slab](s, workers, 8, func() slab {
 				return make(slab, benchPackets*(benchSize+chacha20poly1305.Overhead))
 			}).Run()
+		})
+	}
+}
+
+// BenchmarkApart is the same work without a lane, by workers that share nothing and keep no order: what the machine itself
+// gives to a second one. On processors that others use too it is below 2.
+func BenchmarkApart(b *testing.B) {
+	aead, err := chacha20poly1305.New(make([]byte, chacha20poly1305.KeySize))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, workers := range []int{1, 2, 4} {
+		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
+			b.SetBytes(benchPackets * benchSize)
+			var all sync.WaitGroup
+			for range workers {
+				all.Go(func() {
+					s := &sealed{aead, b.N / workers}
+					mine := make(slab, benchPackets*(benchSize+chacha20poly1305.Overhead))
+					for _, _, err := s.Take(mine); err == nil; _, _, err = s.Take(mine) {
+						s.Work(mine)
+						s.Emit(mine)
+					}
+				})
+			}
+			all.Wait()
 		})
 	}
 }
