@@ -35,6 +35,10 @@ type linkState struct {
 	index int32
 	up    bool
 	mtu   int
+
+	// forwards tells whether what arrives on it may be sent on by another interface: the host is a router here, for IPv4
+	// or IPv6. Then it is one in the other direction too.
+	forwards bool
 }
 
 // An nsKey identifies a network namespace.
@@ -47,6 +51,14 @@ const (
 	sizeofRtgenmsg       = 4 // struct rtgenmsg, padded
 	rtextFilterSkipStats = 1 << 3
 	nlaTypeMask          = 0x3fff // include/uapi/linux/netlink.h
+
+	// What IFLA_AF_SPEC holds for an address family: settings by number, of which forwarding is the first in both.
+	iflaInetConf  = 1 // include/uapi/linux/if_link.h
+	iflaInet6Conf = 2
+
+	sizeofNetconfmsg = 4 // include/uapi/linux/netconf.h, padded
+	netconfaIfindex  = 1
+	groupsHeard      = unix.RTMGRP_LINK | 1<<(unix.RTNLGRP_IPV4_NETCONF-1) | 1<<(unix.RTNLGRP_IPV6_NETCONF-1)
 )
 
 func newLink(tun syscall.RawConn) (*link, error) {
@@ -62,7 +74,7 @@ func newLink(tun syscall.RawConn) (*link, error) {
 	l := &link{tun: tun, req: req, events: os.NewFile(uintptr(ev), "rtnetlink")}
 	l.conn, err = l.events.SyscallConn()
 	if err == nil {
-		err = os.NewSyscallError("netlink bind", unix.Bind(ev, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK}))
+		err = os.NewSyscallError("netlink bind", unix.Bind(ev, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groupsHeard}))
 	}
 	if err == nil {
 		// The kernel answers before the request's send returns; this bounds a surprise.
@@ -126,16 +138,24 @@ func (l *link) hear() error {
 // concerns reports whether the netlink message m is about the interface. Another interface in another namespace may have
 // the same index; then there is a look too many.
 func (l *link) concerns(m []byte) bool {
-	if len(m) < unix.SizeofNlMsghdr+unix.SizeofIfInfomsg {
+	if len(m) < unix.SizeofNlMsghdr+sizeofNetconfmsg {
 		return false
 	}
-	switch binary.NativeEndian.Uint16(m[4:]) {
+	var index []byte
+	switch body := m[unix.SizeofNlMsghdr:]; binary.NativeEndian.Uint16(m[4:]) {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return int32(binary.NativeEndian.Uint32(m[unix.SizeofNlMsghdr+4:])) == l.index
+		if len(body) >= unix.SizeofIfInfomsg {
+			index = body[4:8]
+		}
+	case unix.RTM_NEWNETCONF:
+		index = attr(body[sizeofNetconfmsg:], netconfaIfindex)
 	}
-	return false
+	if len(index) < 4 {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return int32(binary.NativeEndian.Uint32(index)) == l.index
 }
 
 // ifname returns the interface's name: TUNGETIFF works wherever the interface is.
@@ -190,6 +210,12 @@ func (l *link) get(name string) (linkState, error) {
 	}
 	if v := attr(reply[unix.SizeofIfInfomsg:], unix.IFLA_MTU); len(v) >= 4 {
 		st.mtu = int(binary.NativeEndian.Uint32(v))
+	}
+	families := attr(reply[unix.SizeofIfInfomsg:], unix.IFLA_AF_SPEC)
+	for family, conf := range map[uint16]uint16{unix.AF_INET: iflaInetConf, unix.AF_INET6: iflaInet6Conf} {
+		if v := attr(attr(families, family), conf); len(v) >= 4 && binary.NativeEndian.Uint32(v) != 0 {
+			st.forwards = true
+		}
 	}
 	return st, nil
 }

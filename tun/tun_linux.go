@@ -231,12 +231,19 @@ func (d *device) probe(fd int) {
 // maxTrain is the most segments that UDP_SEGMENT takes in one send, on kernels before 6.9.
 const maxTrain = 64
 
+// anySegments is a link's gso_max_segs when nobody set it: the kernel's GSO_MAX_SEGS.
+const anySegments = 65535
+
 // shape makes the host's TCP build super-packets that fill one train of datagrams each: at an MTU of 1420, 45 segments
-// and not 47, of which two would leave by a send of their own. It is a matter of speed only, so where it can't be done,
-// in another network namespace say, it is not.
+// and not 47, of which two would leave by a send of their own. Not on a router: super-packets that it forwards were built
+// elsewhere, and the kernel cuts up one that has too many segments and queues each by itself, which costs far more. It is
+// a matter of speed only, so where it can't be done, in another network namespace say, it is not.
 func (d *device) shape(st linkState) {
 	segments := min(packet.MaxTrain/(st.mtu+packet.Headroom+packet.Tailroom), maxTrain)
-	if d.q.is(tso) && segments > 1 {
+	if st.forwards || segments < 2 {
+		segments = anySegments
+	}
+	if d.q.is(tso) {
 		d.link.set(st, unix.IFLA_GSO_MAX_SEGS, segments)
 	}
 }
@@ -343,8 +350,10 @@ func (d *device) listen(st linkState) {
 			}
 			if now.mtu != st.mtu {
 				d.mtu.Store(int32(now.mtu))
-				d.shape(now)
 				e |= MTU
+			}
+			if now.mtu != st.mtu || now.forwards != st.forwards {
+				d.shape(now)
 			}
 			st = now
 			d.tell(e)

@@ -2,6 +2,7 @@ package tun
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -241,14 +242,24 @@ func TestEventsGather(t *testing.T) {
 	}
 }
 
+// gsoMaxSegs asks how many segments the kernel's super-packets may have.
+func gsoMaxSegs(t *testing.T, name string) string {
+	t.Helper()
+	out, err := exec.Command("ip", "-d", "link", "show", name).CombinedOutput()
+	_, rest, ok := strings.Cut(string(out), " gso_max_segs ")
+	if err != nil || !ok {
+		t.Fatalf("no gso_max_segs of %s: %v, %s", name, err, out)
+	}
+	return strings.Fields(rest)[0]
+}
+
 // The kernel's super-packets are made to fill one train of datagrams, also when the MTU changes.
 func TestSuperPacketsFillTrains(t *testing.T) {
 	inNetns(t)
 	shaped := func(name, want string) {
 		t.Helper()
-		out, err := exec.Command("ip", "-d", "link", "show", name).CombinedOutput()
-		if err != nil || !strings.Contains(string(out), " gso_max_segs "+want+" ") {
-			t.Errorf("want gso_max_segs %s: %v, %s", want, err, out)
+		if got := gsoMaxSegs(t, name); got != want {
+			t.Errorf("gso_max_segs %s, want %s", got, want)
 		}
 	}
 	d := open(t, "tl0", Options{})
@@ -260,4 +271,38 @@ func TestSuperPacketsFillTrains(t *testing.T) {
 	}
 	open(t, "tl1", Options{Off: TSO})
 	shaped("tl1", "65535") // as the kernel made it
+}
+
+// On a router super-packets come as others built them: a bound would have the kernel cut them up.
+func TestNoShapeOnARouter(t *testing.T) {
+	inNetns(t)
+	forward := func(setting, to string) {
+		t.Helper()
+		if err := os.WriteFile("/proc/sys/net/"+setting, []byte(to), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	becomes := func(name, want string) {
+		t.Helper()
+		for end := time.Now().Add(patience); gsoMaxSegs(t, name) != want; {
+			if time.Now().After(end) {
+				t.Fatalf("gso_max_segs of %s is %s, want %s", name, gsoMaxSegs(t, name), want)
+			}
+		}
+	}
+	open(t, "tl0", Options{})
+	for i, setting := range []string{"ipv4/ip_forward", "ipv4/conf/tl0/forwarding", "ipv6/conf/all/forwarding", "ipv6/conf/tl0/forwarding"} {
+		becomes("tl0", "45")
+		forward(setting, "1")
+		becomes("tl0", "65535")
+		if strings.HasSuffix(setting, "tl0/forwarding") {
+			forward(setting, "0")
+			continue
+		}
+		late := fmt.Sprint("late", i)
+		open(t, late, Options{}) // on a router from the start
+		becomes(late, "65535")
+		forward(setting, "0")
+		becomes(late, "45")
+	}
 }
