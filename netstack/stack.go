@@ -80,7 +80,8 @@ type Options struct {
 	// MTU is that of the interface, 0 for [DefaultMTU]. It doesn't change.
 	MTU int
 
-	// Buffer limits the bytes that one TCP connection buffers each way, 0 for 4 MiB. They are taken as needed.
+	// Buffer limits the bytes that one TCP connection buffers each way, 0 for 4 MiB. They are taken as needed. Of more than
+	// sixteen connections that have more to send than the path takes, each buffers less of it, down to 64 KiB.
 	Buffer int
 }
 
@@ -93,6 +94,7 @@ type Stack struct {
 	mtu    int
 	dns    []netip.Addr
 	v4, v6 bool // has an address of the family
+	share  share
 
 	events chan tun.Event
 	done   chan struct{} // closed when Close begins
@@ -163,13 +165,14 @@ func (s *Stack) setUp(o Options) error {
 		// SACK's own recovery with CUBIC doesn't.
 		new(tcpip.TCPRecovery(0)),
 		new(tcpip.TCPModerateReceiveBufferOption(true)),
-		&tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(o.Buffer, firstSend), Max: o.Buffer},
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(o.Buffer, firstReceive), Max: o.Buffer},
 	} {
 		if err := s.ip.SetTransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
 			return fmt.Errorf("netstack: TCP option %T: %v", opt, err)
 		}
 	}
+	s.limitSend(o.Buffer)
+	s.share.init(o.Buffer, s.limitSend)
 	for _, opt := range []any{
 		tcpip.SendBufferSizeOption{Min: stack.MinBufferSize, Default: udpSend, Max: stack.DefaultMaxBufferSize},
 		tcpip.ReceiveBufferSizeOption{Min: stack.MinBufferSize, Default: udpReceive, Max: stack.DefaultMaxBufferSize},
@@ -195,6 +198,14 @@ func (s *Stack) setUp(o Options) error {
 		s.ip.AddRoute(tcpip.Route{Destination: header.IPv6EmptySubnet, NIC: nic})
 	}
 	return nil
+}
+
+// limitSend sets how much each TCP connection may keep to be sent.
+func (s *Stack) limitSend(n int) {
+	opt := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(n, firstSend), Max: n}
+	if err := s.ip.SetTransportProtocolOption(tcp.ProtocolNumber, &opt); err != nil {
+		panic(fmt.Sprintf("netstack: BUG: a send buffer of %d bytes: %v", n, err))
+	}
 }
 
 // Name implements [tun.Device]; there is no interface of that name anywhere.

@@ -89,7 +89,10 @@ func (c *tcpConn) Write(b []byte) (n int, err error) {
 		switch err.(type) {
 		case nil:
 		case *tcpip.ErrWouldBlock:
-			if err := c.wait(c.out, &c.wd); err != nil {
+			c.s.share.wait()
+			err := c.wait(c.out, &c.wd)
+			c.s.share.done()
+			if err != nil {
 				return n, c.fail("write", err)
 			}
 		default:
