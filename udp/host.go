@@ -18,6 +18,10 @@ import (
 type Host struct {
 	NoGSO bool // send every datagram by itself
 	NoGRO bool // receive every datagram by itself
+
+	// Address is the only one of the host's to bind to; then there is a socket of its family alone. The zero Addr stands
+	// for all of them, of both families.
+	Address netip.Addr
 }
 
 const (
@@ -31,10 +35,32 @@ const (
 
 // Listen implements [Network]. The Conn is an [Offloader].
 func (h *Host) Listen(port uint16) (Conn, error) {
+	if h.Address.IsValid() {
+		c, err := h.listenAt(port)
+		if err != nil {
+			return nil, fmt.Errorf("udp: listen on %v: %w", netip.AddrPortFrom(h.Address, port), err)
+		}
+		return c, nil
+	}
 	c, err := listen(h.open, port)
 	if err != nil {
 		return nil, fmt.Errorf("udp: listen on port %d: %w", port, err)
 	}
+	return c, nil
+}
+
+// listenAt opens a port of the one address.
+func (h *Host) listenAt(port uint16) (*conn, error) {
+	c, network := new(conn), "udp6"
+	s := &c.v6
+	if h.Address.Unmap().Is4() {
+		network, s = "udp4", &c.v4
+	}
+	var err error
+	if *s, err = h.open(network, port); err != nil {
+		return nil, err
+	}
+	c.port = (*s).port()
 	return c, nil
 }
 
@@ -70,7 +96,11 @@ func listen(open func(network string, port uint16) (*socket, error), port uint16
 
 // open opens the socket of one family. Go makes the one for udp6 IPV6_V6ONLY, and shares the port with nobody.
 func (h *Host) open(network string, port uint16) (*socket, error) {
-	pc, err := (&net.ListenConfig{}).ListenPacket(context.Background(), network, ":"+strconv.Itoa(int(port)))
+	host := ""
+	if h.Address.IsValid() {
+		host = h.Address.Unmap().String()
+	}
+	pc, err := (&net.ListenConfig{}).ListenPacket(context.Background(), network, net.JoinHostPort(host, strconv.Itoa(int(port))))
 	if err != nil {
 		// The port and what was tried are said once, by Listen.
 		if errno, ok := errors.AsType[syscall.Errno](err); ok {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -31,6 +32,47 @@ func newConn(t testing.TB, h *Host) *conn {
 	}
 	t.Cleanup(func() { c.Close() })
 	return c.(*conn)
+}
+
+// TestListenAtOneAddress holds that a Host with an address binds to nothing else, and that datagrams go both ways.
+func TestListenAtOneAddress(t *testing.T) {
+	families(t, func(t *testing.T, lo netip.Addr) {
+		a, b := newConn(t, &Host{Address: lo}), newConn(t, &Host{Address: lo})
+		watch(t, b)
+		if n := len(a.Receivers()); n != 1 {
+			t.Fatalf("%d receivers", n)
+		}
+		if at := a.sockets()[0].pc.LocalAddr().(*net.UDPAddr).AddrPort(); at != netip.AddrPortFrom(lo, a.Port()) || a.Port() == 0 {
+			t.Errorf("bound to %v", at)
+		}
+		out, want := lay(packet.Endpoint{Addr: netip.AddrPortFrom(lo, b.Port())}, 0, 100)
+		if err := a.Send(out); err != nil {
+			t.Fatal(err)
+		}
+		in := packet.New()
+		if _, err := b.Receivers()[0].Receive(in); err != nil || len(in.Packets) != 1 || string(in.Bytes(0)) != string(want[0]) {
+			t.Errorf("%v, %d packets", err, len(in.Packets))
+		}
+		other := lo4
+		if lo == lo4 {
+			other = lo6
+		}
+		out, _ = lay(packet.Endpoint{Addr: netip.AddrPortFrom(other, 9)}, 0, 100)
+		if err := a.Send(out); !errors.Is(err, syscall.EAFNOSUPPORT) || out.Packets[0].Drop != packet.DropSend {
+			t.Errorf("to the other family: %v", err)
+		}
+		if _, err := (&Host{Address: lo}).Listen(a.Port()); !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), netip.AddrPortFrom(lo, a.Port()).String()) {
+			t.Errorf("a port in use: %v", err)
+		}
+	})
+	if c := newConn(t, &Host{Address: netip.MustParseAddr("::ffff:127.0.0.1")}); c.v4 == nil || c.v6 != nil {
+		t.Error("an IPv4-mapped address isn't taken for what it is")
+	}
+	for _, nobodys := range []string{"192.0.2.1", "2001:db8::1"} {
+		if _, err := (&Host{Address: netip.MustParseAddr(nobodys)}).Listen(0); err == nil || errors.Is(err, syscall.EAFNOSUPPORT) {
+			t.Errorf("%s: %v", nobodys, err)
+		}
+	}
 }
 
 // watch closes c, so that the test fails, when it takes far too long.
