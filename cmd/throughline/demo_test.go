@@ -4,12 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"throughline/internal/demo"
 	"throughline/packet"
@@ -28,11 +34,12 @@ func TestDemoOnce(t *testing.T) {
 	if err := small().runOnce(t.Context(), &out, &bar); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"down, 1 stream", "up, 2 streams", "every byte intact", "median of 5", "handshakes in all: 1", "route and seal"} {
+	for _, want := range []string{"down, 1 stream", "up, 2 streams", "every byte intact", "median of 5", "1 handshake;", "user space", "route and seal"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, &out)
 		}
 	}
+	narrow(t, out.String())
 	if !strings.Contains(bar.String(), "░") || !strings.HasSuffix(bar.String(), "\r\x1b[K") {
 		t.Errorf("no bar, or one is left: %q", bar.String())
 	}
@@ -89,12 +96,30 @@ func TestDemoServes(t *testing.T) {
 	if body := get(t, "http://"+address+"/", 200); !strings.Contains(body, "<title>Throughline") {
 		t.Errorf("no page: %.100q", body)
 	}
-	go io.Copy(io.Discard, r)
+	var last bytes.Buffer
+	read := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(&last, r)
+		read <- err
+	}()
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 	w.Close()
+	if err := <-read; err != nil || !strings.HasSuffix(last.String(), "The demo has ended, and nothing of it is left.\n") {
+		t.Errorf("%v, and at the end it said %q", err, &last)
+	}
+}
+
+// narrow holds that a text fits a terminal of 80 columns.
+func narrow(t *testing.T, text string) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSuffix(line, "\n"); utf8.RuneCountInString(line) > 79 || strings.HasSuffix(line, " ") {
+			t.Errorf("too long, or with space at its end: %q", line)
+		}
+	}
 }
 
 // get asks an HTTP server for something.
@@ -119,7 +144,7 @@ func TestDemoReport(t *testing.T) {
 	s.Far.Drops = map[string]uint64{"replay": 3}
 	s.Near.Drops = map[string]uint64{"replay": 1}
 	got := report(s)
-	for _, want := range []string{"9 s", "down  1.00 Gbit/s", "up      0 bit/s", "1.23 ms", "handshakes 2", "replay 4"} {
+	for _, want := range []string{"9 s", "down 1.00 Gbit/s", "up     0 bit/s", "1.23 ms", "handshakes 2", "drops 4"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %q", want, got)
 		}
@@ -131,7 +156,8 @@ func TestDemoWrongCalls(t *testing.T) {
 		"no argument \"wg0\"": {"demo", "wg0"},
 		"-nonsense":           {"demo", "--nonsense"},
 		"invalid value":       {"demo", "--seconds", "-1"},
-		"can't be at":         {"demo", "--listen", "nowhere"},
+		"missing port":        {"demo", "--listen", "nowhere"},
+		"--listen ADDRESS":    {"demo", "--listen", "nowhere"},
 	} {
 		var out bytes.Buffer
 		err := run(args, &out)
@@ -139,8 +165,71 @@ func TestDemoWrongCalls(t *testing.T) {
 			t.Errorf("%q: %v, want %q", args, err, want)
 		}
 	}
-	var out bytes.Buffer
-	if err := run([]string{"demo", "--help"}, &out); err != nil || !strings.Contains(out.String(), "--once") {
-		t.Errorf("%v: %s", err, &out)
+	for _, help := range []string{"--help", "-h", "help"} {
+		var out bytes.Buffer
+		if err := run([]string{"demo", help}, &out); err != nil || !strings.Contains(out.String(), "--once") {
+			t.Errorf("%v: %s", err, &out)
+		}
+		narrow(t, out.String())
 	}
+}
+
+// TestDemoPortTaken has the page's port belong to somebody else.
+func TestDemoPortTaken(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var out bytes.Buffer
+	err = run([]string{"demo", "--listen", ln.Addr().String()}, &out)
+	if err == nil || !errors.Is(err, syscall.EADDRINUSE) || strings.Count(err.Error(), ln.Addr().String()) != 1 || !strings.HasSuffix(err.Error(), listenHint) || out.Len() != 0 {
+		t.Errorf("%v; on stdout %q", err, &out)
+	}
+}
+
+func TestPageURL(t *testing.T) {
+	for at, want := range map[string]string{
+		"127.0.0.1:8080": "http://127.0.0.1:8080/", "[::1]:80": "http://[::1]:80/",
+		"[::]:8080": "http://127.0.0.1:8080/ open", "0.0.0.0:1": "http://127.0.0.1:1/ open", "192.0.2.1:1": "http://192.0.2.1:1/ open",
+	} {
+		got, open := pageURL(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(at)))
+		if open {
+			got += " open"
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", at, got, want)
+		}
+	}
+}
+
+// TestDemoDryRun holds that --dry-run says what there would be.
+func TestDemoDryRun(t *testing.T) {
+	for want, args := range map[string][]string{
+		"user space":                      nil,
+		"127.0.0.1, on a free port":       nil,
+		"at 127.0.0.1:8080\n":             {"--listen", "127.0.0.1:8080"},
+		"TUN interface near with 10.128.": {"--tun"},
+		"two network namespaces":          {"--tun", "--once"},
+	} {
+		var out bytes.Buffer
+		err := run(append([]string{"demo", "--dry-run"}, args...), &out)
+		if err != nil || !strings.Contains(out.String(), want) || strings.Contains(out.String(), "listening") != !slices.Contains(args, "--once") {
+			t.Errorf("%q: %v, want %q in %s", args, err, want, &out)
+		}
+		narrow(t, out.String())
+	}
+}
+
+// TestDemoReportsFitATerminal holds it for the largest figures.
+func TestDemoReportsFitATerminal(t *testing.T) {
+	s := &demo.Snapshot{Uptime: 9999, Interval: 0.5, Down: []float64{99.94e9}, Up: []float64{199e9}, Handshakes: 99}
+	s.RTT.Last = 99.99e3
+	s.Near.Drops = map[string]uint64{"replay": 99}
+	narrow(t, report(s))
+	var out bytes.Buffer
+	if err := printWelcome(&out, "http://127.0.0.1:65535/", true, s); err != nil || !strings.Contains(out.String(), "Whoever") {
+		t.Error(err, &out)
+	}
+	narrow(t, out.String())
 }

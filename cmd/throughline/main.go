@@ -16,7 +16,7 @@ import (
 
 const usage = `usage: throughline [-f | --foreground] INTERFACE
        throughline proxy [-i ADDRESS] [-n] CONF
-       throughline demo [--once]
+       throughline demo [--once] [--tun] [--dry-run]
        throughline --version
 
 Makes the network interface INTERFACE and carries its packets through WireGuard tunnels, until the

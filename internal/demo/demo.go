@@ -5,6 +5,10 @@
 // brings connections of this host's there. So the page is delivered by the tunnel that it describes. Nothing needs
 // privileges, configuration or a network, and nothing is left behind.
 //
+// With Options.TUN each peer has a TUN of the kernel's instead, in a network namespace of its own, and TCP is the
+// kernel's. The UDP sockets stay in the namespace that the process is in. That takes privileges, and Linux; the
+// namespaces have no names, and end with the process at the latest.
+//
 // The walk of a packet is timed from outside: decorators around the stacks' queues and the sockets note when a batch
 // passes. The engine is what it is elsewhere.
 //
@@ -28,15 +32,20 @@ import (
 	"throughline"
 	"throughline/netstack"
 	"throughline/proxy"
+	"throughline/tun"
 	"throughline/udp"
 )
 
 // Where the peers are inside of the tunnel. Nobody outside sees these addresses.
 var (
+	inner    = netip.MustParsePrefix("10.128.0.0/30")
 	nearAddr = netip.MustParseAddr("10.128.0.1")
 	farAddr  = netip.MustParseAddr("10.128.0.2")
 	farHTTP  = netip.AddrPortFrom(farAddr, 80).String()
 )
+
+// loopback is where the peers' sockets are. Nobody outside of this machine reaches them.
+var loopback = netip.MustParseAddr("127.0.0.1")
 
 // A Demo is two peers and what runs between them. Make one with [New].
 type Demo struct {
@@ -62,10 +71,21 @@ type Demo struct {
 
 // A peer is one end of the tunnel.
 type peer struct {
-	stack *netstack.Stack
-	dev   *throughline.Device
-	key   throughline.PrivateKey
-	addr  netip.Addr
+	inside proxy.Network // the stack, or the namespace
+	space  *namespace    // nil without TUNs of the kernel's
+	dev    *throughline.Device
+	name   string // of its TUN
+	key    throughline.PrivateKey
+	addr   netip.Addr
+}
+
+// close ends a peer. When it returns, nothing of it is left.
+func (p *peer) close() error {
+	err := p.dev.Close()
+	if p.space != nil {
+		err = errors.Join(err, p.space.Close())
+	}
+	return err
 }
 
 // Options are what a demo is made of.
@@ -74,12 +94,34 @@ type Options struct {
 	Network udp.Network  // opens the sockets; nil stands for the operating system's
 	Logger  *slog.Logger // nil stands for silence
 	Cipher  string       // one of throughline.Ciphers; "" stands for the fastest
+
+	TUN bool        // with TUNs of the kernel's, in network namespaces
+	Off tun.Offload // the TUNs' offloads not to use
+}
+
+// Makes says, a phrase for each, what New would make.
+func (o Options) Makes() []string {
+	between := "two UDP sockets on free ports, that talk over 127.0.0.1"
+	if !o.TUN {
+		return []string{
+			"two WireGuard peers with fresh keys, in this process",
+			fmt.Sprintf("a TCP/IP stack in user space for each, at %v and %v", nearAddr, farAddr),
+			between,
+		}
+	}
+	return []string{
+		"two network namespaces without names, which nobody else sees",
+		fmt.Sprintf("in one the TUN interface near with %v/%d, and it is up", nearAddr, inner.Bits()),
+		fmt.Sprintf("in the other the TUN interface far with %v/%d, and it is up", farAddr, inner.Bits()),
+		"two WireGuard peers with fresh keys, one on each interface",
+		between,
+	}
 }
 
 // New joins two peers.
 func New(o Options) (*Demo, error) {
 	if o.Network == nil {
-		o.Network = &udp.Host{}
+		o.Network = &udp.Host{Address: loopback}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -87,11 +129,11 @@ func New(o Options) (*Demo, error) {
 	d := &Demo{began: time.Now(), version: o.Version, log: o.Logger}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	var err error
-	if d.near, err = newPeer(nearAddr, &meter{out: &d.up, in: &d.down}, o, "near"); err != nil {
+	if d.near, err = newPeer("near", nearAddr, &meter{out: &d.up, in: &d.down}, o); err != nil {
 		return nil, err
 	}
-	if d.far, err = newPeer(farAddr, &meter{out: &d.down, in: &d.up}, o, "far"); err != nil {
-		d.near.dev.Close()
+	if d.far, err = newPeer("far", farAddr, &meter{out: &d.down, in: &d.up}, o); err != nil {
+		d.near.close()
 		return nil, err
 	}
 	if err := d.join(); err != nil {
@@ -101,31 +143,54 @@ func New(o Options) (*Demo, error) {
 	return d, nil
 }
 
-func newPeer(addr netip.Addr, m *meter, o Options, end string) (*peer, error) {
-	s, err := netstack.New(netstack.Options{Addresses: []netip.Addr{addr}})
+func newPeer(end string, addr netip.Addr, m *meter, o Options) (*peer, error) {
+	p := &peer{key: throughline.NewPrivateKey(), addr: addr, name: end}
+	t, err := p.makeInside(o)
 	if err != nil {
 		return nil, err
 	}
-	dev, err := throughline.New(throughline.Options{TUN: m.device(s), Network: m.network(o.Network), Logger: o.Logger.With("end", end), Cipher: o.Cipher})
+	p.dev, err = throughline.New(throughline.Options{TUN: m.device(t), Network: m.network(o.Network), Logger: o.Logger.With("end", end), Cipher: o.Cipher})
 	if err != nil {
-		s.Close()
+		t.Close()
+		if p.space != nil {
+			p.space.Close()
+		}
 		return nil, err
 	}
-	p := &peer{stack: s, dev: dev, key: throughline.NewPrivateKey(), addr: addr}
-	if err = dev.Configure(throughline.Config{PrivateKey: &p.key}); err == nil {
-		err = dev.Up()
+	if err = p.dev.Configure(throughline.Config{PrivateKey: &p.key}); err == nil {
+		err = p.dev.Up()
 	}
 	if err != nil {
-		dev.Close()
+		p.close()
 		return nil, err
 	}
 	return p, nil
 }
 
+// makeInside makes what is inside of the tunnel at the peer's end, and returns its TUN.
+func (p *peer) makeInside(o Options) (tun.Device, error) {
+	if !o.TUN {
+		s, err := netstack.New(netstack.Options{Addresses: []netip.Addr{p.addr}})
+		p.inside = s
+		return s, err
+	}
+	n, err := newNamespace()
+	if err != nil {
+		return nil, err
+	}
+	t, err := n.open(p.name, netip.PrefixFrom(p.addr, inner.Bits()), o.Off)
+	if err != nil {
+		n.Close()
+		return nil, err
+	}
+	p.inside, p.space = n, n
+	return t, nil
+}
+
 // join makes the peers known to each other, and serves at the far one.
 func (d *Demo) join() error {
 	for _, ends := range [][2]*peer{{d.near, d.far}, {d.far, d.near}} {
-		at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), ends[1].dev.Status().ListenPort)
+		at := netip.AddrPortFrom(loopback, ends[1].dev.Status().ListenPort)
 		if err := ends[0].dev.Configure(throughline.Config{Peers: []throughline.PeerConfig{{
 			PublicKey:  ends[1].key.Public(),
 			Endpoint:   &at,
@@ -134,13 +199,13 @@ func (d *Demo) join() error {
 			return err
 		}
 	}
-	ln, err := d.far.stack.Listen("tcp", farHTTP)
+	ln, err := d.far.inside.Listen("tcp", farHTTP)
 	if err != nil {
 		return err
 	}
 	d.server = &http.Server{Handler: d.handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	d.client = &http.Client{Transport: &http.Transport{
-		DialContext:        d.near.stack.DialContext,
+		DialContext:        d.near.inside.DialContext,
 		DisableCompression: true,
 		DisableKeepAlives:  true,
 		WriteBufferSize:    64 << 10,
@@ -159,14 +224,14 @@ func (d *Demo) Close() error {
 	if d.server != nil {
 		d.server.Close()
 	}
-	err := errors.Join(d.near.dev.Close(), d.far.dev.Close())
+	err := errors.Join(d.near.close(), d.far.close())
 	d.tasks.Wait()
 	return err
 }
 
 // Ping sends an echo request from the near peer to the far one, and waits for the reply.
 func (d *Demo) Ping(ctx context.Context) (time.Duration, error) {
-	rtt, err := d.near.stack.Ping(ctx, farAddr)
+	rtt, err := d.near.inside.Ping(ctx, farAddr)
 	if err != nil {
 		err = fmt.Errorf("ping through the tunnel: %w", err)
 	}
@@ -185,7 +250,7 @@ func (d *Demo) Serve(ctx context.Context, ln net.Listener) error {
 		Kind: proxy.TCPClientTunnel, Name: "page", BindAddress: ln.Addr().String(), Target: farHTTP,
 		MaxConnections: 256, IdleTimeout: 5 * time.Minute,
 	}}}
-	return proxy.Run(ctx, door, d.near.stack, front{ln: ln}, d.log)
+	return proxy.Run(ctx, door, d.near.inside, front{ln: ln}, d.log)
 }
 
 // A front is the host's network with one listener, which is open already.

@@ -93,6 +93,7 @@ type Snapshot struct {
 	Version string  `json:"version"`
 	System  string  `json:"system"`
 	CPUs    int     `json:"cpus"`
+	TUN     bool    `json:"tun"`    // the kernel's interfaces and TCP, not stacks in user space
 	Uptime  float64 `json:"uptime"` // s
 
 	// Interval, Down and Up are the throughput of the last minute at the near peer: datagrams, in bit/s. The newest
@@ -128,6 +129,10 @@ type End struct {
 	TxBytes   uint64            `json:"tx"`
 	Drops     map[string]uint64 `json:"drops"`
 	Offloads  map[string]string `json:"offloads"`
+
+	// With a TUN of the kernel's: its name, and where its network namespace is found while the demo runs.
+	Interface string `json:"interface,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
 }
 
 // An RTT sums up round-trip times, in µs.
@@ -167,6 +172,9 @@ func sumUp(rtts []time.Duration) (r RTT) {
 
 func (p *peer) end(s *throughline.Status) End {
 	e := End{PublicKey: s.PublicKey.String(), Address: p.addr.String(), Port: s.ListenPort, Drops: s.Drops, Offloads: s.Offloads}
+	if p.space != nil {
+		e.Interface, e.Namespace = p.name, p.space.path
+	}
 	for i := range s.Peers {
 		e.RxBytes += s.Peers[i].RxBytes
 		e.TxBytes += s.Peers[i].TxBytes
@@ -178,7 +186,7 @@ func (p *peer) end(s *throughline.Status) End {
 func (d *Demo) Snapshot() Snapshot {
 	near, far := d.near.dev.Status(), d.far.dev.Status()
 	s := Snapshot{
-		Version: d.version, System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.GOMAXPROCS(0),
+		Version: d.version, System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.GOMAXPROCS(0), TUN: d.near.space != nil,
 		Uptime: time.Since(d.began).Seconds(), Interval: sampleEvery.Seconds(),
 		Down: []float64{}, Up: []float64{}, RTTs: []float64{},
 		Handshakes: d.up.responses.Load() + d.down.responses.Load(), SinceHandshake: -1,

@@ -21,6 +21,7 @@ type Result struct {
 	Version    string            `json:"version"`
 	System     string            `json:"system"`
 	CPUs       int               `json:"cpus"`
+	TUN        bool              `json:"tun"` // with TUNs of the kernel's
 	Intact     bool              `json:"intact"`
 	FirstPing  float64           `json:"first_ping"` // µs, with the handshake that it waited for
 	Runs       []Run             `json:"runs"`
@@ -37,13 +38,13 @@ type Result struct {
 func (d *Demo) Once(ctx context.Context, p Plan, progress func(what string, done, total int64)) (*Result, error) {
 	first, err := d.Ping(ctx)
 	if err != nil {
-		return nil, explain(ctx, err)
+		return nil, explain(ctx, "first round trip", err)
 	}
 	r := &Result{Intact: true, FirstPing: micros(first)}
 	for _, l := range []Load{{false, 1, p.Bytes}, {true, 1, p.Bytes}, {false, p.Streams, p.Bytes}, {true, p.Streams, p.Bytes}} {
 		run, err := d.Run(ctx, l, every(100*time.Millisecond, l.String(), l.Bytes, progress))
 		if err != nil {
-			return nil, explain(ctx, err)
+			return nil, explain(ctx, l.String(), err)
 		}
 		r.Runs = append(r.Runs, run)
 	}
@@ -61,7 +62,7 @@ func (d *Demo) Once(ctx context.Context, p Plan, progress func(what string, done
 		case lost:
 			rtt = -1
 		case err != nil:
-			return nil, explain(ctx, err)
+			return nil, explain(ctx, "pings", err)
 		}
 		rtts = append(rtts, rtt)
 		tell(1)
@@ -72,16 +73,22 @@ func (d *Demo) Once(ctx context.Context, p Plan, progress func(what string, done
 	}
 
 	s := d.Snapshot()
-	r.Version, r.System, r.CPUs, r.Handshakes = s.Version, s.System, s.CPUs, s.Handshakes
+	r.Version, r.System, r.CPUs, r.TUN, r.Handshakes = s.Version, s.System, s.CPUs, s.TUN, s.Handshakes
 	r.Datagrams = s.Near.RxBytes + s.Near.TxBytes
 	r.Drops, r.Offloads = s.Drops(), s.Near.Offloads
 	return r, nil
 }
 
-// explain says that the time is over where that is why something failed.
-func explain(ctx context.Context, err error) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("the time was over before all was carried: %w", err)
+// ErrTime is what ends a plan whose context's deadline came.
+var ErrTime = errors.New("the time was over before all was carried")
+
+// explain says what was going on, and that the time was over, or the context ended, where that is why it failed.
+func explain(ctx context.Context, what string, err error) error {
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("%s: %w", what, ErrTime)
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: ended before all was carried", what)
 	}
 	return err
 }

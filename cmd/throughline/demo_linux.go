@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// hasNamespaces says that this system has network namespaces.
+const hasNamespaces = true
+
+// ownRoot names the environment variable that tells the demo that it is in a user namespace of its own already.
+const ownRoot = "THROUGHLINE_DEMO_OWN_ROOT"
+
+// mayUseNamespaces reports whether this process has the capabilities that demo --tun takes: for namespaces, interfaces
+// and pings.
+func mayUseNamespaces() bool {
+	const needed = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW
+	var caps [2]unix.CapUserData
+	err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &caps[0])
+	return err == nil && caps[0].Effective&needed == needed
+}
+
+// enter is the command that shows who looks for it a network namespace of this process's.
+func enter(path string) string {
+	if os.Getenv(ownRoot) != "" {
+		return fmt.Sprintf("nsenter --user=/proc/%d/ns/user --preserve-credentials --net=%s", os.Getpid(), path)
+	}
+	return "nsenter --net=" + path
+}
+
+// inUserNamespace runs this program anew as root of a user namespace, where the system lets the user make one, and waits
+// for its end. It has all capabilities there, over nothing but what it makes itself. It stays in this network namespace.
+func inUserNamespace(ctx context.Context, args []string) error {
+	if os.Getenv(ownRoot) != "" {
+		return fmt.Errorf("demo: --tun: this system gives users no rights in their own user namespaces; %s", withoutRights)
+	}
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", append([]string{"demo"}, args...)...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = append(os.Environ(), ownRoot+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	runtime.LockOSThread() // whose end Pdeathsig is about
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		errno, _ := errors.AsType[syscall.Errno](err)
+		return fmt.Errorf("demo: --tun: this system lets users make no user namespaces (%w); %s", errno, withoutRights)
+	}
+	if err := cmd.Wait(); !cmd.ProcessState.Success() {
+		if cmd.ProcessState.Exited() {
+			return errSaid
+		}
+		return fmt.Errorf("demo: --tun: the process in the user namespace: %w", err)
+	}
+	return nil
+}

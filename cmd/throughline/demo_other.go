@@ -1,0 +1,14 @@
+//go:build !linux
+
+package main
+
+import "context"
+
+// hasNamespaces says that this system has no network namespaces; so what follows isn't called.
+const hasNamespaces = false
+
+func mayUseNamespaces() bool { return false }
+
+func enter(string) string { panic("demo: BUG: no namespaces here") }
+
+func inUserNamespace(context.Context, []string) error { panic("demo: BUG: no namespaces here") }

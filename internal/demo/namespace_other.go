@@ -1,0 +1,26 @@
+//go:build !linux
+
+package demo
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"throughline/netstack"
+	"throughline/tun"
+)
+
+// A namespace is what other systems than Linux have not.
+type namespace struct {
+	*netstack.Stack // nil: there never is one
+	path            string
+}
+
+func newNamespace() (*namespace, error) {
+	return nil, fmt.Errorf("network namespaces are Linux's: %w", errors.ErrUnsupported)
+}
+
+func (n *namespace) open(string, netip.Prefix, tun.Offload) (tun.Device, error) {
+	return nil, errors.ErrUnsupported
+}
