@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -87,7 +88,8 @@ func Parser(env func(string) (string, bool)) *conf.Parser {
 }
 
 // Load reads a configuration file, and the file that its WGConfig names, which then holds [Interface] and [Peer]. The
-// conf.File it returns has both.
+// conf.File it returns has both; it is there too when the mistakes are those that [ReadConfig] finds, so that a caller can
+// look for further ones.
 func Load(path string, env func(string) (string, bool)) (*conf.File, *Config, error) {
 	f, err := parseFile(path, env)
 	if err != nil {
@@ -145,85 +147,103 @@ var kinds = []struct {
 	{"UDPProxyTunnel", UDPClientTunnel, "BindAddress Target ResolveLocally InactivityTimeout"},
 }
 
-// ReadConfig reads the sections and keys of the proxy. A section or key that nobody knows is an error. Names are resolved
-// through the tunnel by default, or, as wireproxy does it, by the host when [Interface] names no DNS server.
+// ReadConfig reads the sections and keys of the proxy. A section or key that nobody knows is a mistake. All mistakes found
+// are reported, each an [*conf.Error], and then there is no Config. Names are resolved through the tunnel by default, or,
+// as wireproxy does it, by the host when [Interface] names no DNS server.
 func ReadConfig(f *conf.File) (*Config, error) {
-	c := &Config{CheckAliveInterval: defaultInterval}
+	r := reader{c: &Config{CheckAliveInterval: defaultInterval, PreferIPv4: true}, locally: len(f.Interface.DNS) == 0}
 	for i := range f.Globals {
 		if e := &f.Globals[i]; !e.Is("WGConfig") {
-			return nil, e.WrongSecret("stands outside of a section; only WGConfig may")
+			r.wrong(e.WrongSecret("stands outside of a section; only WGConfig may, so put it below the header of its section"))
 		}
 	}
-	c.PreferIPv4 = true
 	for _, a := range f.Interface.Address {
-		c.PreferIPv4 = c.PreferIPv4 && a.Addr().Is4()
+		r.c.PreferIPv4 = r.c.PreferIPv4 && a.Addr().Is4()
 	}
-	if err := c.readInterface(f.Interface.Extra); err != nil {
+	r.readInterface(f.Interface.Extra)
+	for i := range f.Sections {
+		if from := &f.Sections[i]; strings.EqualFold(from.Name, "Resolve") {
+			r.readResolve(from)
+		} else {
+			r.readSection(from)
+		}
+	}
+	if err := r.err(); err != nil {
 		return nil, err
 	}
-	stdio := false
-	for i := range f.Sections {
-		from := &f.Sections[i]
-		if strings.EqualFold(from.Name, "Resolve") {
-			if err := c.readResolve(from); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		s, err := readSection(from, len(f.Interface.DNS) == 0)
-		if err != nil {
-			return nil, err
-		}
-		if s.Kind == STDIOTunnel {
-			if stdio {
-				return nil, &conf.Error{Pos: s.Pos, Problem: "a second [STDIOTunnel]; there is only one standard input, so keep one"}
-			}
-			stdio = true
-		}
-		c.Sections = append(c.Sections, *s)
-	}
-	return c, nil
+	return r.c, nil
 }
 
-func (c *Config) readInterface(extra []conf.Entry) error {
+// maxMistakes bounds the mistakes that are reported. As conf.
+const maxMistakes = 20
+
+// A reader is how far a configuration has been read, and what is wrong with it.
+type reader struct {
+	c        *Config
+	locally  bool
+	stdio    *conf.Pos // of the first [STDIOTunnel]
+	mistakes []error
+	more     int // those that are not reported
+}
+
+func (r *reader) wrong(err error) {
+	if len(r.mistakes) == maxMistakes {
+		r.more++
+		return
+	}
+	r.mistakes = append(r.mistakes, err)
+}
+
+func (r *reader) err() error {
+	switch {
+	case r.more > 0:
+		return errors.Join(append(r.mistakes, fmt.Errorf("and %d more mistakes", r.more))...)
+	case len(r.mistakes) == 1:
+		return r.mistakes[0]
+	}
+	return errors.Join(r.mistakes...)
+}
+
+func (r *reader) readInterface(extra []conf.Entry) {
 	for i := range extra {
 		e := &extra[i]
 		if e.Is("CheckAlive") {
 			for _, item := range e.List() {
 				a, err := netip.ParseAddr(item.Value)
 				if err != nil {
-					return item.Wrong("not an address; use one like 192.0.2.1")
+					r.wrong(item.Wrong("not an address; use one like 192.0.2.1"))
+					continue
 				}
-				c.CheckAlive = append(c.CheckAlive, a.Unmap())
+				r.c.CheckAlive = append(r.c.CheckAlive, a.Unmap())
 			}
 			continue
 		}
 		d, err := duration(e)
 		if err != nil || d < time.Second {
-			return e.Wrong("not an interval; use seconds from 1 up")
+			r.wrong(e.Wrong("not an interval; use seconds from 1 up"))
 		}
-		c.CheckAliveInterval = d
+		r.c.CheckAliveInterval = d
 	}
-	return nil
 }
 
-func (c *Config) readResolve(from *conf.Section) error {
+func (r *reader) readResolve(from *conf.Section) {
 	for i := range from.Entries {
 		e := &from.Entries[i]
 		switch v := strings.ToLower(e.Value); {
 		case !e.Is("ResolveStrategy"):
-			return e.WrongSecret("there is no such key in [Resolve]; use ResolveStrategy")
+			r.wrong(e.WrongSecret("there is no such key in [Resolve]; use ResolveStrategy"))
 		case v == "ipv4", v == "ipv6":
-			c.PreferIPv4 = v == "ipv4"
+			r.c.PreferIPv4 = v == "ipv4"
 		case v != "auto":
-			return e.Wrong("use auto, ipv4 or ipv6")
+			r.wrong(e.Wrong("use auto, ipv4 or ipv6"))
 		}
 	}
-	return nil
 }
 
-func readSection(from *conf.Section, locally bool) (*Section, error) {
-	s := &Section{Name: from.Name, Pos: from.Pos, MaxConnections: defaultConnections, IdleTimeout: defaultIdleTCP, ResolveLocally: locally}
+// readSection reads a section that is served. What it lacks is reported after what is wrong in it.
+func (r *reader) readSection(from *conf.Section) {
+	s := Section{Name: from.Name, Pos: from.Pos, MaxConnections: defaultConnections, IdleTimeout: defaultIdleTCP, ResolveLocally: r.locally}
+	lacks := func(problem string) { r.wrong(&conf.Error{Pos: from.Pos, Problem: problem}) }
 	keys := ""
 	names := "[Interface] [Peer] [Resolve]"
 	for _, k := range kinds {
@@ -232,11 +252,19 @@ func readSection(from *conf.Section, locally bool) (*Section, error) {
 		}
 		names += " [" + k.name + "]"
 	}
-	if keys == "" {
-		return nil, &conf.Error{Pos: from.Pos, Problem: "there is no section of this name; use one of " + names}
+	if keys == "" { // its entries can't be judged
+		lacks("there is no section of this name; use one of " + names)
+		return
 	}
 	if s.Kind == UDPClientTunnel || s.Kind == UDPServerTunnel {
 		s.IdleTimeout = defaultIdleUDP
+	}
+	if s.Kind == STDIOTunnel {
+		if r.stdio != nil {
+			lacks(fmt.Sprintf("a second [STDIOTunnel], the first is on line %d; there is only one standard input, so keep one", r.stdio.Line))
+		} else {
+			r.stdio = &from.Pos
+		}
 	}
 	at := make(map[string]*conf.Entry)
 	for i := range from.Entries {
@@ -249,27 +277,30 @@ func readSection(from *conf.Section, locally bool) (*Section, error) {
 		}
 		switch {
 		case name == "":
-			return nil, e.WrongSecret(fmt.Sprintf("there is no such key in [%s]; use one of %s", from.Name, strings.ReplaceAll(keys, " ", ", ")))
+			r.wrong(e.WrongSecret(fmt.Sprintf("there is no such key in [%s]; use one of %s", from.Name, strings.ReplaceAll(keys, " ", ", "))))
+			continue
 		case at[name] != nil:
-			return nil, e.WrongSecret(fmt.Sprintf("a second one in this section; the first is on line %d", at[name].Pos.Line))
+			r.wrong(e.WrongSecret(fmt.Sprintf("a second one in this section; the first is on line %d: keep one", at[name].Pos.Line)))
+			continue
 		}
 		at[name] = e
 		if err := s.set(name, e); err != nil {
-			return nil, err
+			r.wrong(err)
 		}
 	}
 	for _, must := range []string{"BindAddress", "ListenPort", "Target"} {
 		if strings.Contains(keys, must) && at[must] == nil {
-			return nil, &conf.Error{Pos: from.Pos, Problem: fmt.Sprintf("[%s] has no %s; add one", from.Name, must)}
+			lacks(fmt.Sprintf("[%s] has no %s; add one", from.Name, must))
 		}
 	}
-	if e := at["Password"]; e != nil && s.Kind == Socks5 && s.Username == "" && s.Password != "" {
-		return nil, e.WrongSecret("there is no Username, and SOCKS5 has no password without; add one") // RFC 1929 §2
+	user := at["Username"]
+	if e := at["Password"]; e != nil && s.Kind == Socks5 && (user == nil || user.Value == "") && s.Password != "" {
+		r.wrong(e.WrongSecret("there is no Username, and SOCKS5 has no password without; add one")) // RFC 1929 §2
 	}
 	if (s.CertFile == "") != (s.KeyFile == "") {
-		return nil, &conf.Error{Pos: from.Pos, Problem: "CertFile and KeyFile belong together; add the other one"}
+		lacks("CertFile and KeyFile belong together; add the other one")
 	}
-	return s, nil
+	r.c.Sections = append(r.c.Sections, s)
 }
 
 // set takes one entry of a section.

@@ -2,12 +2,15 @@ package proxy
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"throughline/conf"
 )
 
 const everySection = `
@@ -136,6 +139,82 @@ func TestConfigMistakes(t *testing.T) {
 		if err == nil || c != nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%q:\n got %v\nwant %s", text, err, want)
 		}
+	}
+}
+
+// TestAllConfigMistakes has a file with a mistake of every kind: each is reported once, in the order of the file but that
+// what a section lacks comes after what is wrong in it, and names its place.
+func TestAllConfigMistakes(t *testing.T) {
+	const text = `x = hunter2
+[Interface]
+CheckAlive = 192.0.2.1, x, 192.0.2.2, y
+CheckAliveInterval = 0
+[Sock5]
+BindAddress = 1
+[Socks5]
+BindAdress = 127.0.0.1:1
+Password = hunter2
+Password = hunter2
+ResolveLocally = maybe
+[http]
+BindAddress = 8080
+Username = hunter:2
+MaxConnections = 0
+CertFile = c
+[Resolve]
+Strategy = ipv4
+ResolveStrategy = both
+[TCPServerTunnel]
+ListenPort = 0
+[STDIOTunnel]
+Target = a:1
+[STDIOTunnel]
+Target = a
+IdleTimeout = soon
+`
+	f, err := Parser(nil).Parse("p", strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ReadConfig(f)
+	if c != nil || err == nil {
+		t.Fatalf("%v, %v", c, err)
+	}
+	want := []string{
+		"p:1:5: x: stands outside of a section; only WGConfig may, so put it below the header of its section",
+		`p:3:25: CheckAlive "x": not an address; use one like 192.0.2.1`,
+		`p:3:39: CheckAlive "y": not an address; use one like 192.0.2.1`,
+		`p:4:22: CheckAliveInterval "0": not an interval; use seconds from 1 up`,
+		"p:5:1: there is no section of this name; use one of [Interface]",
+		"p:8:14: BindAdress: there is no such key in [Socks5]; use one of BindAddress, Username",
+		"p:10:12: Password: a second one in this section; the first is on line 9: keep one",
+		`p:11:18: ResolveLocally "maybe": use true or false`,
+		"p:7:1: [Socks5] has no BindAddress; add one",
+		"p:9:12: Password: there is no Username, and SOCKS5 has no password without; add one",
+		`p:13:15: BindAddress "8080": not host:port; use one like 127.0.0.1:1080`,
+		"p:14:12: Username: has a ':', which HTTP takes for its end; choose another one",
+		`p:15:18: MaxConnections "0": not a limit; use a number from 1 to 1048576`,
+		"p:12:1: CertFile and KeyFile belong together; add the other one",
+		"p:18:12: Strategy: there is no such key in [Resolve]; use ResolveStrategy",
+		`p:19:19: ResolveStrategy "both": use auto, ipv4 or ipv6`,
+		`p:21:14: ListenPort "0": not a port; use a number from 1 to 65535`,
+		"p:20:1: [TCPServerTunnel] has no Target; add one",
+		"p:24:1: a second [STDIOTunnel], the first is on line 22; there is only one standard input, so keep one",
+		`p:25:10: Target "a": not host:port; use one like`,
+		"and 1 more mistakes",
+	}
+	got := strings.Split(err.Error(), "\n")
+	if len(got) != len(want) {
+		t.Errorf("%d mistakes, want %d:\n%v", len(got), len(want), err)
+	}
+	for i := range min(len(got), len(want)) {
+		if !strings.HasPrefix(got[i], want[i]) || strings.Contains(got[i], "hunter") {
+			t.Errorf("mistake %d:\n got %s\nwant %s", i, got[i], want[i])
+		}
+	}
+	one, ok := errors.AsType[*conf.Error](err)
+	if !ok || one.Pos != (conf.Pos{File: "p", Line: 1, Col: 5}) {
+		t.Errorf("the first mistake is %#v", one)
 	}
 }
 

@@ -108,9 +108,8 @@ func TestReset(t *testing.T) {
 }
 
 func TestTargetRefuses(t *testing.T) {
-	ln, _ := net.Listen("tcp", "127.0.0.1:0")
-	ln.Close()
-	p := start(t, config(t, "[TCPClientTunnel]\nBindAddress=127.0.0.1:0\nTarget="+ln.Addr().String()), Host{}, Host{})
+	// Nobody listens at port 1, and nobody is given it; the port of a listener that was closed may be another's by now.
+	p := start(t, config(t, "[TCPClientTunnel]\nBindAddress=127.0.0.1:0\nTarget=127.0.0.1:1"), Host{}, Host{})
 	c, err := net.Dial("tcp", p.addr(0))
 	if errors.Is(err, syscall.ECONNRESET) {
 		return // already
@@ -200,9 +199,8 @@ func TestListenerInUse(t *testing.T) {
 	if !errors.Is(err, syscall.EADDRINUSE) || !strings.HasPrefix(err.Error(), want) || !strings.HasSuffix(err.Error(), "; choose another port, or end the program that uses it") {
 		t.Errorf("got %v", err)
 	}
-	if c, err := net.Dial("tcp", p.addr(0)); err == nil {
-		c.Close()
-		t.Error("another section is served though")
+	if _, err := p.sections[0].listener.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("another section is served though: %v", err)
 	}
 	settle(t, before)
 	bad := config(t, "[http]\nBindAddress=127.0.0.1:0\nCertFile=/none\nKeyFile=/none")
@@ -290,9 +288,7 @@ func TestSTDIO(t *testing.T) {
 	if err := Run(context.Background(), config(t, "[STDIOTunnel]\nTarget="+target), Host{}, Host{}, nil); err == nil || !strings.Contains(err.Error(), "no standard input") {
 		t.Errorf("without standard input: %v", err)
 	}
-	ln, _ := net.Listen("tcp", "127.0.0.1:0")
-	ln.Close()
-	cfg = config(t, "[STDIOTunnel]\nTarget="+ln.Addr().String())
+	cfg = config(t, "[STDIOTunnel]\nTarget=127.0.0.1:1") // where nobody listens
 	cfg.Stdin, cfg.Stdout = strings.NewReader(""), &out
 	if err := Run(context.Background(), cfg, Host{}, Host{}, nil); !errors.Is(err, syscall.ECONNREFUSED) || !strings.HasPrefix(err.Error(), `proxy.conf:1:1: [STDIOTunnel] Target "`) {
 		t.Errorf("a target that refuses: %v", err)

@@ -69,8 +69,8 @@ func runProxy(args []string, stdout io.Writer) error {
 	}
 	path := fs.Arg(0)
 	f, cfg, err := proxy.Load(path, os.LookupEnv)
-	if err == nil {
-		err = complete(f)
+	if f != nil {
+		err = errors.Join(err, complete(f)) // all that is wrong at once
 	}
 	if err != nil {
 		sayEach(os.Stderr, err)

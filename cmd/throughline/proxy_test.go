@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,27 +29,26 @@ import (
 	"throughline/udp"
 )
 
-// freePort returns a port that nobody has, of either protocol.
+// freePort returns a port that nobody has. It is below those that systems give to whoever asks for any, so that nobody
+// has it either when it is asked for by its number.
 func freePort(t *testing.T, network string) string {
 	t.Helper()
-	var addr net.Addr
-	if network == "udp" {
-		pc, err := net.ListenPacket("udp", ":0")
-		if err != nil {
-			t.Fatal(err)
+	var err error
+	for range 1000 {
+		port := strconv.Itoa(15000 + rand.IntN(17000))
+		var c io.Closer
+		if network == "udp" {
+			c, err = net.ListenPacket("udp", ":"+port)
+		} else {
+			c, err = net.Listen("tcp", "127.0.0.1:"+port)
 		}
-		defer pc.Close()
-		addr = pc.LocalAddr()
-	} else {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+		if err == nil {
+			c.Close()
+			return port
 		}
-		defer ln.Close()
-		addr = ln.Addr()
 	}
-	_, port, _ := net.SplitHostPort(addr.String())
-	return port
+	t.Fatal(err)
+	return ""
 }
 
 func writeFile(t *testing.T, name, text string) string {
@@ -302,9 +304,24 @@ func TestProxyThroughATunnel(t *testing.T) {
 			t.Fatalf("no pong in\n%s", resp)
 		}
 	}
-	if body := get(t, "http://"+health+"/readyz", 200); !strings.Contains(body, `"10.77.0.2":`) {
-		t.Errorf("readyz: %s", body)
+	for end := time.Now().Add(patience); ; { // a pong is soon too old, on a busy machine
+		resp, err := http.Get("http://" + health + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || !strings.Contains(string(body), `"10.77.0.2":`) {
+			t.Fatalf("readyz: %s, %v", body, err)
+		}
+		if resp.StatusCode == http.StatusOK {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("readyz: %s: %s", resp.Status, body)
+		}
 	}
+	http.DefaultClient.CloseIdleConnections()
 }
 
 // TestProxyProgram runs the client as the program: stdin and stdout through the tunnel, and the end by a signal.
@@ -366,6 +383,9 @@ func TestProxyChecksFiles(t *testing.T) {
 		{"much is missing", "[Interface]\nMTU = 1420\n", []string{":1:1: [Interface] has no PrivateKey", ":1:1: [Interface] has no Address", "there is no [Peer]"}},
 		{"two mistakes", strings.Replace(good, "Address = 10.0.0.2/32", "Address = 10.0.0.300/32\nListenPort = x\nAddress = 10.0.0.2/32", 1), []string{":3:", ":4:"}},
 		{"a small MTU", strings.Replace(good, "[Peer]", "MTU = 600\n[Peer]", 1), []string{"no tunnel can be made of [Interface]"}},
+		{"mistakes everywhere", "[Interface]\nMTU = 1420\n[Socks5]\nBindAddres = 127.0.0.1:1080\n[http]\nBindAddress = 8080\n", []string{
+			":4:14: BindAddres: there is no such key", ":3:1: [Socks5] has no BindAddress", ":6:15: BindAddress \"8080\": not host:port",
+			":1:1: [Interface] has no PrivateKey", ":1:1: [Interface] has no Address", "there is no [Peer]"}},
 		{"an unknown section", good + "[Socks4]\nBindAddress = 127.0.0.1:1080\n", []string{"there is no section of this name"}},
 	} {
 		path := writeFile(t, "a.conf", c.text)

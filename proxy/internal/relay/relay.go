@@ -1,8 +1,9 @@
 // Package relay carries a connection through: bytes both ways, the end of each direction, and resets.
 //
 // It opens nothing and speaks no protocol. [Join] uses the caller's goroutine and one more, which has ended when it
-// returns, and owns both connections from then on. Where the kernel can move the bytes (two TCP sockets on Linux) it does;
-// else each direction has a buffer of 32 KiB from a pool.
+// returns, and owns both connections from then on. Where the kernel can move the bytes (two TCP sockets on Linux) it does.
+// Else each direction has a buffer of 2 KiB, and while it moves much one of 32 KiB; 1,024 directions at a time have one,
+// so that many connections can't take much memory, whatever they do.
 package relay
 
 import (
@@ -17,8 +18,13 @@ import (
 )
 
 const (
-	bufferSize = 32 << 10
+	smallSize  = 2 << 10 // what every direction has: enough for what people type
+	largeSize  = 32 << 10
+	maxLarge   = 1024
 	spliceSize = 256 << 10 // how much is moved before deadlines are renewed and bytes counted
+
+	// keepLarge is how long a direction on which nothing comes keeps a large buffer.
+	keepLarge = time.Second
 
 	// WriteTimeout is the least time that a receiver has to take one buffer, however short the idle time-out is.
 	WriteTimeout = time.Minute
@@ -27,7 +33,28 @@ const (
 	maxTick = 30 * time.Second
 )
 
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+// The large buffers, and how many are lent.
+var (
+	larges = sync.Pool{New: func() any { return new([largeSize]byte) }}
+	lent   atomic.Int64
+)
+
+// borrow returns a large buffer, or nil when there is none to be had.
+func borrow() *[largeSize]byte {
+	if lent.Add(1) > maxLarge {
+		lent.Add(-1)
+		return nil
+	}
+	return larges.Get().(*[largeSize]byte)
+}
+
+// giveBack takes back what borrow returned.
+func giveBack(b *[largeSize]byte) {
+	if b != nil {
+		larges.Put(b)
+		lent.Add(-1)
+	}
+}
 
 // ErrIdle ends a connection on which nothing moved for its idle time-out.
 var ErrIdle = errors.New("idle for too long")
@@ -52,10 +79,15 @@ func Join(client, target net.Conn, idle time.Duration, up, down *atomic.Uint64) 
 	err := <-sent
 	client.Close()
 	target.Close()
-	if errors.Is(received, net.ErrClosed) || received == nil {
+	if received == nil || isClosed(received) {
 		return err // what closed the connections is the cause
 	}
 	return received
+}
+
+// isClosed reports whether an error says that the connection was closed on this side.
+func isClosed(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
 }
 
 // carry moves one direction to its end. On failure it ends the other one too.
@@ -76,7 +108,7 @@ func (f *flow) carry(dst, src net.Conn, bytes *atomic.Uint64) error {
 		f.target.Close()
 		return err
 	}
-	if !errors.Is(err, net.ErrClosed) {
+	if !isClosed(err) {
 		Abort(f.client)
 		Abort(f.target)
 	}
@@ -89,12 +121,14 @@ func (f *flow) move(dst, src net.Conn, bytes *atomic.Uint64) error {
 	if spliced && ok1 && ok2 {
 		return f.splice(to, from, bytes)
 	}
-	b := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(b)
+	small := make([]byte, smallSize)
+	b := small
+	var large *[largeSize]byte
+	defer func() { giveBack(large) }()
 	var p pace
 	for {
-		now := f.renew(dst, src, &p)
-		n, err := src.Read(b[:])
+		now := f.renew(dst, src, &p, large != nil)
+		n, err := src.Read(b)
 		if n > 0 {
 			f.last.Store(int64(now.Sub(f.start))) // a little early: the idle time-out isn't that exact
 			if _, err := dst.Write(b[:n]); err != nil {
@@ -102,6 +136,20 @@ func (f *flow) move(dst, src net.Conn, bytes *atomic.Uint64) error {
 			}
 			bytes.Add(uint64(n))
 			f.last.Store(int64(time.Since(f.start)))
+		}
+		switch {
+		case large != nil && errors.Is(err, os.ErrDeadlineExceeded): // nothing comes any more
+			giveBack(large)
+			large, b = nil, small
+			if f.idle == 0 {
+				src.SetReadDeadline(time.Time{})
+				p.renew, err = time.Time{}, nil
+			}
+		case large == nil && n == len(small): // there may be more
+			if large = borrow(); large != nil {
+				b = large[:]
+				p.renew = time.Time{}
+			}
 		}
 		if done, err := f.judge(n > 0, err, &p); done {
 			return err
@@ -113,7 +161,7 @@ func (f *flow) move(dst, src net.Conn, bytes *atomic.Uint64) error {
 func (f *flow) splice(dst, src *net.TCPConn, bytes *atomic.Uint64) error {
 	var p pace
 	for {
-		f.renew(dst, src, &p)
+		f.renew(dst, src, &p, false)
 		chunk := io.LimitedReader{R: src, N: spliceSize}
 		n, err := dst.ReadFrom(&chunk)
 		if n > 0 {
@@ -135,15 +183,24 @@ func (f *flow) splice(dst, src *net.TCPConn, bytes *atomic.Uint64) error {
 // A pace is when the deadlines of one direction are set again, and until when a write may take.
 type pace struct{ renew, write time.Time }
 
-// renew sets the deadlines of one direction, a few times in each idle time-out.
-func (f *flow) renew(dst, src net.Conn, p *pace) time.Time {
+// renew sets the deadlines of one direction, a few times in each idle time-out, and more often while it has a large
+// buffer.
+func (f *flow) renew(dst, src net.Conn, p *pace, large bool) time.Time {
 	now := time.Now()
-	if f.idle > 0 && !now.Before(p.renew) {
-		tick := min(f.idle/4, maxTick)
-		p.renew, p.write = now.Add(tick/2), now.Add(max(f.idle, WriteTimeout))
-		src.SetReadDeadline(now.Add(tick))
+	if f.idle == 0 && !large || now.Before(p.renew) {
+		return now
+	}
+	tick := maxTick
+	if f.idle > 0 {
+		tick = min(f.idle/4, maxTick)
+		p.write = now.Add(max(f.idle, WriteTimeout))
 		dst.SetWriteDeadline(p.write)
 	}
+	if large {
+		tick = min(tick, keepLarge)
+	}
+	p.renew = now.Add(tick / 2)
+	src.SetReadDeadline(now.Add(tick))
 	return now
 }
 

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -84,6 +85,82 @@ func TestStuckReceiver(t *testing.T) {
 	})
 }
 
+// TestLargeBuffers holds that a direction has a large buffer only while it moves much, whatever its idle time-out.
+func TestLargeBuffers(t *testing.T) {
+	for _, idle := range []time.Duration{0, 10 * time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			client, target, done, up, _ := join(idle)
+			wantLent := func(want int64) {
+				t.Helper()
+				synctest.Wait()
+				if n := lent.Load(); n != want {
+					t.Errorf("idle %v: %d large buffers are lent, want %d", idle, n, want)
+				}
+			}
+			move := func(n int) {
+				t.Helper()
+				sent := bytes.Repeat([]byte{byte(n), 1, 2}, n/3+1)[:n]
+				go client.Write(sent)
+				got := make([]byte, n)
+				if _, err := io.ReadFull(target, got); err != nil || !bytes.Equal(got, sent) {
+					t.Errorf("idle %v: %d bytes: %v", idle, n, err)
+				}
+			}
+			wantLent(0)
+			for range 3 { // small messages, and then none
+				move(smallSize - 1)
+				wantLent(0)
+			}
+			for range 2 {
+				move(5 * largeSize)
+				wantLent(1)
+				move(10) // it may go on
+				time.Sleep(keepLarge + 1)
+				wantLent(0)
+				move(10)
+				wantLent(0)
+			}
+			if up.Load() != 3*(smallSize-1)+2*(5*largeSize+20) {
+				t.Errorf("idle %v: %d bytes are counted", idle, up.Load())
+			}
+			if idle == 0 {
+				time.Sleep(1000 * time.Hour)
+				move(10)
+				move(2 * largeSize)
+				client.Close()
+			}
+			<-done
+			wantLent(0)
+			target.Close()
+		})
+	}
+}
+
+// TestLargeBuffersRunOut holds that there is a bound to them, and that bytes move without one too.
+func TestLargeBuffersRunOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lent.Store(maxLarge - 1)
+		defer lent.Store(0)
+		for range 3 {
+			client, target, done, _, down := join(0)
+			defer func() {
+				client.Close()
+				target.Close()
+				<-done
+			}()
+			const n = 3*largeSize + 1
+			go target.Write(make([]byte, n))
+			if _, err := io.ReadFull(client, make([]byte, n)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if lent.Load() != maxLarge || down.Load() != n {
+				t.Errorf("%d large buffers are lent, %d bytes counted", lent.Load(), down.Load())
+			}
+		}
+	})
+}
+
 // pair returns the two ends of a TCP connection.
 func pair(t testing.TB) (net.Conn, net.Conn) {
 	t.Helper()
@@ -119,9 +196,9 @@ func TestIdleSockets(t *testing.T) {
 		}
 		var up, down atomic.Uint64
 		done := make(chan error, 1)
+		client.Write([]byte{1}) // before the time-out begins: the machine may be busy
 		began := time.Now()
 		go func() { done <- Join(c, s, 40*time.Millisecond, &up, &down) }()
-		client.Write([]byte{1})
 		target.Read(make([]byte, 1))
 		if err := <-done; !errors.Is(err, ErrIdle) || time.Since(began) < 40*time.Millisecond || up.Load() != 1 {
 			t.Errorf("splice %v: %v after %v, %d bytes", splice, err, time.Since(began), up.Load())
