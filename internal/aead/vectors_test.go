@@ -2,23 +2,28 @@ package aead
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-
-	"golang.org/x/crypto/chacha20poly1305"
 
 	"throughline/packet"
 )
 
-// A vector is one ChaCha20-Poly1305 encryption. None that is published has the form of a transport message (no
-// additional data, a nonce that begins with four zeros), so the vectors check the cipher below Seal and Open, and the
-// slow reference that Seal and Open are then compared with.
+// A vector is one encryption with ChaCha20-Poly1305, or if its nonce has 24 bytes with XChaCha20-Poly1305: that is
+// ChaCha20-Poly1305 with a derived key and a nonce that begins with four zeros, as a transport message has it. So those
+// among them without additional data are whole vectors for Seal and Open. Of the others, what can be expressed is: the
+// ciphertext when the nonce begins with four zeros, and else their keys, texts and errors, compared with the slow
+// reference, which itself is held to the vectors.
 type vector struct {
 	name, key, nonce, ad, text, sealed string
 	invalid                            bool
@@ -63,59 +68,256 @@ func unhex(t *testing.T, s string) []byte {
 	return b
 }
 
-// check runs a vector through the cipher of a Key and through the reference, and then its key and text through Seal and
-// Open at the counter in its nonce.
-func (v vector) check(t *testing.T) {
-	key, nonce, ad := unhex(t, v.key), unhex(t, v.nonce), unhex(t, v.ad)
-	text, sealed := unhex(t, v.text), unhex(t, v.sealed)
-	k := Best().NewKey((*[32]byte)(key))
+// normal returns the vector's key and nonce, as those of ChaCha20-Poly1305.
+func (v vector) normal(t *testing.T) (key, nonce []byte) {
+	key, nonce = unhex(t, v.key), unhex(t, v.nonce)
+	if len(nonce) == 24 {
+		key, nonce = refHChaCha(key, nonce[:16]), append(make([]byte, 4, 12), nonce[16:]...)
+	}
+	return key, nonce
+}
 
-	got, err := k.lib.Open(nil, nonce, sealed, ad)
+// below runs a vector through what lies below the ways: the library's cipher, the parts of the portable way, and the
+// slow reference.
+func (v vector) below(t *testing.T) {
+	key, nonce := v.normal(t)
+	ad, text, sealed := unhex(t, v.ad), unhex(t, v.text), unhex(t, v.sealed)
+	lib := Best().NewKey((*[32]byte)(key)).lib
+
+	got, err := lib.Open(nil, nonce, sealed, ad)
 	ref, ok := refOpen(key, nonce, ad, sealed)
+	parts := sealParts(key, nonce, ad, text)
 	if v.invalid {
-		if err == nil || ok {
-			t.Errorf("opened an invalid message: cipher %v, reference %v", err == nil, ok)
+		if err == nil || ok || bytes.Equal(parts, sealed) {
+			t.Errorf("took an invalid message: library %v, reference %v, or the portable parts", err == nil, ok)
 		}
-	} else {
-		if err != nil || !bytes.Equal(got, text) {
-			t.Errorf("cipher: open = %x, %v; want %x", got, err, text)
-		}
-		if !ok || !bytes.Equal(ref, text) {
-			t.Errorf("reference: open = %x, %v; want %x", ref, ok, text)
-		}
-		if got := k.lib.Seal(nil, nonce, text, ad); !bytes.Equal(got, sealed) {
-			t.Errorf("cipher: seal = %x, want %x", got, sealed)
-		}
-		if got := refSeal(key, nonce, ad, text); !bytes.Equal(got, sealed) {
-			t.Errorf("reference: seal = %x, want %x", got, sealed)
-		}
+		return
+	}
+	if err != nil || !bytes.Equal(got, text) {
+		t.Errorf("library: open = %x, %v; want %x", got, err, text)
+	}
+	if !ok || !bytes.Equal(ref, text) {
+		t.Errorf("reference: open = %x, %v; want %x", ref, ok, text)
+	}
+	if got := lib.Seal(nil, nonce, text, ad); !bytes.Equal(got, sealed) {
+		t.Errorf("library: seal = %x, want %x", got, sealed)
+	}
+	if got := refSeal(key, nonce, ad, text); !bytes.Equal(got, sealed) {
+		t.Errorf("reference: seal = %x, want %x", got, sealed)
+	}
+	if !bytes.Equal(parts, sealed) {
+		t.Errorf("portable parts: seal = %x, want %x", parts, sealed)
+	}
+}
+
+// sealParts seals with the parts of the portable way what no train can be: any nonce, and additional data.
+func sealParts(key, nonce, ad, text []byte) []byte {
+	var s secrets
+	s.cipher.init((*[32]byte)(key))
+	s.cipher.seek(0, binary.LittleEndian.Uint64(nonce[4:]))
+	s.cipher.state[13] = binary.LittleEndian.Uint32(nonce)
+	var first [64]byte
+	s.cipher.blocks(first[:])
+	s.mac.init((*[32]byte)(first[:32]))
+	s.mac.write(ad)
+	sealed := bytes.Clone(text)
+	s.cipher.xor(sealed)
+	s.mac.write(sealed)
+	tag := s.mac.sum(uint64(len(ad)), uint64(len(text)))
+	return append(sealed, tag[:]...)
+}
+
+// through runs through Seal and Open of a way what can be expressed of a vector, n times in one train. It reports
+// whether that was all of it.
+func (v vector) through(t *testing.T, w *Way, n int) (whole bool) {
+	key, nonce := v.normal(t)
+	text, sealed := unhex(t, v.text), unhex(t, v.sealed)
+	transport := bytes.HasPrefix(nonce, make([]byte, 4))
+	whole = transport && v.ad == ""
+	counter := binary.LittleEndian.Uint64(nonce[4:])
+
+	want := refSeal(key, transportNonce(counter), nil, text)
+	if whole && !v.invalid && !bytes.Equal(want, sealed) {
+		t.Fatalf("the reference made %x, want %x", want, sealed)
+	}
+	if transport && !v.invalid && !bytes.Equal(want[:len(text)], sealed[:len(text)]) {
+		t.Fatalf("the reference made %x, want %x and a tag", want, sealed[:len(text)])
 	}
 
-	var counter uint64
-	for i, b := range nonce[4:] {
-		counter |= uint64(b) << (8 * i)
+	k := w.NewKey((*[32]byte)(key))
+	var slab []byte
+	var train []packet.Packet
+	for range n {
+		train = append(train, packet.Packet{Off: len(slab), Len: len(text), Counter: counter})
+		slab = append(append(slab, text...), make([]byte, 16)...)
 	}
-	copy(nonce, "\x00\x00\x00\x00")
-	slab := append(bytes.Clone(text), make([]byte, 16)...)
-	train := []packet.Packet{{Len: len(text), Counter: counter}}
 	k.Seal(slab, train)
-	if want := refSeal(key, nonce, nil, text); !bytes.Equal(slab, want) {
-		t.Errorf("Seal made %x, want %x", slab, want)
+	for i, p := range train {
+		if got := slab[p.Off : p.Off+p.Len]; !bytes.Equal(got, want) {
+			t.Errorf("packet %d of %d: Seal made %x, want %x", i, n, got, want)
+		}
+	}
+	if v.invalid {
+		// The vector's error is made in what was sealed here.
+		mistake := refSeal(key, nonce, unhex(t, v.ad), text)
+		subtle.XORBytes(mistake, mistake, sealed)
+		for _, p := range train {
+			b := slab[p.Off : p.Off+p.Len]
+			subtle.XORBytes(b, b, mistake)
+		}
 	}
 	k.Open(slab, train)
-	if train[0].Drop != 0 || !bytes.Equal(slab[:train[0].Len], text) {
-		t.Errorf("Open made %x, drop %v; want %x", slab[:train[0].Len], train[0].Drop, text)
+	for i, p := range train {
+		switch {
+		case v.invalid:
+			if p.Drop != packet.DropTag || !bytes.Equal(slab[p.Off:p.Off+len(text)], make([]byte, len(text))) {
+				t.Errorf("packet %d of %d: Open made %x, drop %v, of an invalid one", i, n, slab[p.Off:p.Off+len(text)], p.Drop)
+			}
+		case p.Drop != 0 || !bytes.Equal(slab[p.Off:p.Off+p.Len], text):
+			t.Errorf("packet %d of %d: Open made %x, drop %v; want %x", i, n, slab[p.Off:p.Off+p.Len], p.Drop, text)
+		}
+	}
+	return whole
+}
+
+// run runs vectors below and through all ways, and returns how many a train could express wholly.
+func run(t *testing.T, vectors []vector) (whole int) {
+	for _, v := range vectors {
+		t.Run(v.name, v.below)
+	}
+	eachWay(t, func(t *testing.T, w *Way) {
+		whole = 0
+		for i, v := range vectors {
+			t.Run(v.name, func(t *testing.T) {
+				if v.through(t, w, 1+i%9) {
+					whole++
+				}
+				if !brief() {
+					v.through(t, w, 1)
+				}
+			})
+		}
+	})
+	return whole
+}
+
+func TestRFC8439(t *testing.T) { run(t, rfc8439) }
+
+// RFC 8439 §A.2 #2 is a text under the key stream that begins with block 1, and so the ciphertext of a train.
+func TestRFC8439Text(t *testing.T) {
+	const text = "Any submission to the IETF intended by the Contributor for publication as all or part of an IETF Internet-Draft " +
+		"or RFC and any statement made within the context of an IETF activity is considered an \"IETF Contribution\". Such " +
+		"statements include oral statements in IETF sessions, as well as written and electronic communications made at any " +
+		"time or place, which are addressed to"
+	want := unhex(t, "a3fbf07df3fa2fde4f376ca23e82737041605d9f4f4f57bd8cff2c1d4b7955ec2a97948bd3722915c8f3d337f7d370050e9e96d6"+
+		"47b7c39f56e031ca5eb6250d4042e02785ececfa4b4bb5e8ead0440e20b6e8db09d881a7c6132f420e52795042bdfa7773d8a9051447b3291ce1"+
+		"411c680465552aa6c405b7764d5e87bea85ad00f8449ed8f72d0d662ab052691ca66424bc86d2df80ea41f43abf937d3259dc4b2d0dfb48a6c91"+
+		"39ddd7f76966e928e635553ba76c5c879d7b35d49eb2e62b0871cdac638939e25e8a1e0ef9d5280fa8ca328b351c3c765989cbcf3daa8b6ccc3a"+
+		"af9f3979c92b3720fc88dc95ed84a1be059c6499b9fda236e7e818b04b0bc39c1e876b193bfe5569753f88128cc08aaa9b63d1a16f80ef2554d7"+
+		"189c411f5869ca52c5b83fa36ff216b9c1d30062bebcfd2dc5bce0911934fda79a86f6e698ced759c3ff9b6477338f3da4f9cd8514ea9982ccaf"+
+		"b341b2384dd902f3d1ab7ac61dd29c6f21ba5b862f3730e37cfdc4fd806c22f221")
+	eachWay(t, func(t *testing.T, w *Way) {
+		for n := 1; n < 20; n++ {
+			slab, train := layTrain(random(1), 2<<56, slices.Repeat([]int{len(text)}, n)...)
+			for i, p := range train {
+				copy(slab[p.Off:], text)
+				train[i].Counter = 2 << 56 // a nonce of eleven zeros and a two
+			}
+			w.NewKey(&[32]byte{31: 1}).Seal(slab, train)
+			for i, p := range train {
+				if got := slab[p.Off : p.Off+len(text)]; !bytes.Equal(got, want) {
+					t.Fatalf("packet %d of %d: %x, want %x", i, n, got, want)
+				}
+			}
+		}
+	})
+}
+
+// What OpenSSL 4.0.0 makes of n bytes, byte i being 7i+3, with testKey and a counter: the beginning of the SHA-256 of ciphertext
+// and tag.
+var openssl = []struct {
+	n       int
+	counter uint64
+	digest  string
+}{
+	{0, 0x0, "14697c1f1cff786244b3acf5696a6516"},
+	{1, 0x1, "2be64ac2e491a0dc9889f40caae54f18"},
+	{15, 0x2, "9f23ac629641f6518b57c405e9143416"},
+	{16, 0x80000000, "cc38c60c64c4178ce9ad22dc7106a4a6"},
+	{17, 0xffffffff, "e8e3e58ea1f92cd00249fe06c554a9ee"},
+	{63, 0x100000000, "2ca69e630007a1696cb6e449f6cb3e58"},
+	{64, 0x100000001, "5fa8702e65454974f8655e47692fdfbc"},
+	{65, 0x3, "6000c6d5bbc07893c52339e72e500e9b"},
+	{96, 0x4, "f2e51893664e88bfa6c828ccd3a01c73"},
+	{112, 0x5, "a587df30e1574f2cf99882da00364f23"},
+	{128, 0x6, "61434006cad450e23b0f0a8415459f19"},
+	{191, 0x7, "69c2f9b660485d77eda43f7ebfd6f476"},
+	{192, 0x1000000000000000, "46c25ff4dba62e3902542db6d5ee3802"},
+	{193, 0x8, "a1d25e1a590180645545df7ca3c773f8"},
+	{256, 0x9, "75ee05d0c8f9f825e1f6c5560c72d3fe"},
+	{511, 0xa, "d30a202a812f2a5978ae6e078de8fb80"},
+	{512, 0xb, "30ed5643eb56328e828a669fe37f7f8f"},
+	{576, 0xc, "0db01fc95cda5b6082151103d663708e"},
+	{1280, 0xffffffffffffdffe, "22932418321fc024f32c64e49e815034"},
+	{1408, 0xd, "f2b472a86cdb683042870ba626c30ce6"},
+	{1420, 0xe, "729fae00d67a9e1455742b57e7652163"},
+	{1424, 0x8000000000000000, "ffde27c936f7977b7080677d52bccca0"},
+	{1500, 0xffffffffffffffff, "25ff0e52a1ba61fe50c05668d2485c65"},
+	{9000, 0xf, "2943ee495e6560b60e46077c40115404"},
+	{65519, 0x10, "fa3353a80d67ac63415c253b2c991623"},
+}
+
+func TestOpenSSL(t *testing.T) {
+	eachWay(t, func(t *testing.T, w *Way) {
+		var lengths []int
+		for _, v := range openssl {
+			if v.n < 2000 || !brief() {
+				lengths = append(lengths, v.n)
+			}
+		}
+		// All in one train, and then each in one of its own.
+		slab, train := layTrain(random(1), 0, lengths...)
+		for i := range train {
+			p := &train[i]
+			for j := range p.Len {
+				slab[p.Off+j] = byte(7*j + 3)
+			}
+			p.Counter = openssl[i].counter
+		}
+		k := w.NewKey(&testKey)
+		for _, together := range []bool{true, false} {
+			work, sealed := bytes.Clone(slab), slices.Clone(train)
+			if together {
+				k.Seal(work, sealed)
+			}
+			for i := range sealed {
+				p := &sealed[i]
+				if !together {
+					k.Seal(work, sealed[i:i+1])
+				}
+				sum := sha256.Sum256(work[p.Off : p.Off+p.Len])
+				if got := hex.EncodeToString(sum[:16]); got != openssl[i].digest {
+					t.Errorf("%d bytes with counter %#x, together %v: %s, want %s", openssl[i].n, p.Counter, together, got, openssl[i].digest)
+				}
+			}
+		}
+	})
+}
+
+func TestHChaCha(t *testing.T) {
+	// draft-irtf-cfrg-xchacha §2.2.1
+	got := refHChaCha(unhex(t, "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"), unhex(t, "000000090000004a0000000031415927"))
+	if want := unhex(t, "82413b4227b27bfed30e42508a877d73a0f9e4d58a74a853c12ec41326d3ecdc"); !bytes.Equal(got, want) {
+		t.Errorf("%x, want %x", got, want)
 	}
 }
 
-func TestRFC8439(t *testing.T) {
-	for _, v := range rfc8439 {
-		t.Run(v.name, v.check)
-	}
-}
+func TestWycheproof(t *testing.T)  { wycheproof(t, "chacha20_poly1305_test.json", 12, 300, 0) }
+func TestWycheproofX(t *testing.T) { wycheproof(t, "xchacha20_poly1305_test.json", 24, 300, 45) }
 
-func TestWycheproof(t *testing.T) {
-	name := filepath.Join("..", "..", "..", "shared", "vectors", "chacha20_poly1305_test.json")
+// wycheproof runs the vectors of a file: at least as many as stated, and of them as many wholly through trains.
+func wycheproof(t *testing.T, file string, nonceSize, atLeast, whole int) {
+	name := filepath.Join("..", "..", "..", "shared", "vectors", file)
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Skipf("the Wycheproof vectors are not here: no %s", name)
@@ -123,7 +325,7 @@ func TestWycheproof(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var file struct {
+	var groups struct {
 		TestGroups []struct {
 			IVSize int
 			Tests  []struct {
@@ -133,21 +335,28 @@ func TestWycheproof(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal(b, &file); err != nil {
+	if err := json.Unmarshal(b, &groups); err != nil {
 		t.Fatal(err)
 	}
-	ran := 0
-	for _, g := range file.TestGroups {
-		if g.IVSize != 8*chacha20poly1305.NonceSize {
-			continue // a nonce of another size can't be written down here
-		}
+	var vectors []vector
+	for _, g := range groups.TestGroups {
 		for _, c := range g.Tests {
-			v := vector{key: c.Key, nonce: c.IV, ad: c.AAD, text: c.Msg, sealed: c.Ct + c.Tag, invalid: c.Result == "invalid"}
-			t.Run(strings.TrimSpace(c.Comment), v.check)
-			ran++
+			if g.IVSize != 8*nonceSize {
+				if c.Result != "invalid" {
+					t.Errorf("vector %d: a nonce of %d bits is valid", c.TcID, g.IVSize)
+				}
+				continue // a nonce of another size can't be written down here
+			}
+			vectors = append(vectors, vector{
+				name: fmt.Sprintf("%d %s", c.TcID, strings.TrimSpace(c.Comment)),
+				key:  c.Key, nonce: c.IV, ad: c.AAD, text: c.Msg, sealed: c.Ct + c.Tag, invalid: c.Result == "invalid",
+			})
 		}
 	}
-	if ran < 300 {
-		t.Errorf("%d vectors ran, want 300 at least: has the file changed its form?", ran)
+	if len(vectors) < atLeast {
+		t.Errorf("%d vectors ran, want %d at least: has the file changed its form?", len(vectors), atLeast)
+	}
+	if got := run(t, vectors); got < whole {
+		t.Errorf("%d vectors went through trains wholly, want %d at least", got, whole)
 	}
 }

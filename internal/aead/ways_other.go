@@ -1,4 +1,6 @@
+//go:build !amd64
+
 package aead
 
 // ways are all there are, the best first.
-var ways = []*Way{xcrypto}
+var ways = []*Way{xcrypto, portable}

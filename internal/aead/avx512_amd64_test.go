@@ -1,0 +1,306 @@
+package aead
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+	"unsafe"
+
+	"throughline/packet"
+)
+
+// needAVX512 skips where the assembly can't run; emulate runs it anywhere.
+func needAVX512(t *testing.T) {
+	t.Helper()
+	if !hasAVX512() {
+		t.Skip("this CPU has no AVX-512 with IFMA; emulate runs this test on one that is emulated")
+	}
+}
+
+// Under emulate the way must be there; elsewhere it depends on the CPU.
+func TestAVX512IsAWay(t *testing.T) {
+	if want := os.Getenv("THROUGHLINE_WANT_WAY"); want != "" {
+		if _, err := Named(want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := slices.Contains(Ways(), avx512); got != hasAVX512() {
+		t.Errorf("avx512 is among the ways: %v, but the CPU has what it needs: %v", got, hasAVX512())
+	}
+}
+
+// The assembly knows the workspace by numbers.
+func TestAVX512Workspace(t *testing.T) {
+	ws := spaces512.Get().(*space512)
+	if at := uintptr(unsafe.Pointer(ws)); at%64 != 0 {
+		t.Errorf("the workspace is at %#x, not on a cache line: slow", at)
+	}
+	for _, f := range []struct {
+		name      string
+		got, want uintptr
+	}{
+		{"zeros", unsafe.Offsetof(ws.zeros), offZeros},
+		{"heads", unsafe.Offsetof(ws.heads), offHeads},
+		{"tails", unsafe.Offsetof(ws.tails), offTails},
+		{"segments", unsafe.Offsetof(ws.segments), 16256},
+		{"counts", unsafe.Offsetof(ws.counts), 17280},
+		{"a segment", unsafe.Sizeof(segment{}), 40},
+		{"a phase", unsafe.Sizeof(phase{}), 80},
+	} {
+		if f.got != f.want {
+			t.Errorf("%s: %d, but the assembly says %d", f.name, f.got, f.want)
+		}
+	}
+}
+
+// checkAVX512 seals a train of packets of these lengths, opens it, and opens it with some packets forged: every byte of
+// the slab is compared with what the library makes of each packet.
+func checkAVX512(t *testing.T, rng *rand.Rand, lengths []int) {
+	t.Helper()
+	var key [32]byte
+	for i := range key {
+		key[i] = byte(rng.Uint32())
+	}
+	k := avx512.NewKey(&key)
+	var train []packet.Packet
+	end := rng.IntN(100)
+	for _, n := range lengths {
+		p := packet.Packet{Off: end, Len: n, Counter: rng.Uint64()}
+		if rng.IntN(20) == 0 {
+			p.Drop = packet.DropNoPeer
+		}
+		train = append(train, p)
+		end += n + 16 + rng.IntN(3)*rng.IntN(30)
+	}
+	slab := make([]byte, end)
+	for i := range slab {
+		slab[i] = byte(rng.Uint32())
+	}
+	rng.Shuffle(len(train), func(i, j int) { train[i], train[j] = train[j], train[i] })
+	plain, plainTrain := bytes.Clone(slab), slices.Clone(train)
+	want, wantTrain := bytes.Clone(slab), slices.Clone(train)
+	nonce := make([]byte, 12)
+	for i := range wantTrain {
+		if p := &wantTrain[i]; p.Drop == 0 {
+			binary.LittleEndian.PutUint64(nonce[4:], p.Counter)
+			k.lib.Seal(want[p.Off:p.Off], nonce, want[p.Off:p.Off+p.Len], nil)
+			p.Len += 16
+		}
+	}
+	compare := func(what string, want []byte, wantTrain []packet.Packet) {
+		t.Helper()
+		for i := range train {
+			if train[i] != wantTrain[i] {
+				t.Fatalf("%s %v: packet %d is %+v, want %+v", what, lengths, i, train[i], wantTrain[i])
+			}
+		}
+		for i := range slab {
+			if slab[i] != want[i] {
+				t.Fatalf("%s %v: byte %d of the slab is %#x, want %#x; train %+v", what, lengths, i, slab[i], want[i], train)
+			}
+		}
+	}
+	k.Seal(slab, train)
+	compare("seal", want, wantTrain)
+	// The tags stay where they are when a train is opened.
+	opened := bytes.Clone(want)
+	for _, p := range plainTrain {
+		copy(opened[p.Off:p.Off+p.Len], plain[p.Off:])
+	}
+	k.Open(slab, train)
+	compare("open", opened, plainTrain)
+
+	copy(slab, want)
+	copy(train, wantTrain)
+	for i := range train {
+		if p := &train[i]; p.Drop == 0 && rng.IntN(3) == 0 {
+			slab[p.Off+rng.IntN(p.Len)] ^= 1 << rng.IntN(8)
+			copy(opened[p.Off:p.Off+p.Len], slab[p.Off:])
+			clear(opened[p.Off:][:p.Len-16])
+			plainTrain[i].Len = p.Len
+			plainTrain[i].Drop = packet.DropTag
+		}
+	}
+	k.Open(slab, train)
+	compare("open with forged packets", opened, plainTrain)
+
+	held := spaces512.Get().(*space512)
+	if held.secrets512 != (secrets512{}) || held.slab != nil {
+		t.Fatal("something is left in the workspace")
+	}
+	spaces512.Put(held)
+}
+
+func TestAVX512Trains(t *testing.T) {
+	needAVX512(t)
+	rng := rand.New(rand.NewPCG(11, 12))
+	t.Run("one size", func(t *testing.T) {
+		for _, n := range []int{1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 33} {
+			for _, size := range []int{0, 1, 15, 16, 17, 48, 64, 128, 700, 1420} {
+				checkAVX512(t, rng, slices.Repeat([]int{size}, n))
+			}
+		}
+	})
+	t.Run("all lengths", func(t *testing.T) {
+		n := 2048
+		if testing.Short() {
+			n = 300
+		}
+		for first := 0; first < n; {
+			var lengths []int
+			for range 1 + rng.IntN(40) {
+				lengths = append(lengths, first)
+				first++
+			}
+			checkAVX512(t, rng, lengths)
+		}
+	})
+	t.Run("one packet", func(t *testing.T) {
+		for size := aloneBelow; size < 1500; size += 7 {
+			checkAVX512(t, rng, []int{size})
+		}
+	})
+	t.Run("mixed", func(t *testing.T) {
+		times := 200
+		if testing.Short() {
+			times = 20
+		}
+		for range times {
+			var lengths []int
+			for range 1 + rng.IntN(50) {
+				lengths = append(lengths, rng.IntN(1+[]int{16, 64, 200, 1420}[rng.IntN(4)]))
+			}
+			checkAVX512(t, rng, lengths)
+		}
+	})
+	t.Run("long", func(t *testing.T) {
+		checkAVX512(t, rng, []int{65535})
+		checkAVX512(t, rng, []int{65535, 100, 9000, 4097})
+		checkAVX512(t, rng, []int{30000, 30001, 65535, 30002, 20000, 0, 3, 64000})
+	})
+	t.Run("many", func(t *testing.T) {
+		for _, n := range []int{512, 513, 600} {
+			checkAVX512(t, rng, slices.Repeat([]int{20}, n))
+		}
+	})
+}
+
+// What the accumulator does at its edges: r of all ones, blocks of all ones, and sums next to 2¹³⁰-5 and 2¹²⁸. The
+// one-time key is chosen here, not made by ChaCha20.
+func TestAVX512Poly1305Edges(t *testing.T) {
+	needAVX512(t)
+	rng := rand.New(rand.NewPCG(13, 14))
+	ones := func(n int) []byte { return bytes.Repeat([]byte{0xff}, n) }
+	keys := [][]byte{
+		ones(32),
+		append(append([]byte{1}, make([]byte, 15)...), make([]byte, 16)...),
+		append(append([]byte{2}, make([]byte, 15)...), ones(16)...),
+		append(append([]byte{4}, make([]byte, 15)...), ones(16)...),
+		append(make([]byte, 16), ones(16)...),
+		append(ones(16), make([]byte, 16)...),
+	}
+	texts := func(n int) [][]byte {
+		low := append(ones(n), 0)[:n]
+		if n > 0 {
+			low[0] = 0xfb
+		}
+		mixed := make([]byte, n)
+		for i := range mixed {
+			mixed[i] = []byte{0, 0xff, 0xfe, 0xfb}[rng.IntN(4)]
+		}
+		return [][]byte{ones(n), make([]byte, n), low, mixed}
+	}
+	ws := spaces512.Get().(*space512)
+	for _, n := range []int{0, 1, 15, 16, 31, 32, 48, 63, 64, 65, 127, 128, 240, 256, 512, 700, 1420} {
+		for _, count := range []int{1, 2, 3, 4, 5, 8} {
+			all := texts(n)
+			var slab []byte
+			var pieces []piece
+			for i := range count {
+				pieces = append(pieces, piece{off: len(slab), len: n})
+				slab = append(slab, all[i%len(all)]...)
+				slab = append(slab, make([]byte, 16)...)
+				copy(ws.stream[i][:], keys[rng.IntN(len(keys))])
+			}
+			each := ws.authenticate(&slab[0], pieces, 0)
+			for i, p := range pieces {
+				padded := append(bytes.Clone(slab[p.off:p.off+n]), make([]byte, -n&15)...)
+				padded = binary.LittleEndian.AppendUint64(padded, 0)
+				padded = binary.LittleEndian.AppendUint64(padded, uint64(n))
+				want := refPoly(ws.stream[i][:32], padded)
+				if got := ws.tag(i * each); !bytes.Equal(got[:], want) {
+					t.Fatalf("%d of %d packets of %d bytes %x, key %x: tag %x, want %x", i, count, n, all[i%len(all)], ws.stream[i][:32], *got, want)
+				}
+			}
+		}
+	}
+}
+
+// With r = 1 the sum of two blocks and the lengths is made to lie around 2¹³⁰-5, where the last reduction begins.
+func TestAVX512LastReduction(t *testing.T) {
+	needAVX512(t)
+	ws := spaces512.Get().(*space512)
+	const n = 32
+	for _, add := range []byte{0, 0xff} {
+		var slab []byte
+		var pieces []piece
+		for j := range 8 { // 3*2¹²⁸, 32*2⁶⁴ for the length, and the rest up to 2¹³⁰-j
+			text := make([]byte, n)
+			binary.LittleEndian.PutUint64(text, uint64(-j))
+			binary.LittleEndian.PutUint64(text[8:], ^uint64(n-1))
+			if j > 0 {
+				binary.LittleEndian.PutUint64(text[8:], ^uint64(n))
+			}
+			pieces = append(pieces, piece{off: len(slab), len: n})
+			slab = append(append(slab, text...), make([]byte, 16)...)
+			clear(ws.stream[j][:])
+			ws.stream[j][0] = 1
+			copy(ws.stream[j][16:], bytes.Repeat([]byte{add}, 16))
+		}
+		ws.authenticate(&slab[0], pieces, 0)
+		for j := range 8 {
+			sum := uint64(5 - j) // modulo 2¹³⁰-5, and then modulo 2¹²⁸
+			high := uint64(0)
+			if j > 5 {
+				high-- // 2¹³⁰-j
+				sum = uint64(-j)
+			}
+			if add != 0 { // 2¹²⁸-1
+				if sum == 0 {
+					high--
+				}
+				sum--
+			}
+			want := binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, sum), high)
+			if got := ws.tag(j); !bytes.Equal(got[:], want) {
+				t.Errorf("2¹³⁰-%d: tag %x, want %x", j, *got, want)
+			}
+		}
+	}
+}
+
+func BenchmarkAVX512(b *testing.B) {
+	if !hasAVX512() {
+		b.Skip("this CPU has no AVX-512 with IFMA")
+	}
+	k := avx512.NewKey(&[32]byte{1})
+	for _, n := range []struct{ packets, size int }{{45, 1420}, {16, 1420}, {4, 1420}, {2, 1420}, {1, 1420}, {64, 128}, {8, 128}, {1, 128}} {
+		b.Run(fmt.Sprintf("seal/%dx%d", n.packets, n.size), func(b *testing.B) {
+			var train []packet.Packet
+			for i := range n.packets {
+				train = append(train, packet.Packet{Off: 16 + i*(n.size+32), Len: n.size, Counter: uint64(i)})
+			}
+			slab, work := make([]byte, n.packets*(n.size+32)+16), slices.Clone(train)
+			b.ReportAllocs()
+			for b.Loop() {
+				copy(work, train)
+				k.Seal(slab, work)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n.packets), "ns/packet")
+		})
+	}
+}

@@ -1,0 +1,3 @@
+module throughline/internal/aead/emulate
+
+go 1.26

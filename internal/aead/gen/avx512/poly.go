@@ -1,0 +1,374 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// A number modulo 2¹³⁰-5 is three limbs of 44, 44 and 42 bits, eight numbers in three vectors. Limbs may be a little
+// longer between multiplications: the multiplier takes 52 bits.
+type number [3]Register
+
+// A factor is a number that another is multiplied by: its limbs, and 20 times the upper two, as 20·2¹³⁰ = 4·5·2¹³⁰ and
+// 2¹³² is where the fourth limb would be.
+type factor struct{ r0, r1, r2, s1, s2 Op }
+
+// Registers of the Poly1305 function.
+var (
+	acc              = number{Z0, Z1, Z2}
+	mask42           = Z29
+	padBit           = Z30
+	mask44           = Z31
+	lo, hi           = number{Z3, Z4, Z5}, number{Z6, Z7, Z8}
+	pointers         = [8]GPPhysical{R8, R9, R10, R11, R12, R13, R14, R15}
+	clampLo, clampHi Mem
+)
+
+// power is r to the n-th as it lies in the workspace.
+func power(n int) factor {
+	m := func(i int) Op { return at(ws, wsPowers+64*(5*(4-n)+i)) }
+	return factor{m(0), m(1), m(2), m(3), m(4)}
+}
+
+func clearProducts() {
+	for i := range 3 {
+		VPXORQ(lo[i], lo[i], lo[i])
+		VPXORQ(hi[i], hi[i], hi[i])
+	}
+}
+
+// accumulate adds x·f to the products.
+func accumulate(x number, f factor) {
+	columns := [3][3]Op{{f.r0, f.r1, f.r2}, {f.s2, f.r0, f.r1}, {f.s1, f.s2, f.r0}}
+	for i := range 3 {
+		for j := range 3 {
+			VPMADD52LUQ(columns[i][j], x[i], lo[j])
+			VPMADD52HUQ(columns[i][j], x[i], hi[j])
+		}
+	}
+}
+
+// carry makes the products a number. t is lost.
+//
+// Up to twelve products of 52 bits stand in each column, so that nothing here reaches 60 bits.
+func carry(x number, t Register) {
+	for i := range 3 {
+		VPSLLQ(U8([3]int{8, 8, 10}[i]), hi[i], hi[i]) // 2⁵² is 2⁸ times 2⁴⁴, and 2¹⁰ times 2⁴²
+	}
+	VPADDQ(hi[0], lo[1], lo[1])
+	VPADDQ(hi[1], lo[2], lo[2])
+	VPSRLQ(U8(44), lo[0], t)
+	VPANDQ(mask44, lo[0], x[0])
+	VPADDQ(t, lo[1], lo[1])
+	VPSRLQ(U8(44), lo[1], t)
+	VPANDQ(mask44, lo[1], x[1])
+	VPADDQ(t, lo[2], lo[2])
+	VPSRLQ(U8(42), lo[2], t)
+	VPANDQ(mask42, lo[2], x[2])
+	VPADDQ(hi[2], t, t)
+	VPADDQ(t, x[0], x[0])
+	VPSLLQ(U8(2), t, t)
+	VPADDQ(t, x[0], x[0])
+	VPSRLQ(U8(44), x[0], t)
+	VPANDQ(mask44, x[0], x[0])
+	VPADDQ(t, x[1], x[1])
+}
+
+// multiply sets x to y·f.
+func multiply(x, y number, f factor, t Register) {
+	clearProducts()
+	accumulate(y, f)
+	carry(x, t)
+}
+
+// twenty makes a factor of x: s1 and s2 are set. t is lost.
+func twenty(x number, s1, s2, t Register) factor {
+	for i, s := range []Register{s1, s2} {
+		VPSLLQ(U8(4), x[i+1], s)
+		VPSLLQ(U8(2), x[i+1], t)
+		VPADDQ(t, s, s)
+	}
+	return factor{x[0], x[1], x[2], s1, s2}
+}
+
+func storeFactor(n int, f factor) {
+	p := power(n)
+	for _, m := range [][2]Op{{f.r0, p.r0}, {f.r1, p.r1}, {f.r2, p.r2}, {f.s1, p.s1}, {f.s2, p.s2}} {
+		VMOVDQU64(m[0], m[1])
+	}
+}
+
+// gather loads two blocks of each lane, 32 bytes at disp from its pointer, and turns them into four vectors: the lower
+// and the upper half of each first block, then those of each second block. r are eight registers to do it in, of which
+// the first four are the result.
+func gather(disp int, r [8]Register) {
+	for i, lane := range []int{0, 1, 4, 5} { // with each the lane two farther
+		VMOVDQU64(at(pointers[lane], disp), asY(r[4+i]))
+		VINSERTI64X4(U8(1), at(pointers[lane+2], disp), r[4+i], r[4+i])
+	}
+	VPUNPCKLQDQ(r[5], r[4], r[0])
+	VPUNPCKHQDQ(r[5], r[4], r[1])
+	VPUNPCKLQDQ(r[7], r[6], r[4])
+	VPUNPCKHQDQ(r[7], r[6], r[5])
+	VSHUFI64X2(U8(0xdd), r[4], r[0], r[2])
+	VSHUFI64X2(U8(0xdd), r[5], r[1], r[3])
+	VSHUFI64X2(U8(0x88), r[4], r[0], r[0])
+	VSHUFI64X2(U8(0x88), r[5], r[1], r[1])
+}
+
+func asY(z Register) Op {
+	for i, p := range zs {
+		if p == z {
+			return []Op{Y0, Y1, Y2, Y3, Y4, Y5, Y6, Y7, Y8, Y9, Y10, Y11, Y12, Y13, Y14, Y15, Y16, Y17, Y18, Y19, Y20,
+				Y21, Y22, Y23, Y24, Y25, Y26, Y27, Y28, Y29, Y30, Y31}[i]
+		}
+	}
+	panic("no such register")
+}
+
+// split makes limbs of the two halves of a block. t is lost.
+func split(x number, low, high, t Register) {
+	VPSRLQ(U8(44), low, x[1])
+	VPSLLQ(U8(20), high, t)
+	VPTERNLOGQ(U8(0xa8), mask44, t, x[1]) // (x1 | t) & mask
+	VPANDQ(mask44, low, x[0])
+	VPSRLQ(U8(24), high, x[2])
+}
+
+func broadcast(v uint64, z Register) {
+	MOVQ(U64(v), RAX)
+	VPBROADCASTQ(RAX, z)
+}
+
+func poly() {
+	clampLo = GLOBL("clampLow", RODATA|NOPTR)
+	DATA(0, U64(0x0ffffffc0fffffff))
+	clampHi = GLOBL("clampHigh", RODATA|NOPTR)
+	DATA(0, U64(0x0ffffffc0ffffffc))
+
+	TEXT("authenticate", NOSPLIT, "func(ws *byte, slab *byte, phases *byte, flags int)")
+	Doc("authenticate goes through phases. Flag 1 begins eight lanes, flag 2 ends them and leaves their tags.")
+	Load(Param("ws"), ws)
+	Load(Param("slab"), slab)
+	Load(Param("flags"), RDX)
+	broadcast(1<<44-1, mask44)
+	broadcast(1<<42-1, mask42)
+	broadcast(1<<40, padBit)
+	TESTQ(U32(1), RDX)
+	JZ(LabelRef("phases"))
+	beginLanes()
+
+	Label("phases")
+	for i, a := range acc {
+		VMOVDQU64(at(ws, wsAcc+64*i), a)
+	}
+	steps()
+	TESTQ(U32(2), RDX)
+	JNZ(LabelRef("end"))
+	for i, a := range acc {
+		VMOVDQU64(a, at(ws, wsAcc+64*i))
+	}
+	leave()
+
+	Label("end")
+	endLanes()
+	leave()
+}
+
+func beginLanes() {
+	// The first and the last blocks of each lane go to the workspace, so that the steps read without masks.
+	MOVQ(U32(0x80), RAX)
+	KMOVQ(RAX, K3)
+	for i := range 8 {
+		lane := wsLanes + 8*i
+		MOVQ(at(ws, lane+laneHead), RAX)
+		MOVQ(at(ws, lane+laneTail), RCX)
+		KMOVQ(at(ws, lane+laneHeadMask), K1)
+		KMOVQ(at(ws, lane+laneTailMask), K2)
+		VMOVDQU8_Z(indexed(slab, RAX, 1, 0), K1, Z3)
+		VMOVDQU8_Z(indexed(slab, RCX, 1, 0), K2, Z4)
+		VPBROADCASTQ(at(ws, lane+laneLength), K3, Z4)
+		VMOVDQU64(Z3, at(ws, wsHeads+64*i))
+		VMOVDQU64(Z4, at(ws, wsTails+64*i))
+	}
+	for i, p := range pointers {
+		MOVQ(at(ws, wsLanes+laneKey+8*i), p)
+		ADDQ(ws, p)
+	}
+	gather(0, [8]Register{Z9, Z10, Z11, Z12, Z13, Z14, Z15, Z16})
+	VMOVDQU64(Z11, at(ws, wsAdd))
+	VMOVDQU64(Z12, at(ws, wsAdd+64))
+	VPANDQ_BCST(clampLo, Z9, Z9)
+	VPANDQ_BCST(clampHi, Z10, Z10)
+
+	r := number{Z13, Z14, Z15}
+	split(r, Z9, Z10, Z28)
+	f := twenty(r, Z16, Z17, Z28)
+	storeFactor(1, f)
+	r2 := number{Z18, Z19, Z20}
+	multiply(r2, r, f, Z28)
+	f2 := twenty(r2, Z21, Z22, Z28)
+	storeFactor(2, f2)
+	multiply(number{Z23, Z24, Z25}, r2, f, Z28)
+	storeFactor(3, twenty(number{Z23, Z24, Z25}, Z26, Z27, Z28))
+	multiply(number{Z23, Z24, Z25}, r2, f2, Z28)
+	storeFactor(4, twenty(number{Z23, Z24, Z25}, Z26, Z27, Z28))
+	for i := range 3 {
+		VPXORQ(Z9, Z9, Z9)
+		VMOVDQU64(Z9, at(ws, wsAcc+64*i))
+	}
+}
+
+// steps goes through the phases: acc = (acc + m₀)r⁴ + m₁r³ + m₂r² + m₃r at each step.
+func steps() {
+	phase, count, left := RBX, RCX, RAX
+	Load(Param("phases"), phase)
+	MOVQ(at(ws, wsCounts+countPhases), count)
+	Label("phase")
+	MOVQ(at(phase, phaseSteps), left)
+	TESTQ(left, left)
+	JZ(LabelRef("next"))
+	pads := []Register{K1, K2, K3, K4}
+	for i, k := range pads {
+		KMOVB(at(phase, phasePads+i), k)
+	}
+	KMOVB(at(phase, phaseOwn), K5)
+	VPBROADCASTQ(slab, Z3)
+	VPBROADCASTQ(ws, K5, Z3)
+	VPADDQ(at(phase, phaseOff), Z3, Z3)
+	VMOVDQU64(Z3, at(ws, wsPtrs))
+	for i, p := range pointers {
+		MOVQ(at(ws, wsPtrs+8*i), p)
+	}
+	// Lanes in the workspace stay where they are.
+	VPXORQ(Z3, Z3, Z3)
+	KNOTB(K5, K5)
+	MOVQ(U32(64), R8)
+	VPBROADCASTQ(R8, K5, Z3)
+	VMOVDQU64(Z3, at(ws, wsIncs))
+	MOVQ(at(ws, wsPtrs), R8)
+
+	Label("step")
+	halves := [4][2]Register{{Z9, Z10}, {Z11, Z12}, {Z13, Z14}, {Z15, Z16}}
+	gather(0, [8]Register{Z9, Z10, Z11, Z12, Z17, Z18, Z19, Z20})
+	gather(32, [8]Register{Z13, Z14, Z15, Z16, Z21, Z22, Z23, Z24})
+	for i, p := range pointers {
+		ADDQ(at(ws, wsIncs+8*i), p)
+	}
+	m := number{Z25, Z26, Z27}
+	clearProducts()
+	for _, b := range []int{1, 2, 3, 0} { // what waits for acc comes last
+		split(m, halves[b][0], halves[b][1], Z28)
+		VPORQ(padBit, m[2], pads[b], m[2])
+		if b == 0 {
+			for i := range 3 {
+				VPADDQ(acc[i], m[i], m[i])
+			}
+		}
+		accumulate(m, power(4-b))
+	}
+	carry(acc, Z28)
+	DECQ(left)
+	JNZ(LabelRef("step"))
+	Label("next")
+	ADDQ(U32(phaseSize), phase)
+	DECQ(count)
+	JNZ(LabelRef("phase"))
+}
+
+// endLanes adds up the stripes of each packet, and makes tags.
+func endLanes() {
+	// A stripe is n steps of four blocks: the stripe before it counts r⁴ⁿ times as much. The packet's sum ends up in its
+	// first lane: after one turn each second lane holds the sum of two, then each fourth that of four, then of eight.
+	n, stripes := RCX, RBX
+	MOVQ(at(ws, wsCounts+countStripes), stripes)
+	CMPQ(stripes, Imm(1))
+	JBE(LabelRef("reduce"))
+	base, b := power(4), number{Z9, Z10, Z11}
+	for i, m := range []Op{base.r0, base.r1, base.r2} {
+		VMOVDQU64(m, b[i])
+	}
+	MOVQ(at(ws, wsCounts+countSteps), n)
+	BSRQ(n, R8) // the bits below the highest
+	f := func() factor { return twenty(b, Z12, Z13, Z28) }
+	Label("bits")
+	TESTQ(R8, R8)
+	JZ(LabelRef("add"))
+	multiply(b, b, f(), Z28)
+	DECQ(R8)
+	BTQ(R8, n)
+	JCC(LabelRef("bits"))
+	multiply(b, b, base, Z28)
+	JMP(LabelRef("bits"))
+
+	Label("add")
+	next := number{Z14, Z15, Z16}
+	shift := func(by uint8) {
+		for i := range 3 {
+			VALIGNQ(U8(by), acc[i], acc[i], next[i])
+		}
+	}
+	level := func() {
+		multiply(acc, acc, f(), Z28)
+		for i := range 3 {
+			VPADDQ(next[i], acc[i], acc[i])
+		}
+	}
+	shift(1)
+	level()
+	for _, by := range []uint8{2, 4} {
+		CMPQ(stripes, Imm(uint64(by)))
+		JBE(LabelRef("reduce"))
+		multiply(b, b, f(), Z28)
+		shift(by)
+		level()
+	}
+
+	Label("reduce")
+	t := Z28
+	down := func(i int) {
+		VPSRLQ(U8(44), acc[i], t)
+		VPANDQ(mask44, acc[i], acc[i])
+		VPADDQ(t, acc[i+1], acc[i+1])
+	}
+	down(0)
+	down(1)
+	VPSRLQ(U8(42), acc[2], t)
+	VPANDQ(mask42, acc[2], acc[2])
+	VPADDQ(t, acc[0], acc[0])
+	VPSLLQ(U8(2), t, t)
+	VPADDQ(t, acc[0], acc[0])
+	down(0)
+	down(1)
+	// The sum is below 2¹³¹-10. If 5 more reaches 2¹³⁰, what is left beyond 2¹³⁰ is the remainder.
+	over := number{Z9, Z10, Z11}
+	broadcast(5, over[0])
+	VPADDQ(acc[0], over[0], over[0])
+	VPSRLQ(U8(44), over[0], t)
+	VPADDQ(t, acc[1], over[1])
+	VPSRLQ(U8(44), over[1], t)
+	VPADDQ(t, acc[2], over[2])
+	VPSRLQ(U8(42), over[2], t)
+	VPTESTMQ(t, t, K1)
+	VPANDQ(mask44, over[0], K1, acc[0])
+	VPANDQ(mask44, over[1], K1, acc[1])
+	VPANDQ(mask42, over[2], K1, acc[2])
+	// As 128 bits, and the second half of the one-time key added to them.
+	low, high := Z9, Z10
+	VPSLLQ(U8(44), acc[1], low)
+	VPORQ(acc[0], low, low)
+	VPSRLQ(U8(20), acc[1], high)
+	VPSLLQ(U8(24), acc[2], t)
+	VPORQ(t, high, high)
+	VMOVDQU64(at(ws, wsAdd), t)
+	VPADDQ(t, low, low)
+	VPCMPUQ(U8(1), t, low, K1) // less than what was added: it overflowed
+	VPADDQ(at(ws, wsAdd+64), high, high)
+	VPTERNLOGQ(U8(0xff), t, t, t)
+	VPSUBQ(t, high, K1, high)
+	VPUNPCKLQDQ(high, low, t)
+	VMOVDQU64(t, at(ws, wsTags))
+	VPUNPCKHQDQ(high, low, t)
+	VMOVDQU64(t, at(ws, wsTags+64))
+}

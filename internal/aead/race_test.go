@@ -1,0 +1,5 @@
+//go:build race
+
+package aead
+
+func init() { raced = true }

@@ -1,0 +1,169 @@
+package aead
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"testing"
+
+	"throughline/packet"
+)
+
+// The ways among what the runtime does meanwhile: it collects, moves stacks, preempts, and runs several at once.
+
+// A sealedTrain is a train with all that becomes of it, to be compared with where there is no time to compute it.
+type sealedTrain struct {
+	key           [32]byte
+	plain, sealed []byte
+	before, after []packet.Packet
+}
+
+func prepare(t testing.TB, rng *rand.Rand, n, longest int) (s sealedTrain) {
+	fill(rng, s.key[:])
+	s.plain, s.before = randomTrain(rng, n, longest)
+	s.sealed, s.after = bytes.Clone(s.plain), slices.Clone(s.before)
+	newTwin(t, portable, s.key).seal(t, s.sealed, s.after)
+	return s
+}
+
+// run seals and opens the train in slabs that nobody else holds. It says what went wrong.
+func (s *sealedTrain) run(k *Key) string {
+	slab, train := bytes.Clone(s.plain), slices.Clone(s.before)
+	k.Seal(slab, train)
+	if !bytes.Equal(slab, s.sealed) || !slices.Equal(train, s.after) {
+		return "Seal made something else"
+	}
+	k.Open(slab, train)
+	if !slices.Equal(train, s.before) {
+		return "Open refused, or made other lengths"
+	}
+	for _, p := range train {
+		if !bytes.Equal(slab[p.Off:p.Off+p.Len], s.plain[p.Off:p.Off+p.Len]) {
+			return "a packet came back changed"
+		}
+	}
+	return ""
+}
+
+// The collector runs all the time, and what it frees is taken and overwritten at once: a way that holds a pointer
+// where the collector doesn't see it reads or writes what isn't its own.
+func TestCollector(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(1))
+	eachWay(t, func(t *testing.T, w *Way) {
+		rng := random(30)
+		var trains []sealedTrain
+		for range unlessBrief(20, 3) {
+			trains = append(trains, prepare(t, rng, 1+rng.IntN(64), unlessBrief(1500, 200)))
+		}
+		stop := make(chan struct{})
+		var others sync.WaitGroup
+		others.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					runtime.GC()
+				}
+			}
+		})
+		others.Go(func() {
+			for size := 1 << 10; ; size = size%(1<<17) + 1<<10 {
+				select {
+				case <-stop:
+					return
+				default:
+					junk := make([]byte, size)
+					for i := range junk {
+						junk[i] = 0xee
+					}
+					runtime.Gosched()
+				}
+			}
+		})
+		for round := range unlessBrief(600, 12) {
+			s := &trains[round%len(trains)]
+			if wrong := s.run(w.NewKey(&s.key)); wrong != "" { // the Key, too, is held by nobody else
+				t.Errorf("round %d, %d packets: %s", round, len(s.before), wrong)
+				break
+			}
+		}
+		close(stop)
+		others.Wait()
+	})
+}
+
+// deep calls f with n frames of a few hundred bytes above it.
+//
+//go:noinline
+func deep(n int, f func()) byte {
+	var frame [200]byte
+	if n > 0 {
+		frame[n%len(frame)] = deep(n-1, f)
+	} else {
+		f()
+	}
+	return frame[n%7] + frame[n%len(frame)]
+}
+
+// A goroutine's stack is full at every depth at which a way may be called, and is moved there.
+func TestStacks(t *testing.T) {
+	eachWay(t, func(t *testing.T, w *Way) {
+		s := prepare(t, random(31), 19, 300)
+		k := w.NewKey(&s.key)
+		for depth := 0; depth < 300; depth += unlessBrief(1, 17) {
+			var wrong string
+			var one sync.WaitGroup
+			one.Go(func() {
+				deep(depth, func() { wrong = s.run(k) })
+				if wrong == "" && depth%16 == 0 {
+					runtime.GC() // shrinks the stack again
+					deep(depth/2, func() { wrong = s.run(k) })
+				}
+			})
+			one.Wait()
+			if wrong != "" {
+				t.Fatalf("at depth %d: %s", depth, wrong)
+			}
+		}
+	})
+}
+
+// Workers share a key, on packets of one slab that lie beside each other, and have keys and slabs of their own.
+func TestConcurrent(t *testing.T) {
+	eachWay(t, func(t *testing.T, w *Way) {
+		const workers = 4
+		rng := random(32)
+		shared := w.NewKey(&testKey)
+		slab, train := layout(rng, 0, slices.Repeat([]int{200, 64, 1420, 16}, workers*3), func(int) int { return 0 })
+		plain, before := bytes.Clone(slab), slices.Clone(train)
+		var all sync.WaitGroup
+		for worker := range workers {
+			mine := train[worker*12 : (worker+1)*12]
+			own := prepare(t, rng, 1+rng.IntN(40), unlessBrief(1500, 200))
+			key := w.NewKey(&own.key)
+			all.Go(func() {
+				for round := range unlessBrief(40, 10) {
+					shared.Seal(slab, mine)
+					shared.Open(slab, mine)
+					if wrong := own.run(key); wrong != "" {
+						t.Errorf("worker %d, round %d: %s", worker, round, wrong)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		if !slices.Equal(train, before) {
+			t.Fatalf("descriptors changed: %+v", train)
+		}
+		for i, p := range train {
+			if !bytes.Equal(slab[p.Off:p.Off+p.Len], plain[p.Off:p.Off+p.Len]) {
+				t.Fatalf("packet %d came back changed: %+v", i, p)
+			}
+		}
+	})
+}
