@@ -10,6 +10,7 @@
 package packet
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"throughline/internal/wire"
@@ -43,10 +44,28 @@ type Endpoint struct {
 
 // A Packet describes one packet or datagram of a batch.
 type Packet struct {
-	Off, Len int    // its bytes are Slab[Off : Off+Len]
-	Counter  uint64 // its nonce, once it is part of a train. Whitepaper §5.4.6
-	Drop     Drop   // why it goes no further; zero while it lives
+	Off, Len int // its bytes are Slab[Off : Off+Len]
+
+	// Four zero bytes and the counter. It lies here, and not only as a number, because a cipher.AEAD wants it by address:
+	// made for the call it would be an allocation.
+	nonce [nonceSize]byte
+
+	Drop Drop // why it goes no further; zero while it lives
 }
+
+const nonceSize = 12
+
+// Counter returns what the packet is sealed or opened with, once it is part of a train. Whitepaper §5.4.6.
+func (p *Packet) Counter() uint64 { return binary.LittleEndian.Uint64(p.nonce[nonceSize-8:]) }
+
+// SetCounter sets it.
+func (p *Packet) SetCounter(counter uint64) {
+	binary.LittleEndian.PutUint64(p.nonce[nonceSize-8:], counter)
+}
+
+// Nonce returns the counter as the cipher takes it: four zero bytes, and the counter in little endian. It is borrowed,
+// not to be written, and changes with the counter. Whitepaper §5.4.6.
+func (p *Packet) Nonce() []byte { return p.nonce[:] }
 
 // A Run is a run of packets in a batch, Packets[First:First+N], that come from or go to one endpoint.
 type Run struct {

@@ -2,6 +2,7 @@ package packet
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
 	"testing"
 
@@ -143,6 +144,20 @@ func TestDropNames(t *testing.T) {
 	}
 	if NumDrops.String() != "unknown" {
 		t.Error("what is no reason has a name")
+	}
+}
+
+// A nonce is what the whitepaper says in §5.4.6, whatever counter was there before.
+func TestNonce(t *testing.T) {
+	var p Packet
+	for _, counter := range []uint64{0, 1, 1<<32 - 1, 1 << 32, 0x0123456789abcdef, 1<<64 - 1, 7} {
+		p.SetCounter(counter)
+		if got := p.Counter(); got != counter {
+			t.Errorf("counter %#x came back as %#x", counter, got)
+		}
+		if want := binary.LittleEndian.AppendUint64(make([]byte, 4), counter); !bytes.Equal(p.Nonce(), want) {
+			t.Errorf("counter %#x is the nonce %x, want %x", counter, p.Nonce(), want)
+		}
 	}
 }
 

@@ -41,7 +41,7 @@ func againstReference(t *rapid.T, w *Way) {
 			train[i].Drop = packet.DropNoPeer
 			continue
 		}
-		copy(want[p.Off:], refSeal(key[:], transportNonce(p.Counter), nil, slab[p.Off:p.Off+p.Len]))
+		copy(want[p.Off:], refSeal(key[:], transportNonce(p.Counter()), nil, slab[p.Off:p.Off+p.Len]))
 	}
 	k := w.NewKey(&key)
 	k.Seal(slab, train)
@@ -74,7 +74,7 @@ func TestSealTouching(t *testing.T) {
 		b.Append(bytes.Repeat([]byte{1}, 48))
 		b.Append(bytes.Repeat([]byte{2}, 48))
 		for i := range b.Packets {
-			b.Packets[i].Counter = uint64(i)
+			b.Packets[i].SetCounter(uint64(i))
 		}
 		newTwin(t, w, testKey).round(t, b.Slab, b.Packets)
 		for i := range b.Packets {
@@ -169,10 +169,10 @@ func TestOpenRefuses(t *testing.T) {
 		name  string
 		spoil func(slab []byte, p *packet.Packet)
 	}{
-		{"another counter", func(_ []byte, p *packet.Packet) { p.Counter++ }},
-		{"a counter that differs in bit 31", func(_ []byte, p *packet.Packet) { p.Counter ^= 1 << 31 }},
-		{"a counter that differs in bit 32", func(_ []byte, p *packet.Packet) { p.Counter ^= 1 << 32 }},
-		{"a counter that differs in its top bit", func(_ []byte, p *packet.Packet) { p.Counter ^= 1 << 63 }},
+		{"another counter", func(_ []byte, p *packet.Packet) { p.SetCounter(p.Counter() + 1) }},
+		{"a counter that differs in bit 31", func(_ []byte, p *packet.Packet) { p.SetCounter(p.Counter() ^ 1<<31) }},
+		{"a counter that differs in bit 32", func(_ []byte, p *packet.Packet) { p.SetCounter(p.Counter() ^ 1<<32) }},
+		{"a counter that differs in its top bit", func(_ []byte, p *packet.Packet) { p.SetCounter(p.Counter() ^ 1<<63) }},
 		{"one byte short", func(_ []byte, p *packet.Packet) { p.Len-- }},
 		{"one byte long", func(_ []byte, p *packet.Packet) { p.Len++ }},
 		{"begins a byte late", func(_ []byte, p *packet.Packet) { p.Off++ }},

@@ -240,7 +240,8 @@ func (r *avx2Run) lay() (passes int) {
 		j = &group.jobs[n%avx2Lanes]
 		j.off, j.n, j.index, j.lane, j.next = p.Off, text, i, lane, next
 		j.stream = uint64(start + avx2Stream + 64*lane)
-		low, high := uint32(p.Counter), uint32(p.Counter>>32)
+		counter := p.Counter()
+		low, high := uint32(counter), uint32(counter>>32)
 		for b := range blocks {
 			l := uint(lane+b) % avx2Lanes
 			group.block[l], group.low[l], group.high[l] = uint32(b), low, high

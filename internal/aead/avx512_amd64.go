@@ -214,7 +214,7 @@ func (ws *space512) take(train []packet.Packet, seal bool) int {
 			continue
 		}
 		_ = ws.slab[p.Off : p.Off+text : p.Off+text+wire.TagSize] // the assembly checks no bounds
-		ws.pieces[n] = piece{off: p.Off, len: text, counter: p.Counter, index: i}
+		ws.pieces[n] = piece{off: p.Off, len: text, counter: p.Counter(), index: i}
 		count[bucket(text)+1]++
 		n++
 	}

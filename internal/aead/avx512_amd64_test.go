@@ -69,7 +69,7 @@ func checkAVX512(t *testing.T, rng *rand.Rand, lengths []int) {
 	var train []packet.Packet
 	end := rng.IntN(100)
 	for _, n := range lengths {
-		p := packet.Packet{Off: end, Len: n, Counter: rng.Uint64()}
+		p := numbered(end, n, rng.Uint64())
 		if rng.IntN(20) == 0 {
 			p.Drop = packet.DropNoPeer
 		}
@@ -86,7 +86,7 @@ func checkAVX512(t *testing.T, rng *rand.Rand, lengths []int) {
 	nonce := make([]byte, 12)
 	for i := range wantTrain {
 		if p := &wantTrain[i]; p.Drop == 0 {
-			binary.LittleEndian.PutUint64(nonce[4:], p.Counter)
+			binary.LittleEndian.PutUint64(nonce[4:], p.Counter())
 			k.lib.Seal(want[p.Off:p.Off], nonce, want[p.Off:p.Off+p.Len], nil)
 			p.Len += 16
 		}
@@ -292,7 +292,7 @@ func BenchmarkAVX512(b *testing.B) {
 		b.Run(fmt.Sprintf("seal/%dx%d", n.packets, n.size), func(b *testing.B) {
 			var train []packet.Packet
 			for i := range n.packets {
-				train = append(train, packet.Packet{Off: 16 + i*(n.size+32), Len: n.size, Counter: uint64(i)})
+				train = append(train, numbered(16+i*(n.size+32), n.size, uint64(i)))
 			}
 			slab, work := make([]byte, n.packets*(n.size+32)+16), slices.Clone(train)
 			b.ReportAllocs()

@@ -87,13 +87,13 @@ func randomTrain(rng *rand.Rand, n, longest int) (slab []byte, train []packet.Pa
 		first = -rng.Uint64N(uint64(n) + 1)
 	}
 	for i := range train {
-		train[i].Counter = first + uint64(i)
+		train[i].SetCounter(first + uint64(i))
 	}
 	switch rng.IntN(4) {
 	case 0: // in any order, with any counters
 		rng.Shuffle(n, func(i, j int) { train[i], train[j] = train[j], train[i] })
 		for i := range train {
-			train[i].Counter = rng.Uint64()
+			train[i].SetCounter(rng.Uint64())
 		}
 	case 1:
 		for i := range train {
@@ -117,7 +117,7 @@ func spoil(rng *rand.Rand, slab []byte, train []packet.Packet) {
 		case 0:
 			p.Len = rng.IntN(p.Len + 1)
 		case 1:
-			p.Counter ^= 1 << rng.IntN(64)
+			p.SetCounter(p.Counter() ^ 1<<rng.IntN(64))
 		case 2:
 			slab[p.Off+p.Len-1-rng.IntN(16)] ^= 1 << rng.IntN(8)
 		default:
@@ -182,7 +182,7 @@ func TestCounters(t *testing.T) {
 		}
 		slab, train := layTrain(random(1), 0, slices.Repeat([]int{64}, 64)...)
 		for i := range train {
-			train[i].Counter = 1 << i // each bit by itself
+			train[i].SetCounter(1 << i) // each bit by itself
 		}
 		k.round(t, slab, train)
 	})

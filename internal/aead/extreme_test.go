@@ -99,7 +99,7 @@ func TestExtremeSums(t *testing.T) {
 				if !bytes.Equal(sealed[16*n:], refTag(key[:], transportNonce(counter), nil, sealed[:16*n])) {
 					t.Fatal("lead and the reference have not the same tag")
 				}
-				train = append(train, packet.Packet{Off: len(slab), Len: 16 * n, Counter: counter})
+				train = append(train, numbered(len(slab), 16*n, counter))
 				want = append(want, sealed...)
 				slab = append(slab, refChacha(key[:], transportNonce(counter), sealed[:16*n])...)
 				slab = append(slab, make([]byte, 16)...)

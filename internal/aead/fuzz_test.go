@@ -65,7 +65,7 @@ func fuzzWay(f *testing.F, w *Way, size int, beside func(key [32]byte) sealer) {
 			if len(slab)+n > size {
 				break
 			}
-			p := packet.Packet{Off: len(slab), Len: n, Counter: counter}
+			p := numbered(len(slab), n, counter)
 			counter++
 			if shape[2]&leap != 0 {
 				counter *= 0x9e3779b97f4a7c15
@@ -97,7 +97,7 @@ func fuzzWay(f *testing.F, w *Way, size int, beside func(key [32]byte) sealer) {
 		var want []packet.Drop
 		for i, p := range train {
 			if flags[i]&forged != 0 && p.Drop == 0 {
-				at := int(p.Counter%8191) % p.Len
+				at := int(p.Counter()%8191) % p.Len
 				slab[p.Off+at] ^= 1 << (flags[i] % 8)
 				p.Drop = packet.DropTag
 			}

@@ -25,7 +25,7 @@ func sealPortable(k *Key, slab []byte, train []packet.Packet) {
 		}
 		b := slab[p.Off : p.Off+p.Len+wire.TagSize]
 		text, tag := b[:p.Len], b[p.Len:]
-		a.begin(p.Counter)
+		a.begin(p.Counter())
 		a.cipher.xor(text)
 		a.mac.write(text)
 		*(*[wire.TagSize]byte)(tag) = a.mac.sum(0, uint64(len(text)))
@@ -48,7 +48,7 @@ func openPortable(k *Key, slab []byte, train []packet.Packet) {
 		}
 		b := slab[p.Off : p.Off+p.Len]
 		text, tag := b[:p.Len-wire.TagSize], b[p.Len-wire.TagSize:]
-		a.begin(p.Counter)
+		a.begin(p.Counter())
 		a.mac.write(text)
 		want := a.mac.sum(0, uint64(len(text)))
 		if subtle.ConstantTimeCompare(tag, want[:]) == 0 {

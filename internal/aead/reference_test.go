@@ -130,7 +130,7 @@ type slow struct{ key [32]byte }
 func (s *slow) Seal(slab []byte, train []packet.Packet) {
 	for i := range train {
 		if p := &train[i]; p.Drop == 0 {
-			sealed := refSeal(s.key[:], transportNonce(p.Counter), nil, slab[p.Off:p.Off+p.Len])
+			sealed := refSeal(s.key[:], transportNonce(p.Counter()), nil, slab[p.Off:p.Off+p.Len])
 			p.Len = copy(slab[p.Off:], sealed)
 		}
 	}
@@ -143,7 +143,7 @@ func (s *slow) Open(slab []byte, train []packet.Packet) {
 			continue
 		}
 		sealed := slab[p.Off : p.Off+p.Len]
-		text, ok := refOpen(s.key[:], transportNonce(p.Counter), nil, sealed)
+		text, ok := refOpen(s.key[:], transportNonce(p.Counter()), nil, sealed)
 		if !ok {
 			clear(sealed[:max(0, len(sealed)-16)])
 			p.Drop = packet.DropTag

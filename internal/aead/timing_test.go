@@ -332,7 +332,7 @@ var careless = &Way{
 		for _, p := range train {
 			var s secrets
 			s.cipher.init(&k.raw)
-			s.begin(p.Counter)
+			s.begin(p.Counter())
 			text, tag := slab[p.Off:p.Off+p.Len-16], slab[p.Off+p.Len-16:p.Off+p.Len]
 			s.mac.write(text)
 			want := s.mac.sum(0, uint64(len(text)))

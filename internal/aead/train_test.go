@@ -55,12 +55,19 @@ func transportNonce(counter uint64) []byte {
 	return binary.LittleEndian.AppendUint64(make([]byte, 4, 12), counter)
 }
 
+// numbered describes n bytes at off, with their counter.
+func numbered(off, n int, counter uint64) packet.Packet {
+	p := packet.Packet{Off: off, Len: n}
+	p.SetCounter(counter)
+	return p
+}
+
 // layTrain lays packets of the given lengths as a batch does, headroom before and room for the tag behind, every other
 // byte of the slab filled with 0xa5.
 func layTrain(rng *rand.Rand, first uint64, lengths ...int) (slab []byte, train []packet.Packet) {
 	for i, n := range lengths {
 		slab = append(slab, bytes.Repeat([]byte{0xa5}, packet.Headroom)...)
-		train = append(train, packet.Packet{Off: len(slab), Len: n, Counter: first + uint64(i)})
+		train = append(train, numbered(len(slab), n, first+uint64(i)))
 		slab = append(slab, make([]byte, n)...)
 		fill(rng, slab[len(slab)-n:])
 		slab = append(slab, bytes.Repeat([]byte{0xa5}, packet.Tailroom)...)
@@ -74,7 +81,7 @@ func layTrain(rng *rand.Rand, first uint64, lengths ...int) (slab []byte, train 
 func layout(rng *rand.Rand, base int, lengths []int, gap func(i int) int) (slab []byte, train []packet.Packet) {
 	end := base
 	for i, n := range lengths {
-		train = append(train, packet.Packet{Off: end, Len: n, Counter: uint64(i)})
+		train = append(train, numbered(end, n, uint64(i)))
 		end += n + packet.Tailroom + gap(i)
 	}
 	slab = make([]byte, end+63)
@@ -107,7 +114,7 @@ func newLibrary(t testing.TB, key [32]byte) sealer {
 func (l *library) Seal(slab []byte, train []packet.Packet) {
 	for i := range train {
 		if p := &train[i]; p.Drop == 0 {
-			binary.LittleEndian.PutUint64(l.nonce[4:], p.Counter)
+			binary.LittleEndian.PutUint64(l.nonce[4:], p.Counter())
 			text := slab[p.Off : p.Off+p.Len]
 			l.AEAD.Seal(text[:0], l.nonce[:], text, nil)
 			p.Len += 16
@@ -125,7 +132,7 @@ func (l *library) Open(slab []byte, train []packet.Packet) {
 			p.Drop = packet.DropTag
 			continue
 		}
-		binary.LittleEndian.PutUint64(l.nonce[4:], p.Counter)
+		binary.LittleEndian.PutUint64(l.nonce[4:], p.Counter())
 		sealed := slab[p.Off : p.Off+p.Len]
 		if _, err := l.AEAD.Open(sealed[:0], l.nonce[:], sealed, nil); err != nil {
 			clear(sealed[:p.Len-16])

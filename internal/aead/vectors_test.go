@@ -148,7 +148,7 @@ func (v vector) through(t *testing.T, w *Way, n int) (whole bool) {
 	var slab []byte
 	var train []packet.Packet
 	for range n {
-		train = append(train, packet.Packet{Off: len(slab), Len: len(text), Counter: counter})
+		train = append(train, numbered(len(slab), len(text), counter))
 		slab = append(append(slab, text...), make([]byte, 16)...)
 	}
 	k.Seal(slab, train)
@@ -221,7 +221,7 @@ func TestRFC8439Text(t *testing.T) {
 			slab, train := layTrain(random(1), 2<<56, slices.Repeat([]int{len(text)}, n)...)
 			for i, p := range train {
 				copy(slab[p.Off:], text)
-				train[i].Counter = 2 << 56 // a nonce of eleven zeros and a two
+				train[i].SetCounter(2 << 56) // a nonce of eleven zeros and a two
 			}
 			w.NewKey(&[32]byte{31: 1}).Seal(slab, train)
 			for i, p := range train {
@@ -282,7 +282,7 @@ func TestOpenSSL(t *testing.T) {
 			for j := range p.Len {
 				slab[p.Off+j] = byte(7*j + 3)
 			}
-			p.Counter = openssl[i].counter
+			p.SetCounter(openssl[i].counter)
 		}
 		k := w.NewKey(&testKey)
 		for _, together := range []bool{true, false} {
@@ -297,7 +297,7 @@ func TestOpenSSL(t *testing.T) {
 				}
 				sum := sha256.Sum256(work[p.Off : p.Off+p.Len])
 				if got := hex.EncodeToString(sum[:16]); got != openssl[i].digest {
-					t.Errorf("%d bytes with counter %#x, together %v: %s, want %s", openssl[i].n, p.Counter, together, got, openssl[i].digest)
+					t.Errorf("%d bytes with counter %#x, together %v: %s, want %s", openssl[i].n, p.Counter(), together, got, openssl[i].digest)
 				}
 			}
 		}

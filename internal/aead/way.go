@@ -34,7 +34,8 @@ func (w *Way) agrees() bool {
 		var train []packet.Packet
 		end := 0
 		for i, n := range lengths {
-			train = append(train, packet.Packet{Off: end, Len: n, Counter: 1<<32 - 2 + uint64(i)})
+			train = append(train, packet.Packet{Off: end, Len: n})
+			train[i].SetCounter(1<<32 - 2 + uint64(i))
 			end += n + wire.TagSize
 		}
 		slab := make([]byte, end)

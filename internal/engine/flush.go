@@ -97,7 +97,7 @@ func (e *Engine) keepalive(p *Peer) {
 // claimed gives the packets of a batch their counters, and all one endpoint.
 func claimed(b *packet.Batch, counter uint64, to *packet.Endpoint) {
 	for i := range b.Packets {
-		b.Packets[i].Counter = counter + uint64(i)
+		b.Packets[i].SetCounter(counter + uint64(i))
 	}
 	b.Runs = append(b.Runs, packet.Run{N: len(b.Packets), Endpoint: *to})
 }

@@ -124,7 +124,7 @@ func (in *inbound) Work(b *inBatch) {
 // restore sorts a train by counter. The wire may have changed the order; within a batch it costs next to nothing to mend
 // that, and what is in order can be merged. Mostly it is in order, and one look tells.
 func restore(train []packet.Packet) {
-	byCounter := func(p, q packet.Packet) int { return cmp.Compare(p.Counter, q.Counter) }
+	byCounter := func(p, q packet.Packet) int { return cmp.Compare(p.Counter(), q.Counter()) }
 	if !slices.IsSortedFunc(train, byCounter) {
 		slices.SortStableFunc(train, byCounter)
 	}
@@ -159,7 +159,7 @@ func (e *Engine) arrive(b *inBatch, t *inTrain) (deliver bool) {
 		if p.Drop != 0 {
 			continue
 		}
-		if !t.to.keypair.Accept(p.Counter) {
+		if !t.to.keypair.Accept(p.Counter()) {
 			p.Drop = packet.DropReplay
 			continue
 		}

@@ -106,7 +106,7 @@ func (e *Engine) claim(b *outBatch, p *Peer, first, n int) {
 		return
 	}
 	for i := range packets {
-		packets[i].Counter = counter + uint64(i)
+		packets[i].SetCounter(counter + uint64(i))
 	}
 	b.trains = append(b.trains, outTrain{first: first, n: n, peer: p, keypair: kp})
 	b.Runs = append(b.Runs, packet.Run{First: first, N: n, Endpoint: *to})

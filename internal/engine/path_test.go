@@ -54,11 +54,11 @@ func (s *scripted) Receive(b *packet.Batch) (bool, error) {
 	first, _ := s.twin.Reserve(len(s.packets))
 	for i, p := range s.packets {
 		b.Append(p)
-		b.Packets[i].Counter = first + uint64(i)
+		b.Packets[i].SetCounter(first + uint64(i))
 	}
 	s.twin.Seal(b.Slab, b.Packets, 0)
 	for i := range b.Packets {
-		b.Packets[i].Counter = 0
+		b.Packets[i].SetCounter(0)
 	}
 	b.Runs = append(b.Runs, packet.Run{N: len(b.Packets), Endpoint: s.from})
 	return false, nil

@@ -95,7 +95,7 @@ func (k *Keypair) Seal(slab []byte, train []packet.Packet, mtu int) {
 		header := slab[p.Off-wire.TransportHeaderSize : p.Off]
 		binary.LittleEndian.PutUint32(header, wire.TypeTransport)
 		binary.LittleEndian.PutUint32(header[wire.TransportReceiver:], k.RemoteIndex)
-		binary.LittleEndian.PutUint64(header[wire.TransportCounter:], p.Counter)
+		binary.LittleEndian.PutUint64(header[wire.TransportCounter:], p.Counter())
 	}
 	k.send.Seal(slab, train)
 	for i := range train {
@@ -112,7 +112,7 @@ func (k *Keypair) Seal(slab []byte, train []packet.Packet, mtu int) {
 func (k *Keypair) Open(slab []byte, train []packet.Packet) {
 	for i := range train {
 		if p := &train[i]; p.Drop == 0 {
-			p.Counter = binary.LittleEndian.Uint64(slab[p.Off+wire.TransportCounter:])
+			p.SetCounter(binary.LittleEndian.Uint64(slab[p.Off+wire.TransportCounter:]))
 			p.Off += wire.TransportHeaderSize
 			p.Len -= wire.TransportHeaderSize
 		}

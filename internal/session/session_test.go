@@ -30,7 +30,7 @@ func train(t testing.TB, mtu int, first uint64, sizes ...int) *packet.Batch {
 		if !b.Append(bytes.Repeat([]byte{byte(i + 1)}, n)) {
 			t.Fatal("the batch is full")
 		}
-		b.Packets[i].Counter = first + uint64(i)
+		b.Packets[i].SetCounter(first + uint64(i))
 	}
 	return b
 }
@@ -73,7 +73,7 @@ func TestSealThenOpen(t *testing.T) {
 			if c := binary.LittleEndian.Uint64(d[wire.TransportCounter:]); c != 7+uint64(i) {
 				t.Errorf("counter %d", c)
 			}
-			p.Counter = 0 // the receiver reads it from the datagram
+			p.SetCounter(0) // the receiver reads it from the datagram
 		}
 		z.Open(b.Slab, b.Packets)
 		for i := range b.Packets {
@@ -81,7 +81,7 @@ func TestSealThenOpen(t *testing.T) {
 				continue
 			}
 			p := &b.Packets[i]
-			if p.Drop != 0 || p.Counter != 7+uint64(i) || p.Len != wire.Padded(sizes[i], mtu) {
+			if p.Drop != 0 || p.Counter() != 7+uint64(i) || p.Len != wire.Padded(sizes[i], mtu) {
 				t.Fatalf("packet %d came back as %+v", i, *p)
 			}
 			got := b.Bytes(i)
@@ -228,12 +228,12 @@ func TestTheDataPathAllocatesNothing(t *testing.T) {
 		copy(b.Packets, saved)
 		first, _ := a.Reserve(len(b.Packets))
 		for i := range b.Packets {
-			b.Packets[i].Counter = first + uint64(i)
+			b.Packets[i].SetCounter(first + uint64(i))
 		}
 		a.Seal(b.Slab, b.Packets, 1420)
 		z.Open(b.Slab, b.Packets)
 		for i := range b.Packets {
-			if !z.Accept(b.Packets[i].Counter) {
+			if !z.Accept(b.Packets[i].Counter()) {
 				t.Fatal("refused")
 			}
 		}
