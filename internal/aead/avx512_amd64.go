@@ -26,7 +26,6 @@ const (
 	passLanes    = 16  // lanes of a pass of ChaCha20
 	maxLanes     = 384 // lanes that are laid out at once: 24 passes, about 5 µs
 	maxSteps     = 192 // steps of Poly1305 in one call, about 6 µs
-	maxPhases    = 20
 	maxPackets   = 512
 
 	// aloneBelow is the size from which a packet alone is worth a train's trouble.
@@ -56,33 +55,23 @@ type space512 struct {
 	high     [maxLanes + passLanes]uint32
 	addr     [maxLanes + passLanes]uint64 // into the slab; meaningless outside a call
 	mask     [maxLanes + passLanes]uint64
-	ptrs     [8]uint64 // the same
-	incs     [8]uint64
 	segments [chunkPackets]segment
-	lanes    struct {
-		key              [8]uint64
-		head             [8]int
-		headMask         [8]uint64
-		tail             [8]int
-		tailMask, length [8]uint64
+	stripes  struct {
+		key [8]int // where in the workspace each lane's one-time key lies
+		off [8]int // where in the slab its packet begins
+		len [8]int // and how many bytes it has
 	}
-	counts struct{ phases, steps, stripes, _, _, _, _, _ uint64 }
+	steps int // of each stripe
+	each  int // stripes of a packet
+	_     [6]uint64
+	own   [9][64]byte // what the assembly makes of stripes, and keeps
 
 	// From here on the assembly knows no places.
-	phases   [maxPhases]phase
-	even     [3]phase // heads, whole blocks and tails of packets of one length
-	slab     []byte   // also holds it on the heap, as addresses into it lie above
-	stripes  [8]stripe
+	slab     []byte            // also holds it on the heap, as addresses into it lie above
 	pieces   [maxPackets]piece // the train's living packets, longest first
 	unsorted [maxPackets]piece
 	order    [maxPackets]uint16
 }
-
-const (
-	offZeros = 3776 // of zeros in the workspace
-	offHeads = 3904
-	offTails = 4416
-)
 
 // A segment is a row of lanes: consecutive blocks of one packet.
 type segment struct {
@@ -93,14 +82,6 @@ type segment struct {
 	lanes   int
 }
 
-// A phase is a number of steps of Poly1305, four blocks each, in which every lane does the same.
-type phase struct {
-	steps int
-	pads  uint32 // which lanes have a block there at all, a byte for each of the four
-	own   uint32 // which lanes read from the workspace, not from the slab
-	off   [8]int // where they begin to; those in the slab go on by 64 with each step
-}
-
 // A piece is one packet's text, without the tag.
 type piece struct {
 	off, len int
@@ -108,25 +89,7 @@ type piece struct {
 	index    int // in the train
 }
 
-// A stripe is what one lane of Poly1305 does: some of a packet's blocks, in steps of four, and right-aligned so that all
-// lanes end together. A packet's last blocks, with its lengths, are the tail of its last stripe.
-type stripe struct {
-	start int // the step it begins in
-	head  int // blocks in that step
-	tail  int // blocks in the last step, if that is the tail; else 0
-	off   int // where it would read in its first step, were that not the head
-}
-
-var spaces512 = sync.Pool{New: func() any {
-	ws := new(space512)
-	ws.even[0].own, ws.even[2].own = 0xff, 0xff
-	ws.even[1].pads = padsOf(4) * 0xff
-	for l := range 8 {
-		ws.even[0].off[l] = offHeads + 64*l
-		ws.even[2].off[l] = offTails + 64*l
-	}
-	return ws
-}}
+var spaces512 = sync.Pool{New: func() any { return new(space512) }}
 
 // expand lays out the lanes of segments, beginning with lane first, and lanes that do nothing behind them.
 //
@@ -144,39 +107,43 @@ func firstPass(ws *space512, key *[wire.KeySize]byte)
 //go:noescape
 func otherPasses(ws *space512, key *[wire.KeySize]byte, stream, from, to int)
 
-// authenticate goes through the phases that counts tells of. With flagBegin eight lanes begin, with flagEnd they end and
-// leave their tags; in between their accumulators stay in the workspace.
+// authenticate does steps from to to-1 of Poly1305 in eight lanes, four blocks each. At step 0 the lanes begin, behind the
+// last they end and leave the tags; in between their accumulators stay in the workspace.
+//
+// A lane does a packet's stripe: some of its blocks, right-aligned, so that all lanes end together with packets' ends. A
+// stripe of fewer blocks than others begins later.
 //
 //go:noescape
-func authenticate(ws *space512, slab *byte, phases *phase, flags int)
+func authenticate(ws *space512, slab *byte, from, to int)
 
 // wipe clears the workspace's secrets, and the vector registers.
 //
 //go:noescape
 func wipe(ws *space512)
 
-func sealAVX512(k *Key, slab []byte, train []packet.Packet) { trainAVX512(k, slab, train, true) }
-func openAVX512(k *Key, slab []byte, train []packet.Packet) { trainAVX512(k, slab, train, false) }
+func sealAVX512(k *Key, slab []byte, train []packet.Packet) {
+	if len(train) == 1 && train[0].Len < aloneBelow {
+		sealXCrypto(k, slab, train)
+		return
+	}
+	trainAVX512(k, slab, train, true)
+}
+
+func openAVX512(k *Key, slab []byte, train []packet.Packet) {
+	if len(train) == 1 && train[0].Len < aloneBelow {
+		openXCrypto(k, slab, train)
+		return
+	}
+	trainAVX512(k, slab, train, false)
+}
 
 func trainAVX512(k *Key, slab []byte, train []packet.Packet, seal bool) {
-	var ws *space512
+	ws := spaces512.Get().(*space512)
+	ws.slab = slab
 	for len(train) > 0 {
 		some := train[:min(len(train), maxPackets)]
 		train = train[len(some):]
-		if ws == nil {
-			ws = spaces512.Get().(*space512)
-			ws.slab = slab
-		}
 		n := ws.take(some, seal)
-		if n == 1 && ws.pieces[0].len < aloneBelow {
-			i := ws.pieces[0].index
-			if seal {
-				sealXCrypto(k, slab, some[i:i+1])
-			} else {
-				openXCrypto(k, slab, some[i:i+1])
-			}
-			continue
-		}
 		chunks := (n + chunkPackets - 1) / chunkPackets
 		for i := range chunks {
 			chunk := ws.pieces[n*i/chunks : n*(i+1)/chunks]
@@ -187,11 +154,9 @@ func trainAVX512(k *Key, slab []byte, train []packet.Packet, seal bool) {
 			}
 		}
 	}
-	if ws != nil {
-		wipe(ws)
-		ws.slab = nil
-		spaces512.Put(ws)
-	}
+	wipe(ws)
+	ws.slab = nil
+	spaces512.Put(ws)
 }
 
 // take lists the train's living packets, longest first, more or less: their order within 64 bytes doesn't matter. Those
@@ -214,7 +179,8 @@ func (ws *space512) take(train []packet.Packet, seal bool) int {
 			continue
 		}
 		_ = ws.slab[p.Off : p.Off+text : p.Off+text+wire.TagSize] // the assembly checks no bounds
-		ws.pieces[n] = piece{off: p.Off, len: text, counter: p.Counter(), index: i}
+		at := &ws.pieces[n]
+		at.off, at.len, at.counter, at.index = p.Off, text, p.Counter(), i
 		count[bucket(text)+1]++
 		n++
 	}
@@ -250,7 +216,7 @@ func (ws *space512) seal(k *Key, chunk []piece, train []packet.Packet) {
 		each := ws.authenticate(base, chunk[done:done+n], done)
 		for i := range n {
 			p := &chunk[done+i]
-			copy(ws.slab[p.off+p.len:][:wire.TagSize], ws.tag(i * each)[:])
+			*(*[wire.TagSize]byte)(ws.slab[p.off+p.len:]) = *ws.tag(i * each)
 			train[p.index].Len = p.len + wire.TagSize
 		}
 		done += n
@@ -331,9 +297,9 @@ func (ws *space512) layOut(base *byte, chunk []piece, at *place) {
 		all := (p.len + 63) / 64
 		n := min(all-at.done, maxLanes-at.lanes)
 		if n > 0 {
-			ws.segments[segments] = segment{
-				off: p.off + 64*at.done, left: p.len - 64*at.done, counter: p.counter, block: 1 + at.done, lanes: n,
-			}
+			s := &ws.segments[segments] // field by field: a literal would be made elsewhere and copied
+			s.off, s.left = p.off+64*at.done, p.len-64*at.done
+			s.counter, s.block, s.lanes = p.counter, 1+at.done, n
 			segments++
 			at.lanes += n
 			at.done += n
@@ -352,152 +318,25 @@ func (ws *space512) tag(lane int) *[wire.TagSize]byte { return &ws.tags[lane>>1&
 // authenticate makes the tags of up to eight packets, whose one-time keys are those from first on. The tag of packet i
 // is that of lane i*each.
 func (ws *space512) authenticate(base *byte, chunk []piece, first int) (each int) {
-	blocks, same := 0, true
+	blocks := 0
 	for i := range chunk {
-		blocks = max(blocks, blocksOf(chunk[i].len))
-		same = same && chunk[i].len == chunk[0].len
+		blocks = max(blocks, (chunk[i].len+15)/16+1) // with that of the lengths. RFC 8439 §2.8
 	}
-	if same && len(chunk) > 4 && blocks < 4*maxSteps {
-		ws.lineUp(chunk, first)
-		authenticate(ws, base, &ws.even[0], flagBegin|flagEnd)
-		return 1
+	// Up to four packets are cut in stripes of the same number of steps.
+	shift := uint(0)
+	for len(chunk)<<(shift+1) <= 8 && 4<<shift < blocks {
+		shift++
 	}
-	// Up to four packets are cut in stripes of the same number of steps: of the first, blocks may be missing.
-	each = 1
-	for 2*each*len(chunk) <= 8 && 4*each < blocks {
-		each *= 2
-	}
-	steps := (blocks + 4*each - 1) / (4 * each)
-	l := 0
-	for i := range chunk {
-		for j := range each {
-			ws.stripe(l, &chunk[i], first+i, steps, each-1-j)
-			l++
-		}
-	}
-	for ; l < 8; l++ {
-		ws.lanes.key[l], ws.lanes.headMask[l], ws.lanes.tailMask[l] = 0, 0, 0
-		ws.lanes.head[l], ws.lanes.tail[l] = 0, 0
-		ws.stripes[l] = stripe{start: steps}
-	}
-	ws.counts.steps, ws.counts.stripes = uint64(steps), uint64(each)
-
-	flags := flagBegin
-	for t := 0; t < steps; {
-		n, budget := 0, maxSteps
-		for t < steps && n < maxPhases && budget > 0 {
-			taken := ws.phase(&ws.phases[n], t, steps, budget)
-			t, budget, n = t+taken, budget-taken, n+1
-		}
-		ws.counts.phases = uint64(n)
-		if t == steps {
-			flags |= flagEnd
-		}
-		authenticate(ws, base, &ws.phases[0], flags)
-		flags = 0
-	}
-	return each
-}
-
-const (
-	flagBegin = 1
-	flagEnd   = 2
-)
-
-// blocksOf is how many blocks of 16 bytes Poly1305 has for n bytes of text, with that of the lengths. RFC 8439 §2.8.
-func blocksOf(n int) int { return (n+15)/16 + 1 }
-
-// lineUp prepares the lanes and phases for packets of one length, a lane each. Idle lanes do the last packet again.
-func (ws *space512) lineUp(chunk []piece, first int) {
-	n := chunk[0].len
-	blocks := blocksOf(n)
-	skipped := 16 * (blocks - 4) // what comes before the tail, negative if it is shorter
-	tailMask := tailMask(n-skipped, min(blocks, 4))
-	head, missing, headMask := 0, 0, uint64(0)
-	if blocks > 4 && blocks%4 != 0 {
-		head = blocks % 4
-		missing = 16 * (4 - head)
-		headMask = ^uint64(0) << uint(missing)
-	}
+	steps := (blocks-1)>>(2+shift) + 1
+	ws.steps, ws.each = steps, 1<<shift
 	for l := range 8 {
-		i := min(l, len(chunk)-1)
-		off := chunk[i].off
-		ws.lanes.key[l] = uint64(64 * (first + i))
-		ws.lanes.head[l], ws.lanes.headMask[l] = off-missing, headMask
-		ws.lanes.tail[l], ws.lanes.tailMask[l] = off+skipped, tailMask
-		ws.lanes.length[l] = uint64(n)
-		ws.even[1].off[l] = off + 16*head
+		i := min(l>>shift, len(chunk)-1) // idle lanes do the last packet again
+		p := &chunk[i]
+		ws.stripes.key[l] = 64 * (first + i)
+		ws.stripes.off[l], ws.stripes.len[l] = p.off, p.len
 	}
-	ws.even[0].steps, ws.even[0].pads = min(head, 1), padsOf(head)*0xff
-	ws.even[1].steps = max(0, (blocks-4)/4)
-	ws.even[2].steps, ws.even[2].pads = 1, padsOf(min(blocks, 4))*0xff
-	ws.counts.phases, ws.counts.stripes = 3, 1
+	for t := 0; t < steps; t += maxSteps {
+		authenticate(ws, base, t, min(t+maxSteps, steps))
+	}
+	return ws.each
 }
-
-// tailMask says which bytes of the last four blocks are text, if text lies in the first n of them and only the last
-// blocks of them are the packet's.
-func tailMask(n, blocks int) uint64 { return (1<<uint(n) - 1) &^ (1<<uint(16*(4-blocks)) - 1) }
-
-// stripe prepares lane l for a packet's stripe that has behind others of the given number of steps behind it.
-func (ws *space512) stripe(l int, p *piece, key, steps, behind int) {
-	l &= 7
-	blocks := blocksOf(p.len)
-	end := blocks - 4*steps*behind
-	first := max(0, end-4*steps)
-	n := max(0, end-first)
-	ws.lanes.key[l] = uint64(64 * key)
-	ws.lanes.length[l] = uint64(p.len)
-	ws.lanes.head[l], ws.lanes.headMask[l] = p.off, 0
-	ws.lanes.tail[l], ws.lanes.tailMask[l] = p.off, 0
-	s := stripe{start: steps - (n+3)/4, head: 4}
-	if behind == 0 {
-		s.tail = min(n, 4)
-		skipped := 16 * (blocks - 4) // what comes before those four, negative if they aren't four
-		ws.lanes.tail[l] = p.off + skipped
-		ws.lanes.tailMask[l] = tailMask(p.len-skipped, s.tail)
-	}
-	s.off = p.off + 16*first
-	if n > s.tail && n%4 != 0 {
-		s.head = n % 4
-		missing := 16 * (4 - s.head)
-		s.off -= missing
-		ws.lanes.head[l] = s.off
-		ws.lanes.headMask[l] = ^uint64(0) << uint(missing)
-	}
-	ws.stripes[l] = s
-}
-
-// phase describes what the lanes do from step t on, for as long as none changes, but for at most limit steps.
-func (ws *space512) phase(ph *phase, t, steps, limit int) (taken int) {
-	next := min(steps, t+limit)
-	var pads, own uint32
-	for l := range ws.stripes {
-		s := &ws.stripes[l]
-		switch {
-		case t < s.start:
-			ph.off[l] = offZeros
-			own |= 1 << l
-			next = min(next, s.start)
-		case t == steps-1 && s.tail > 0:
-			ph.off[l] = offTails + 64*l
-			own |= 1 << l
-			pads |= padsOf(s.tail) << l
-		case t == s.start && s.head < 4:
-			ph.off[l] = offHeads + 64*l
-			own |= 1 << l
-			pads |= padsOf(s.head) << l
-			next = t + 1
-		default:
-			ph.off[l] = s.off + 64*(t-s.start)
-			pads |= padsOf(4) << l
-			if s.tail > 0 {
-				next = min(next, steps-1)
-			}
-		}
-	}
-	ph.steps, ph.pads, ph.own = next-t, pads, own
-	return next - t
-}
-
-// padsOf has a byte for each of four blocks, not 0 for the last n.
-func padsOf(n int) uint32 { return 0x01010101 << uint(8*(4-n)) }

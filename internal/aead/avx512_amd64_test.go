@@ -43,13 +43,14 @@ func TestAVX512Workspace(t *testing.T) {
 		name      string
 		got, want uintptr
 	}{
-		{"zeros", unsafe.Offsetof(ws.zeros), offZeros},
-		{"heads", unsafe.Offsetof(ws.heads), offHeads},
-		{"tails", unsafe.Offsetof(ws.tails), offTails},
-		{"segments", unsafe.Offsetof(ws.segments), 16256},
-		{"counts", unsafe.Offsetof(ws.counts), 17280},
+		{"zeros", unsafe.Offsetof(ws.zeros), 3776},
+		{"heads", unsafe.Offsetof(ws.heads), 3904},
+		{"segments", unsafe.Offsetof(ws.segments), 16128},
 		{"a segment", unsafe.Sizeof(segment{}), 40},
-		{"a phase", unsafe.Sizeof(phase{}), 80},
+		{"stripes", unsafe.Offsetof(ws.stripes), 16768},
+		{"steps", unsafe.Offsetof(ws.steps), 16960},
+		{"own", unsafe.Offsetof(ws.own), 17024},
+		{"the end of own", unsafe.Offsetof(ws.own) + unsafe.Sizeof(ws.own), 17600},
 	} {
 		if f.got != f.want {
 			t.Errorf("%s: %d, but the assembly says %d", f.name, f.got, f.want)

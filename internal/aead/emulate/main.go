@@ -2,7 +2,7 @@
 
 // Emulate runs the tests of internal/aead on an emulated CPU that has AVX-512 with IFMA, on any amd64 machine.
 //
-//	go -C internal/aead/emulate run . [-run regexp] [-timeout duration]
+//	go -C internal/aead/emulate run . [-run regexp] [-full] [-fuzz time] [-timeout duration]
 //
 // It needs Debian's packages bochs, bochs-term, bochsbios and vgabios installed; a kernel, isolinux and genisoimage it
 // gets by `apt-get download` (so `apt-get update` must have been run) and unpacks into the user's cache. It needs no
@@ -40,6 +40,8 @@ const defaultRun = "AVX512|EveryLength/avx512|RandomTrains/avx512|EveryStride/av
 	"OutsideTheSlab/avx512|EmptyPacket/avx512|SealTouching/avx512|Collector/avx512|Stacks/avx512|Concurrent/avx512|" +
 	"ExtremeSums/avx512|NoAllocations/avx512"
 
+const fuzzTarget = "FuzzAVX512"
+
 // What stands in the serial log if all went well.
 const (
 	wayLine  = "emulate: way avx512 was there: true"
@@ -75,6 +77,7 @@ func main() {
 		return
 	}
 	run := flag.String("run", defaultRun, "which `tests` to run, as for go test")
+	fuzz := flag.String("fuzz", "", "fuzz instead, for this `time`: a number of executions like 5000x, or a duration of the clock in there")
 	full := flag.Bool("full", false, "without -short: many times as long, for a few tests chosen with -run")
 	timeout := flag.Duration("timeout", 15*time.Minute, "how long all may take")
 	flag.Parse()
@@ -82,14 +85,18 @@ func main() {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	if err := emulate(ctx, *run, *full); err != nil {
+	args := []string{"-test.v", "-test.timeout=0", "-test.run=" + *run, fmt.Sprintf("-test.short=%t", !*full)}
+	if *fuzz != "" {
+		args = []string{"-test.run=^$", "-test.fuzz=^" + fuzzTarget + "$", "-test.fuzztime=" + *fuzz, "-test.fuzzcachedir=/tmp/fuzz"}
+	}
+	if err := emulate(ctx, args, *fuzz != ""); err != nil {
 		fmt.Fprintln(os.Stderr, "emulate:", err)
 		os.Exit(1)
 	}
 }
 
-// emulate builds, boots and judges.
-func emulate(ctx context.Context, run string, full bool) error {
+// emulate builds, boots and judges. The test binary gets args, and is built so that it can fuzz, or not.
+func emulate(ctx context.Context, args []string, fuzz bool) error {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir()
@@ -105,7 +112,11 @@ func emulate(ctx context.Context, run string, full bool) error {
 	defer os.RemoveAll(dir)
 
 	test, init := filepath.Join(dir, "aead.test"), filepath.Join(dir, "init")
-	if err := command(ctx, "..", "go", "test", "-c", "-o", test, "."); err != nil {
+	build := []string{"test", "-c", "-o", test}
+	if fuzz {
+		build = append(build, "-fuzz="+fuzzTarget)
+	}
+	if err := command(ctx, "..", "go", append(build, ".")...); err != nil {
 		return err
 	}
 	if err := command(ctx, ".", "go", "build", "-o", init, "."); err != nil {
@@ -118,7 +129,7 @@ func emulate(ctx context.Context, run string, full bool) error {
 	initrd.device("dev/console", 0o020600, 5, 1)
 	initrd.device("dev/null", 0o020666, 1, 3)
 	initrd.device("dev/urandom", 0o020666, 1, 9)
-	initrd.add("run", 0o100644, fmt.Appendf(nil, "%s %t", run, !full))
+	initrd.add("args", 0o100644, []byte(strings.Join(args, "\n")))
 	for name, from := range map[string]string{"init": init, "aead.test": test} {
 		b, err := os.ReadFile(from)
 		if err != nil {
@@ -244,8 +255,7 @@ func (a *archive) pad() { a.Write(make([]byte, -a.Len()&3)) }
 // boot is what happens inside, as process 1.
 func boot() {
 	syscall.Mount("proc", "/proc", "proc", 0, "")
-	b, _ := os.ReadFile("/run")
-	run, short, _ := strings.Cut(string(b), " ")
+	args, _ := os.ReadFile("/args")
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		fmt.Printf("\nemulate: %s\n", regexp.MustCompile(`model name.*`).Find(b))
 		fmt.Println("emulate:", strings.Join(regexp.MustCompile(`avx512\w+`).FindAllString(string(b), -1), " "))
@@ -255,10 +265,15 @@ func boot() {
 	there.Env = append(os.Environ(), "THROUGHLINE_WANT_WAY=avx512")
 	out, err := there.CombinedOutput()
 	fmt.Printf("%semulate: way avx512 was there: %v\n", out, err == nil)
-	tests := exec.Command("/aead.test", "-test.v", "-test.timeout=1h", "-test.run="+run, "-test.short="+short)
+	tests := exec.Command("/aead.test", strings.Split(string(args), "\n")...)
 	tests.Env = append(os.Environ(), "GODEBUG=cpu.adx=off")
 	tests.Stdout, tests.Stderr = os.Stdout, os.Stdout
 	err = tests.Run()
+	found, _ := filepath.Glob("/testdata/fuzz/*/*") // what the fuzzer fell over
+	for _, name := range found {
+		b, _ := os.ReadFile(name)
+		fmt.Printf("emulate: %s:\n%s\n", name, b)
+	}
 	fmt.Printf("emulate: tests passed: %v (%v, in there %v)\n", err == nil, err, time.Since(began))
 	const tcsbrk = 0x5409 // waits until all is written
 	syscall.Syscall(syscall.SYS_IOCTL, 1, tcsbrk, 1)

@@ -162,28 +162,31 @@ func merge(a, b stream) {
 	}
 }
 
-// begin loads the state of the 16 lanes at lane, a vector a word.
-func begin(lane Register) (s stream) {
+// A pass is 16 lanes, in whole vectors, or 8 in their lower halves, which three ports compute instead of two. The functions
+// that follow take the vectors of the one or of the other.
+
+// begin loads the state of the lanes at lane, a vector a word.
+func begin(v []VecPhysical, lane Register) (s stream) {
 	for i := range 4 {
-		s.do(func() { VPBROADCASTD(sigma.Offset(4*i), zs[i]) })
+		s.do(func() { VPBROADCASTD(sigma.Offset(4*i), v[i]) })
 	}
 	for i := range 8 {
-		s.do(func() { VPBROADCASTD(at(key, 4*i), zs[4+i]) })
+		s.do(func() { VPBROADCASTD(at(key, 4*i), v[4+i]) })
 	}
-	s.do(func() { VMOVDQU32(indexed(ws, lane, 4, wsBlock), Z12) })
-	s.do(func() { VPXORD(Z13, Z13, Z13) }) // a nonce begins with four zeros
-	s.do(func() { VMOVDQU32(indexed(ws, lane, 4, wsLow), Z14) })
-	s.do(func() { VMOVDQU32(indexed(ws, lane, 4, wsHigh), Z15) })
+	s.do(func() { VMOVDQU32(indexed(ws, lane, 4, wsBlock), v[12]) })
+	s.do(func() { VPXORD(v[13], v[13], v[13]) }) // a nonce begins with four zeros
+	s.do(func() { VMOVDQU32(indexed(ws, lane, 4, wsLow), v[14]) })
+	s.do(func() { VMOVDQU32(indexed(ws, lane, 4, wsHigh), v[15]) })
 	return s
 }
 
 // doubleRound is a column round and a diagonal round. RFC 8439 §2.3.
-func doubleRound() (s stream) {
+func doubleRound(v []VecPhysical) (s stream) {
 	for diagonal := range 2 {
 		var q [4][4]Register
 		for i := range 4 {
 			for j := range 4 {
-				q[i][j] = zs[4*j+(i+j*diagonal)%4]
+				q[i][j] = v[4*j+(i+j*diagonal)%4]
 			}
 		}
 		half := func(x, y, z int, n uint8) {
@@ -206,34 +209,34 @@ func doubleRound() (s stream) {
 }
 
 // finish adds the state that the rounds began with, and stores the words.
-func finish(lane Register) (s stream) {
+func finish(v []VecPhysical, lane Register) (s stream) {
 	for i := range 16 {
 		switch {
 		case i < 4:
-			s.do(func() { VPADDD_BCST(sigma.Offset(4*i), zs[i], zs[i]) })
+			s.do(func() { VPADDD_BCST(sigma.Offset(4*i), v[i], v[i]) })
 		case i < 12:
-			s.do(func() { VPADDD_BCST(at(key, 4*(i-4)), zs[i], zs[i]) })
+			s.do(func() { VPADDD_BCST(at(key, 4*(i-4)), v[i], v[i]) })
 		case i == 12:
-			s.do(func() { VPADDD(indexed(ws, lane, 4, wsBlock), zs[i], zs[i]) })
+			s.do(func() { VPADDD(indexed(ws, lane, 4, wsBlock), v[i], v[i]) })
 		case i == 14:
-			s.do(func() { VPADDD(indexed(ws, lane, 4, wsLow), zs[i], zs[i]) })
+			s.do(func() { VPADDD(indexed(ws, lane, 4, wsLow), v[i], v[i]) })
 		case i == 15:
-			s.do(func() { VPADDD(indexed(ws, lane, 4, wsHigh), zs[i], zs[i]) })
+			s.do(func() { VPADDD(indexed(ws, lane, 4, wsHigh), v[i], v[i]) })
 		}
-		s.do(func() { VMOVDQU32(zs[i], at(ws, wsWords+64*i)) })
+		s.do(func() { VMOVDQU32(v[i], at(ws, wsWords+64*i)) })
 	}
 	return s
 }
 
 // turn transposes what finish stored and hands each lane's block, in Z24 to Z31, to use. It works in Z16 and upwards.
-func turn(use func(s *stream, lane int, block Register)) (s stream) {
+func turn(v []VecPhysical, use func(s *stream, lane int, block Register)) (s stream) {
 	for half := range 2 {
 		// Two of each four lanes: their words four by four, quad[k][j] being words 4j to 4j+3 of lanes 4m+2half+k.
-		var quad [2][4]Register
+		var quad [2][4]int
 		for j := range 4 {
 			word := func(i int) Mem { return at(ws, wsWords+64*(4*j+i)) }
-			a, c := zs[24], zs[25]
-			quad[0][j], quad[1][j] = zs[16+j], zs[20+j]
+			a, c := v[24], v[25]
+			quad[0][j], quad[1][j] = 16+j, 20+j
 			s.do(func() { VMOVDQU32(word(0), a) })
 			s.do(func() { VMOVDQU32(word(2), c) })
 			if half == 0 {
@@ -243,27 +246,33 @@ func turn(use func(s *stream, lane int, block Register)) (s stream) {
 				s.do(func() { VPUNPCKHDQ(word(1), a, a) })
 				s.do(func() { VPUNPCKHDQ(word(3), c, c) })
 			}
-			s.do(func() { VPUNPCKLQDQ(c, a, quad[0][j]) })
-			s.do(func() { VPUNPCKHQDQ(c, a, quad[1][j]) })
+			s.do(func() { VPUNPCKLQDQ(c, a, v[quad[0][j]]) })
+			s.do(func() { VPUNPCKHQDQ(c, a, v[quad[1][j]]) })
 		}
 		for k := range 2 {
-			q := quad[k]
-			s.do(func() { VSHUFI32X4(U8(0x44), q[1], q[0], Z24) })
-			s.do(func() { VSHUFI32X4(U8(0xee), q[1], q[0], Z25) })
-			s.do(func() { VSHUFI32X4(U8(0x44), q[3], q[2], Z26) })
-			s.do(func() { VSHUFI32X4(U8(0xee), q[3], q[2], Z27) })
+			q := func(j int) Register { return zs[quad[k][j]] }
+			s.do(func() { VSHUFI32X4(U8(0x44), q(1), q(0), Z24) })
+			s.do(func() { VSHUFI32X4(U8(0x44), q(3), q(2), Z26) })
+			if isWhole(v) {
+				s.do(func() { VSHUFI32X4(U8(0xee), q(1), q(0), Z25) })
+				s.do(func() { VSHUFI32X4(U8(0xee), q(3), q(2), Z27) })
+			}
 			s.do(func() { VSHUFI32X4(U8(0x88), Z26, Z24, Z28) })
 			use(&s, 2*half+k, Z28)
 			s.do(func() { VSHUFI32X4(U8(0xdd), Z26, Z24, Z29) })
 			use(&s, 4+2*half+k, Z29)
-			s.do(func() { VSHUFI32X4(U8(0x88), Z27, Z25, Z30) })
-			use(&s, 8+2*half+k, Z30)
-			s.do(func() { VSHUFI32X4(U8(0xdd), Z27, Z25, Z31) })
-			use(&s, 12+2*half+k, Z31)
+			if isWhole(v) {
+				s.do(func() { VSHUFI32X4(U8(0x88), Z27, Z25, Z30) })
+				use(&s, 8+2*half+k, Z30)
+				s.do(func() { VSHUFI32X4(U8(0xdd), Z27, Z25, Z31) })
+				use(&s, 12+2*half+k, Z31)
+			}
 		}
 	}
 	return s
 }
+
+func isWhole(v []VecPhysical) bool { return v[0] == zs[0] }
 
 // crypt xors block into what lies at the lane's address, one of the 16 lanes that begin at first.
 func crypt(s *stream, first Register, lane int, block Register) {
@@ -285,24 +294,26 @@ func first() {
 	Load(Param("ws"), ws)
 	Load(Param("key"), key)
 	XORQ(RAX, RAX)
-	begin(RAX).emit()
-	tenRounds("double", RCX)
-	finish(RAX).emit()
-	turn(func(s *stream, lane int, block Register) {
+	begin(zs, RAX).emit()
+	tenRounds(zs, "double")
+	finish(zs, RAX).emit()
+	turn(zs, func(s *stream, lane int, block Register) {
 		s.do(func() { VMOVDQU64(block, at(ws, wsStream+64*lane)) })
 	}).emit()
 	leave()
 }
 
-func tenRounds(label string, count Register) {
+func tenRounds(v []VecPhysical, label string) {
+	count := RCX
 	MOVQ(U32(10), count)
 	Label(label)
-	doubleRound().emit()
+	doubleRound(v).emit()
 	DECQ(count)
 	JNZ(LabelRef(label))
 }
 
-// rest has two passes in flight: while one goes through its rounds, the one before is turned and written.
+// rest has two passes in flight: while one goes through its rounds, the one before is turned and written. Up to eight
+// lanes that are left in the end are a pass of half the width.
 func rest() {
 	TEXT("otherPasses", NOSPLIT, "func(ws *byte, key *[32]byte, stream int, from int, to int)")
 	Doc("otherPasses applies the key stream of the first pass to lanes stream to 15, and then encrypts lanes from to",
@@ -324,32 +335,43 @@ func rest() {
 	JMP(LabelRef("xor"))
 
 	Label("passes")
-	lane, to, before := RAX, RBX, R10
+	lane, to, before, left := RAX, RBX, R10, R11
 	Load(Param("from"), lane)
 	Load(Param("to"), to)
-	CMPQ(lane, to)
-	JAE(LabelRef("out"))
-	begin(lane).emit()
-	tenRounds("double", RCX)
-	finish(lane).emit()
+	MOVQ(to, left)
+	SUBQ(lane, left)
+	JBE(LabelRef("out"))
+	CMPQ(left, Imm(8))
+	JBE(LabelRef("few"))
+	begin(zs, lane).emit()
+	tenRounds(zs, "double")
+	finish(zs, lane).emit()
 
 	Label("pass")
 	MOVQ(lane, before)
 	ADDQ(Imm(16), lane)
-	CMPQ(lane, to)
-	JAE(LabelRef("written"))
-	write := turn(func(s *stream, l int, block Register) { crypt(s, before, l, block) })
-	begin(lane).emit()
+	SUBQ(Imm(16), left)
+	CMPQ(left, Imm(8))
+	JLE(LabelRef("end"))
+	write := turn(zs, func(s *stream, l int, block Register) { crypt(s, before, l, block) })
+	begin(zs, lane).emit()
 	var rounds stream
 	for range 10 {
-		rounds = append(rounds, doubleRound()...)
+		rounds = append(rounds, doubleRound(zs)...)
 	}
 	merge(rounds, write)
-	finish(lane).emit()
+	finish(zs, lane).emit()
 	JMP(LabelRef("pass"))
 
-	Label("written")
+	Label("end")
 	write.emit()
+	CMPQ(left, Imm(0))
+	JLE(LabelRef("out"))
+	Label("few")
+	begin(ys, lane).emit()
+	tenRounds(ys, "half")
+	finish(ys, lane).emit()
+	turn(ys, func(s *stream, l int, block Register) { crypt(s, lane, l, block) }).emit()
 	Label("out")
 	leave()
 }

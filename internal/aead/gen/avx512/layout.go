@@ -21,11 +21,26 @@ const (
 	wsHigh   = wsLow + 4*laneCap
 	wsAddr   = wsHigh + 4*laneCap // its address
 	wsMask   = wsAddr + 8*laneCap // and which of the 64 bytes there it may touch
-	wsPtrs   = wsMask + 8*laneCap // addresses of the lanes of Poly1305
-	wsIncs   = wsPtrs + 8*8       // and by how much they go on each step
-	wsSegs   = wsIncs + 8*8
-	wsLanes  = wsSegs + segSize*16
-	wsCounts = wsLanes + 6*64
+	wsSegs   = wsMask + 8*laneCap
+	wsKey    = wsSegs + segSize*16 // of each lane of Poly1305: where its one-time key lies in the workspace,
+	wsOff    = wsKey + 64          // where its packet begins in the slab,
+	wsLen    = wsOff + 64          // and how long that is
+	wsSteps  = wsLen + 64
+	wsEach   = wsSteps + 8 // stripes of a packet
+
+	// The assembly's own.
+	wsStart    = wsSteps + 64    // the step each lane begins in
+	wsBase     = wsStart + 64    // the address at which it would begin to read, if that were the first
+	wsHeadAt   = wsBase + 64     // the address of what comes to wsHeads
+	wsHeadMask = wsHeadAt + 64   // and which bytes
+	wsTailAt   = wsHeadMask + 64 // the same for wsTails
+	wsTailMask = wsTailAt + 64
+	wsPtrs     = wsTailMask + 64 // where each lane reads
+	wsIncs     = wsPtrs + 64     // and by how much that goes on with each step
+	wsHeadPads = wsIncs + 64     // four bytes: which lanes have which block in their heads
+	wsTailPads = wsHeadPads + 4
+	wsHasHead  = wsTailPads + 4 // lanes that begin with their heads
+	wsHasTail  = wsHasHead + 4  // lanes that end with their tails
 )
 
 // A segment is a row of lanes that are consecutive blocks of one packet.
@@ -36,29 +51,4 @@ const (
 	segBlock              // the number of the first block
 	segLanes              // how many lanes
 	segSize
-)
-
-// What Poly1305 knows of its lanes: vectors of eight.
-const (
-	laneKey      = 64 * iota // offset of the one-time key in the workspace
-	laneHead                 // offset in the slab of what comes to wsHeads
-	laneHeadMask             // which bytes
-	laneTail                 // the same for wsTails
-	laneTailMask
-	laneLength // the length that goes to the end of wsTails
-)
-
-const (
-	countPhases  = 8 * iota // phases to go through
-	countSteps              // steps of a stripe
-	countStripes            // stripes a packet
-)
-
-// A phase is a number of steps in which each lane does the same.
-const (
-	phaseSteps = 0  // how many steps of four blocks
-	phasePads  = 8  // four bytes: which lanes have a block there at all
-	phaseOwn   = 12 // a byte: which lanes read from the workspace, not from the slab
-	phaseOff   = 16 // where each lane reads
-	phaseSize  = phaseOff + 64
 )

@@ -23,7 +23,15 @@ var (
 	lo, hi           = number{Z3, Z4, Z5}, number{Z6, Z7, Z8}
 	pointers         = [8]GPPhysical{R8, R9, R10, R11, R12, R13, R14, R15}
 	clampLo, clampHi Mem
+	step             = RCX
+
+	descending             Mem      // how many lanes are behind each
+	headPlaces, tailPlaces Mem      // where in the workspace each lane's edges lie
+	lastStripes, hasHead   = K6, K7 // in cut
 )
+
+// How VPCMPUQ compares.
+const equal, lessOrEqual, greater = U8(0), U8(2), U8(6)
 
 // power is r to the n-th as it lies in the workspace.
 func power(n int) factor {
@@ -104,7 +112,7 @@ func storeFactor(n int, f factor) {
 // the first four are the result.
 func gather(disp int, r [8]Register) {
 	for i, lane := range []int{0, 1, 4, 5} { // with each the lane two farther
-		VMOVDQU64(at(pointers[lane], disp), asY(r[4+i]))
+		VMOVDQU64(at(pointers[lane], disp), lower(r[4+i]))
 		VINSERTI64X4(U8(1), at(pointers[lane+2], disp), r[4+i], r[4+i])
 	}
 	VPUNPCKLQDQ(r[5], r[4], r[0])
@@ -115,16 +123,6 @@ func gather(disp int, r [8]Register) {
 	VSHUFI64X2(U8(0xdd), r[5], r[1], r[3])
 	VSHUFI64X2(U8(0x88), r[4], r[0], r[0])
 	VSHUFI64X2(U8(0x88), r[5], r[1], r[1])
-}
-
-func asY(z Register) Op {
-	for i, p := range zs {
-		if p == z {
-			return []Op{Y0, Y1, Y2, Y3, Y4, Y5, Y6, Y7, Y8, Y9, Y10, Y11, Y12, Y13, Y14, Y15, Y16, Y17, Y18, Y19, Y20,
-				Y21, Y22, Y23, Y24, Y25, Y26, Y27, Y28, Y29, Y30, Y31}[i]
-		}
-	}
-	panic("no such register")
 }
 
 // split makes limbs of the two halves of a block. t is lost.
@@ -147,25 +145,38 @@ func poly() {
 	clampHi = GLOBL("clampHigh", RODATA|NOPTR)
 	DATA(0, U64(0x0ffffffc0ffffffc))
 
-	TEXT("authenticate", NOSPLIT, "func(ws *byte, slab *byte, phases *byte, flags int)")
-	Doc("authenticate goes through phases. Flag 1 begins eight lanes, flag 2 ends them and leaves their tags.")
+	eight := func(name string, first, by int) Mem {
+		m := GLOBL(name, RODATA|NOPTR)
+		for i := range 8 {
+			DATA(8*i, U64(first+i*by))
+		}
+		return m
+	}
+	descending = eight("descending", 7, -1)
+	headPlaces = eight("headPlaces", wsHeads, 64)
+	tailPlaces = eight("tailPlaces", wsTails, 64)
+
+	TEXT("authenticate", NOSPLIT, "func(ws *byte, slab *byte, from int, to int)")
+	Doc("authenticate does steps from to to-1 of eight lanes. At step 0 they begin; behind the last they leave their tags.")
 	Load(Param("ws"), ws)
 	Load(Param("slab"), slab)
-	Load(Param("flags"), RDX)
+	Load(Param("from"), step)
 	broadcast(1<<44-1, mask44)
 	broadcast(1<<42-1, mask42)
 	broadcast(1<<40, padBit)
-	TESTQ(U32(1), RDX)
-	JZ(LabelRef("phases"))
+	TESTQ(step, step)
+	JNZ(LabelRef("resume"))
+	cut()
+	copyEdges()
 	beginLanes()
 
-	Label("phases")
+	Label("resume")
 	for i, a := range acc {
 		VMOVDQU64(at(ws, wsAcc+64*i), a)
 	}
-	steps()
-	TESTQ(U32(2), RDX)
-	JNZ(LabelRef("end"))
+	phases()
+	CMPQ(step, at(ws, wsSteps))
+	JE(LabelRef("end"))
 	for i, a := range acc {
 		VMOVDQU64(a, at(ws, wsAcc+64*i))
 	}
@@ -176,24 +187,109 @@ func poly() {
 	leave()
 }
 
-func beginLanes() {
-	// The first and the last blocks of each lane go to the workspace, so that the steps read without masks.
+// cut finds out from packets' lengths what stripes the lanes do. A packet of n blocks, with that of the lengths, ends with its
+// last stripe, and the stripe that is i farther from the end ends i times as many blocks earlier as steps have.
+func cut() {
+	length, steps, stepBlocks, ones, zero := Z3, Z4, Z5, Z6, Z7
+	VMOVDQU64(at(ws, wsLen), length)
+	VPBROADCASTQ(at(ws, wsSteps), steps)
+	VPSLLQ(U8(2), steps, stepBlocks)
+	VPTERNLOGQ(U8(0xff), ones, ones, ones)
+	VPXORQ(zero, zero, zero)
+
+	behind := Z8
+	VPBROADCASTQ(at(ws, wsEach), behind)
+	VPADDQ(ones, behind, behind)
+	VPANDQ(descending, behind, behind)
+	VPTESTNMQ(behind, behind, lastStripes)
+	KMOVB(lastStripes, at(ws, wsHasTail))
+
+	end, blocks, start := Z9, Z10, Z11 // where the stripe ends, how many blocks it has, and in which step it begins
+	VPADDQ_BCST(constant(31), length, end)
+	VPSRLQ(U8(4), end, end)
+	VPMULUDQ(behind, stepBlocks, blocks)
+	VPSUBQ(blocks, end, end)
+	VPMAXSQ(zero, end, blocks)
+	VPMINSQ(stepBlocks, blocks, blocks)
+	VPADDQ_BCST(constant(3), blocks, start)
+	VPSRLQ(U8(2), start, start)
+	VPSUBQ(start, steps, start)
+	VMOVDQU64(start, at(ws, wsStart))
+
+	base := Z12
+	VPSUBQ(stepBlocks, end, base)
+	VPSLLQ(U8(4), base, base)
+	VPADDQ(at(ws, wsOff), base, base)
+	VPBROADCASTQ(slab, Z13)
+	VPADDQ(Z13, base, base)
+	VMOVDQU64(base, at(ws, wsBase))
+
+	// Blocks in the packet's last step, and those in the stripe's first, if it isn't the same and not all four are there.
+	tail, head := Z13, Z14
+	VPMINUQ_BCST_Z(constant(4), blocks, lastStripes, tail)
+	VPANDQ_BCST(constant(3), blocks, head)
+	VPCMPUQ(greater, tail, blocks, hasHead)
+	VPTESTMQ(head, head, hasHead, hasHead)
+	KMOVB(hasHead, at(ws, wsHasHead))
+	MOVB(U8(0), at(ws, wsHeadPads))
+	for i := 1; i < 4; i++ { // the first of a head's four blocks is never there
+		VPCMPUQ_BCST(greater, constant(uint64(3-i)), head, hasHead, K1)
+		KMOVB(K1, at(ws, wsHeadPads+i))
+	}
+	for i := range 4 {
+		VPCMPUQ_BCST(greater, constant(uint64(3-i)), tail, K1)
+		KMOVB(K1, at(ws, wsTailPads+i))
+	}
+
+	// Lanes without a head or a tail have no mask, and the address of memory that is there for certain.
+	address, mask, full, other := Z15, Z16, Z17, Z18
+	VPBROADCASTQ(constant(64), full)
+	VPBROADCASTQ(ws, address)
+	VPSLLQ(U8(6), start, other)
+	VPADDQ(base, other, hasHead, address)
+	VMOVDQU64(address, at(ws, wsHeadAt))
+	VPSLLQ(U8(4), head, mask)
+	VPSUBQ(mask, full, mask)
+	VPSLLVQ_Z(mask, ones, hasHead, mask)
+	VMOVDQU64(mask, at(ws, wsHeadMask))
+
+	VPBROADCASTQ(ws, address)
+	VPADDQ(ones, steps, other)
+	VPSLLQ(U8(6), other, other)
+	VPADDQ(base, other, lastStripes, address)
+	VMOVDQU64(address, at(ws, wsTailAt))
+	// The lengths have the last 16 bytes, and the text before them lacks what it is short of a multiple of 16.
+	VPSLLQ(U8(4), tail, mask)
+	VPSUBQ(mask, full, mask)
+	VPSLLVQ(mask, ones, mask)
+	VPSUBQ(length, zero, other)
+	VPANDQ_BCST(constant(15), other, other)
+	VPADDQ_BCST(constant(16), other, other)
+	VPSRLVQ(other, ones, other)
+	VPANDQ(other, mask, mask)
+	VMOVDQU64(mask, at(ws, wsTailMask))
+}
+
+// copyEdges takes the first and the last blocks of each lane to the workspace, so that the steps read without masks.
+func copyEdges() {
 	MOVQ(U32(0x80), RAX)
 	KMOVQ(RAX, K3)
 	for i := range 8 {
-		lane := wsLanes + 8*i
-		MOVQ(at(ws, lane+laneHead), RAX)
-		MOVQ(at(ws, lane+laneTail), RCX)
-		KMOVQ(at(ws, lane+laneHeadMask), K1)
-		KMOVQ(at(ws, lane+laneTailMask), K2)
-		VMOVDQU8_Z(indexed(slab, RAX, 1, 0), K1, Z3)
-		VMOVDQU8_Z(indexed(slab, RCX, 1, 0), K2, Z4)
-		VPBROADCASTQ(at(ws, lane+laneLength), K3, Z4)
+		MOVQ(at(ws, wsHeadAt+8*i), RAX)
+		MOVQ(at(ws, wsTailAt+8*i), RBX)
+		KMOVQ(at(ws, wsHeadMask+8*i), K1)
+		KMOVQ(at(ws, wsTailMask+8*i), K2)
+		VMOVDQU8_Z(at(RAX, 0), K1, Z3)
+		VMOVDQU8_Z(at(RBX, 0), K2, Z4)
+		VPBROADCASTQ(at(ws, wsLen+8*i), K3, Z4)
 		VMOVDQU64(Z3, at(ws, wsHeads+64*i))
 		VMOVDQU64(Z4, at(ws, wsTails+64*i))
 	}
+}
+
+func beginLanes() {
 	for i, p := range pointers {
-		MOVQ(at(ws, wsLanes+laneKey+8*i), p)
+		MOVQ(at(ws, wsKey+8*i), p)
 		ADDQ(ws, p)
 	}
 	gather(0, [8]Register{Z9, Z10, Z11, Z12, Z13, Z14, Z15, Z16})
@@ -220,34 +316,86 @@ func beginLanes() {
 	}
 }
 
-// steps goes through the phases: acc = (acc + m₀)r⁴ + m₁r³ + m₂r² + m₃r at each step.
-func steps() {
-	phase, count, left := RBX, RCX, RAX
-	Load(Param("phases"), phase)
-	MOVQ(at(ws, wsCounts+countPhases), count)
+// phases does the steps: acc = (acc + m₀)r⁴ + m₁r³ + m₂r² + m₃r at each. As long as every lane does the same there is
+// nothing to decide: that is a phase. A new one begins where a lane begins, behind a step with heads, and with the last.
+func phases() {
+	begun, heads, tails, next, last, to, pads, other := RAX, RBX, R8, RDX, R9, R10, R11, R12
 	Label("phase")
-	MOVQ(at(phase, phaseSteps), left)
-	TESTQ(left, left)
-	JZ(LabelRef("next"))
-	pads := []Register{K1, K2, K3, K4}
-	for i, k := range pads {
-		KMOVB(at(phase, phasePads+i), k)
+	VPBROADCASTQ(step, Z3)
+	VMOVDQU64(at(ws, wsStart), Z4)
+	VPCMPUQ(lessOrEqual, Z3, Z4, K5)
+	VPCMPUQ(equal, Z3, Z4, K6)
+	KMOVB(K5, begun.As32())
+	KMOVB(K6, heads.As32())
+	ANDB(at(ws, wsHasHead), heads.As8())
+
+	// The first step of those in which others begin.
+	KNOTB(K5, K5)
+	VPTERNLOGQ(U8(0xff), Z5, Z5, Z5)
+	VPANDQ(Z4, Z5, K5, Z5)
+	for _, by := range []uint8{4, 2, 1} {
+		VALIGNQ(U8(by), Z5, Z5, Z6)
+		VPMINUQ(Z6, Z5, Z5)
 	}
-	KMOVB(at(phase, phaseOwn), K5)
-	VPBROADCASTQ(slab, Z3)
-	VPBROADCASTQ(ws, K5, Z3)
-	VPADDQ(at(phase, phaseOff), Z3, Z3)
+	VMOVQ(X5, next)
+
+	MOVQ(at(ws, wsSteps), last)
+	DECQ(last)
+	XORL(tails.As32(), tails.As32())
+	CMPQ(step, last)
+	JNE(LabelRef("before"))
+	MOVBLZX(at(ws, wsHasTail), tails.As32())
+	INCQ(last)
+	Label("before")
+	CMPQ(next, last)
+	CMOVQHI(last, next)
+	LEAQ(at(step, 1), other)
+	TESTL(heads.As32(), heads.As32())
+	CMOVQNE(other, next)
+	Load(Param("to"), to)
+	CMPQ(next, to)
+	CMOVQHI(to, next)
+
+	// The blocks that are there: all four of a lane that has begun, but for its first step and its packet's last.
+	MOVL(heads.As32(), pads.As32())
+	ORL(tails.As32(), pads.As32())
+	NOTL(pads.As32())
+	ANDL(begun.As32(), pads.As32())
+	IMUL3L(U32(0x01010101), pads.As32(), pads.As32())
+	IMUL3L(U32(0x01010101), heads.As32(), other.As32())
+	ANDL(at(ws, wsHeadPads), other.As32())
+	ORL(other.As32(), pads.As32())
+	IMUL3L(U32(0x01010101), tails.As32(), other.As32())
+	ANDL(at(ws, wsTailPads), other.As32())
+	ORL(other.As32(), pads.As32())
+	has := []Register{K1, K2, K3, K4}
+	for i, k := range has {
+		if i > 0 {
+			SHRL(U8(8), pads.As32())
+		}
+		KMOVB(pads.As32(), k)
+	}
+
+	KMOVB(heads.As32(), K6)
+	KMOVB(tails.As32(), K7)
+	VPSLLQ(U8(6), Z3, Z3)
+	VPADDQ(at(ws, wsBase), Z3, Z3)
+	VPBROADCASTQ(ws, Z4)
+	VPADDQ_BCST(constant(wsZeros), Z4, K5, Z3)
+	VPADDQ(headPlaces, Z4, K6, Z3)
+	VPADDQ(tailPlaces, Z4, K7, Z3)
 	VMOVDQU64(Z3, at(ws, wsPtrs))
 	for i, p := range pointers {
 		MOVQ(at(ws, wsPtrs+8*i), p)
 	}
-	// Lanes in the workspace stay where they are.
-	VPXORQ(Z3, Z3, Z3)
-	KNOTB(K5, K5)
-	MOVQ(U32(64), R8)
-	VPBROADCASTQ(R8, K5, Z3)
+	KNOTB(K5, K5) // idle lanes stay where they are
+	VPBROADCASTQ_Z(constant(64), K5, Z3)
 	VMOVDQU64(Z3, at(ws, wsIncs))
-	MOVQ(at(ws, wsPtrs), R8)
+
+	left := RAX
+	MOVQ(next, left)
+	SUBQ(step, left)
+	MOVQ(next, step)
 
 	Label("step")
 	halves := [4][2]Register{{Z9, Z10}, {Z11, Z12}, {Z13, Z14}, {Z15, Z16}}
@@ -260,7 +408,7 @@ func steps() {
 	clearProducts()
 	for _, b := range []int{1, 2, 3, 0} { // what waits for acc comes last
 		split(m, halves[b][0], halves[b][1], Z28)
-		VPORQ(padBit, m[2], pads[b], m[2])
+		VPORQ(padBit, m[2], has[b], m[2])
 		if b == 0 {
 			for i := range 3 {
 				VPADDQ(acc[i], m[i], m[i])
@@ -271,10 +419,9 @@ func steps() {
 	carry(acc, Z28)
 	DECQ(left)
 	JNZ(LabelRef("step"))
-	Label("next")
-	ADDQ(U32(phaseSize), phase)
-	DECQ(count)
-	JNZ(LabelRef("phase"))
+	Load(Param("to"), left)
+	CMPQ(step, left)
+	JB(LabelRef("phase"))
 }
 
 // endLanes adds up the stripes of each packet, and makes tags.
@@ -282,14 +429,14 @@ func endLanes() {
 	// A stripe is n steps of four blocks: the stripe before it counts r⁴ⁿ times as much. The packet's sum ends up in its
 	// first lane: after one turn each second lane holds the sum of two, then each fourth that of four, then of eight.
 	n, stripes := RCX, RBX
-	MOVQ(at(ws, wsCounts+countStripes), stripes)
+	MOVQ(at(ws, wsEach), stripes)
 	CMPQ(stripes, Imm(1))
 	JBE(LabelRef("reduce"))
 	base, b := power(4), number{Z9, Z10, Z11}
 	for i, m := range []Op{base.r0, base.r1, base.r2} {
 		VMOVDQU64(m, b[i])
 	}
-	MOVQ(at(ws, wsCounts+countSteps), n)
+	MOVQ(at(ws, wsSteps), n)
 	BSRQ(n, R8) // the bits below the highest
 	f := func() factor { return twenty(b, Z12, Z13, Z28) }
 	Label("bits")
