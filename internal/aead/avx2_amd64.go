@@ -28,16 +28,18 @@ const (
 	avx2Full  = 40                   // lanes from which a group ends as soon as its last pass has no idle lane
 	avx2Max   = (avx2Lanes - 1) * 64 // the longest text that a group holds, one lane being for the one-time key
 
-	// avx2Longest is the longest text that isn't left to the library. Longer ones cost less here too in a long train, on
-	// Zen 3, but not by enough to rely on.
-	avx2Longest = 768
+	// avx2Longest is the longest text that isn't left to the library: of longer ones a group has room for one only, and its
+	// last passes are often half empty.
+	avx2Longest = (avx2Lanes/2 - 1) * 64
 )
 
-// What packets cost in the library and here, in nanoseconds, found on Zen 3 and rounded against this way, which suffers
-// more when another thread has the other half of the core. Here it is the passes, and the Poly1305 of the last packet,
-// beside which nothing else is computed.
-func libraryCost(text int) int        { return 140 + text*2/5 }
-func avx2Cost(lanes, longest int) int { return 55 + (lanes+avx2Wide-1)/avx2Wide*250 + longest/2 }
+// What packets cost in the library and here, in nanoseconds, found on Zen 3, with another thread on the other half of
+// the core and without. Here it is the start, each packet's job, the passes, and what is left of the last packet's Poly1305
+// when nothing else is to be computed beside it.
+func libraryCost(text int) int { return 140 + text*2/5 }
+func avx2Cost(packets, lanes, longest int) int {
+	return 200 + 10*packets + (lanes+avx2Wide-1)/avx2Wide*205 + longest/4
+}
 
 // avx2Blocks returns how many blocks of ChaCha20 a packet takes, with the one of the one-time key. RFC 8439 §2.8.
 func avx2Blocks(text int) int { return 1 + int((uint(text)+63)/64) }
@@ -50,7 +52,8 @@ type avx2Work struct {
 	active uint64 // whether the job under way has begun
 	rounds uint64
 	pass   uint64
-	_      [9]uint64
+	done   uint64 // jobs done
+	_      [8]uint64
 	groups [2]avx2Group
 	_      [128]byte // Poly1305 may run on behind the last job, with no effect
 }
@@ -133,17 +136,18 @@ func openAVX2(k *Key, slab []byte, train []packet.Packet) {
 // avx2Pays says whether the train costs less here than in the library. As every single packet costs less than there, it
 // can stop as soon as the beginning is paid.
 func avx2Pays(train []packet.Packet, tag int) bool {
-	library, lanes, longest := 0, 0, 0
+	packets, library, lanes, longest := 0, 0, 0, 0
 	for i := range train {
 		p := &train[i]
 		text := p.Len - tag
 		if p.Drop != 0 || text < 0 || text > avx2Longest {
 			continue
 		}
+		packets++
 		library += libraryCost(text)
 		lanes += avx2Blocks(text)
 		longest = max(longest, text)
-		if library > avx2Cost(lanes, longest) {
+		if library > avx2Cost(packets, lanes, longest) {
 			return true
 		}
 	}
@@ -164,13 +168,13 @@ type avx2Run struct {
 	group  int    // the group in turn
 	jobs   [2]int // the most jobs and lanes that each group had
 	lanes  [2]int
-	opened struct{ group, job, left int } // the next job to be opened, and how many are left
+	opened struct{ group, job, n int } // the next job to be opened, and how many were
 }
 
 func (r *avx2Run) run() {
 	w := r.w
 	avx2Key(w, &r.k.raw[0])
-	w.job, w.end, w.active = avx2FirstJob(0), avx2FirstJob(0), 0
+	w.job, w.end, w.active, w.done = avx2FirstJob(0), avx2FirstJob(0), 0, 0
 	for last := false; !last; r.group = 1 - r.group {
 		passes := r.lay()
 		last = r.taken == len(r.train)
@@ -181,7 +185,7 @@ func (r *avx2Run) run() {
 			r.call(0, true)
 		}
 		if r.open != 0 {
-			r.settle(last)
+			r.settle()
 		}
 	}
 	w.avx2Secrets = avx2Secrets{}
@@ -210,7 +214,7 @@ func (r *avx2Run) lay() (passes int) {
 	clear(group.ready[:])
 	group.ready[0] = next // whatever is left of the other group is ready
 	var j *avx2Job
-	n, lane, i := 0, 0, r.taken
+	n, lane, ready, i := 0, 0, 0, r.taken
 	for ; i < len(r.train); i++ {
 		p := &r.train[i]
 		if p.Drop != 0 {
@@ -246,8 +250,12 @@ func (r *avx2Run) lay() (passes int) {
 			l := uint(lane+b) % avx2Lanes
 			group.block[l], group.low[l], group.high[l] = uint32(b), low, high
 		}
+		ready = lane/avx2Wide + 1 // the pass before which the one-time key is there: to open, that is enough
 		lane += blocks
-		group.ready[uint(lane+avx2Wide-1)/avx2Wide%16] = next
+		if !open {
+			ready = (lane-1)/avx2Wide + 1
+		}
+		group.ready[ready%16] = next
 		n++
 		if !open {
 			p.Len += wire.TagSize
@@ -257,22 +265,18 @@ func (r *avx2Run) lay() (passes int) {
 	passes = (lane + avx2Wide - 1) / avx2Wide
 	if n > 0 {
 		j.next = avx2FirstJob(1 - r.group)
-		group.ready[passes] = j.next
+		group.ready[ready%16] = j.next
 	}
 	r.jobs[r.group] = max(r.jobs[r.group], n)
 	r.lanes[r.group] = max(r.lanes[r.group], passes*avx2Wide)
-	r.opened.left += n
 	return passes
 }
 
 // settle decrypts the packets of the jobs that are done, or clears those whose tag was wrong.
-func (r *avx2Run) settle(all bool) {
+func (r *avx2Run) settle() {
 	o := &r.opened
-	for ; o.left > 0; o.left-- {
+	for ; o.n < int(r.w.done); o.n++ {
 		g := &r.w.groups[o.group]
-		if !all && avx2FirstJob(o.group)+uint64(o.job)*avx2JobSize == r.w.job {
-			return
-		}
 		j := &g.jobs[o.job]
 		p := &r.train[j.index]
 		switch {

@@ -1047,6 +1047,7 @@ slot0_compare:
 	MOVQ R8, 24(DX)
 
 slot0_next:
+	INCQ 568(DI)
 	MOVQ 88(DX), AX
 	MOVQ AX, 528(DI)
 	CMPQ AX, 536(DI)
@@ -1110,6 +1111,7 @@ slot1_compare:
 	MOVQ R8, 24(DX)
 
 slot1_next:
+	INCQ 568(DI)
 	MOVQ 88(DX), AX
 	MOVQ AX, 528(DI)
 	CMPQ AX, 536(DI)
@@ -1173,6 +1175,7 @@ slot2_compare:
 	MOVQ R8, 24(DX)
 
 slot2_next:
+	INCQ 568(DI)
 	MOVQ 88(DX), AX
 	MOVQ AX, 528(DI)
 	CMPQ AX, 536(DI)
@@ -1236,6 +1239,7 @@ slot3_compare:
 	MOVQ R8, 24(DX)
 
 slot3_next:
+	INCQ 568(DI)
 	MOVQ 88(DX), AX
 	MOVQ AX, 528(DI)
 	CMPQ AX, 536(DI)
@@ -1299,6 +1303,7 @@ slot4_compare:
 	MOVQ R8, 24(DX)
 
 slot4_next:
+	INCQ 568(DI)
 	MOVQ 88(DX), AX
 	MOVQ AX, 528(DI)
 	CMPQ AX, 536(DI)
@@ -1362,6 +1367,7 @@ slot5_compare:
 	MOVQ R8, 24(DX)
 
 slot5_next:
+	INCQ 568(DI)
 	MOVQ 88(DX), AX
 	MOVQ AX, 528(DI)
 	CMPQ AX, 536(DI)
@@ -1425,6 +1431,7 @@ rest_compare:
 	MOVQ R8, 24(DX)
 
 rest_next:
+	INCQ 568(DI)
 	MOVQ 88(DX), AX
 	MOVQ AX, 528(DI)
 	CMPQ AX, 536(DI)
@@ -1486,6 +1493,7 @@ first_compare:
 	MOVQ R8, 24(DX)
 
 first_next:
+	INCQ 568(DI)
 	MOVQ 88(DX), AX
 	MOVQ AX, 528(DI)
 

@@ -42,6 +42,7 @@ func TestAVX2Workspace(t *testing.T) {
 		{"workActive", unsafe.Offsetof(w.active), 544},
 		{"workRounds", unsafe.Offsetof(w.rounds), 552},
 		{"workPass", unsafe.Offsetof(w.pass), 560},
+		{"workDone", unsafe.Offsetof(w.done), 568},
 		{"workGroups", unsafe.Offsetof(w.groups), avx2Groups},
 		{"groupBlock", unsafe.Offsetof(g.block), 0},
 		{"groupLow", unsafe.Offsetof(g.low), 256},
@@ -218,9 +219,9 @@ func TestAVX2Pays(t *testing.T) {
 		want    bool
 	}{
 		{0, 0, false}, {1, 0, false}, {1, 128, false}, {1, 1420, false}, {1, avx2Longest, false},
-		{2, 64, false}, {2, 96, true}, {2, 128, true}, {2, 224, false}, {4, 128, true}, {8, 96, true}, {8, 224, true}, {64, 0, true}, {64, 512, true},
-		{3, 448, false}, {4, 448, false}, {8, 448, true},
-		{64, avx2Longest, true}, {64, avx2Longest + 1, false}, {45, 1420, false},
+		{2, 64, false}, {2, 128, false}, {2, 448, false}, {3, 64, true}, {3, 128, false}, {3, 448, false}, {4, 128, true}, {4, 448, true},
+		{4, 1420, false}, {8, 96, true}, {8, 224, true}, {8, 448, true}, {8, 1420, true}, {16, 1420, true}, {45, 1420, true}, {64, 0, true}, {64, 512, true},
+		{64, avx2Longest, true}, {64, avx2Longest + 1, false},
 	}
 	for _, tt := range tests {
 		_, train := layTrain(random(23), 0, slices.Repeat([]int{tt.size}, tt.n)...)

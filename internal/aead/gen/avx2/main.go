@@ -28,6 +28,7 @@ const (
 	workActive = 544 // whether workHash holds anything
 	workRounds = 552 // double rounds to go
 	workPass   = 560 // passes done
+	workDone   = 568 // jobs done
 	workGroups = 640
 
 	groupBlock  = 0
@@ -340,6 +341,7 @@ func (s slot) over() {
 	ORQ(h1, h0)
 	MOVQ(h0, at(RDX, jobWrong))
 	Label(l("next"))
+	INCQ(at(work, workDone))
 	MOVQ(at(RDX, jobNext), t0)
 	MOVQ(t0, at(work, workJob))
 	Label(l("start"))
