@@ -127,8 +127,9 @@ func constants() {
 	}
 }
 
-// quarters appends two quarter rounds side by side.
-func quarters(p *code, a, b, c, d [2]VecPhysical) {
+// quarters appends two quarter rounds side by side. Their third words come from where from says, and end in c0 and c1.
+func quarters(p *code, a, b [2]VecPhysical, from [2]Op, d [2]VecPhysical) {
+	c := [2]VecPhysical{c0, c1}
 	each := func(f func(i int)) {
 		for i := range 2 {
 			p.add(func() { f(i) })
@@ -145,7 +146,8 @@ func quarters(p *code, a, b, c, d [2]VecPhysical) {
 	}
 	addXor(a, b, d)
 	each(func(i int) { VPSHUFB(rot16, d[i], d[i]) })
-	addXor(c, d, b)
+	each(func(i int) { VPADDD(from[i], d[i], c[i]) })
+	each(func(i int) { VPXOR(c[i], b[i], b[i]) })
 	rot(b, 12)
 	addXor(a, b, d)
 	each(func(i int) { VPSHUFB(rot8, d[i], d[i]) })
@@ -157,19 +159,18 @@ func quarters(p *code, a, b, c, d [2]VecPhysical) {
 func doubleRound() code {
 	var p code
 	pair := func(v []VecPhysical, i, j int) [2]VecPhysical { return [2]VecPhysical{v[i], v[j]} }
-	swap := func(from, to int) {
-		p.add(func() { VMOVDQU(c0, at(work, workRows+32*from)) })
-		p.add(func() { VMOVDQU(c1, at(work, workRows+32*from+32)) })
-		p.add(func() { VMOVDQU(at(work, workRows+32*to), c0) })
-		p.add(func() { VMOVDQU(at(work, workRows+32*to+32), c1) })
+	here := [2]Op{c0, c1}
+	row := func(i int) Mem { return at(work, workRows+32*i) }
+	leave := func(i int) {
+		p.add(func() { VMOVDQU(c0, row(i)) })
+		p.add(func() { VMOVDQU(c1, row(i+1)) })
 	}
-	c := [2]VecPhysical{c0, c1}
-	quarters(&p, pair(rowA, 0, 1), pair(rowB, 0, 1), c, pair(rowD, 0, 1))
-	swap(0, 2)
-	quarters(&p, pair(rowA, 2, 3), pair(rowB, 2, 3), c, pair(rowD, 2, 3))
-	quarters(&p, pair(rowA, 0, 1), pair(rowB, 1, 2), c, pair(rowD, 3, 0))
-	swap(2, 0)
-	quarters(&p, pair(rowA, 2, 3), pair(rowB, 3, 0), c, pair(rowD, 1, 2))
+	quarters(&p, pair(rowA, 0, 1), pair(rowB, 0, 1), here, pair(rowD, 0, 1))
+	leave(0)
+	quarters(&p, pair(rowA, 2, 3), pair(rowB, 2, 3), [2]Op{row(2), row(3)}, pair(rowD, 2, 3))
+	quarters(&p, pair(rowA, 0, 1), pair(rowB, 1, 2), here, pair(rowD, 3, 0))
+	leave(2)
+	quarters(&p, pair(rowA, 2, 3), pair(rowB, 3, 0), [2]Op{row(0), row(1)}, pair(rowD, 1, 2))
 	return p
 }
 
@@ -283,9 +284,8 @@ func (s slot) code() code {
 	p.add(func() { ADDQ(h0, t2); ADCQ(I8(0), t3) })
 	p.add(func() { ADDQ(t2, t1); ADCQ(t3, h2) })
 	p.add(func() { MOVQ(t0, h0); MOVQ(t1, h1) })
-	p.add(func() { MOVQ(h2, t2); ANDQ(I8(-4), t2) })
-	p.add(func() { MOVQ(h2, t3); SHRQ(U8(2), t3); ANDQ(I8(3), h2) })
-	p.add(func() { ADDQ(t3, t2) })
+	p.add(func() { MOVQ(h2, t2); SHRQ(U8(2), t2); ANDQ(I8(3), h2) })
+	p.add(func() { LEAQ(Mem{Base: t2, Index: t2, Scale: 4}, t2) })
 	p.add(func() { ADDQ(t2, h0); ADCQ(I8(0), h1); ADCQ(I8(0), h2) })
 	p.add(func() {
 		DECQ(count)
