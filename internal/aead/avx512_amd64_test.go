@@ -59,7 +59,7 @@ func TestAVX512Workspace(t *testing.T) {
 }
 
 // checkAVX512 seals a train of packets of these lengths, opens it, and opens it with some packets forged: every byte of
-// the slab is compared with what the library makes of each packet.
+// the slab is compared with what the library makes of each packet. No train is too little for it.
 func checkAVX512(t *testing.T, rng *rand.Rand, lengths []int) {
 	t.Helper()
 	var key [32]byte
@@ -105,14 +105,14 @@ func checkAVX512(t *testing.T, rng *rand.Rand, lengths []int) {
 			}
 		}
 	}
-	k.Seal(slab, train)
+	trainAVX512(k, slab, train, true)
 	compare("seal", want, wantTrain)
 	// The tags stay where they are when a train is opened.
 	opened := bytes.Clone(want)
 	for _, p := range plainTrain {
 		copy(opened[p.Off:p.Off+p.Len], plain[p.Off:])
 	}
-	k.Open(slab, train)
+	trainAVX512(k, slab, train, false)
 	compare("open", opened, plainTrain)
 
 	copy(slab, want)
@@ -126,7 +126,7 @@ func checkAVX512(t *testing.T, rng *rand.Rand, lengths []int) {
 			plainTrain[i].Drop = packet.DropTag
 		}
 	}
-	k.Open(slab, train)
+	trainAVX512(k, slab, train, false)
 	compare("open with forged packets", opened, plainTrain)
 
 	held := spaces512.Get().(*space512)
@@ -161,7 +161,7 @@ func TestAVX512Trains(t *testing.T) {
 		}
 	})
 	t.Run("one packet", func(t *testing.T) {
-		for size := aloneBelow; size < 1500; size += 7 {
+		for size := 0; size < 1500; size += 7 {
 			checkAVX512(t, rng, []int{size})
 		}
 	})
@@ -188,6 +188,34 @@ func TestAVX512Trains(t *testing.T) {
 			checkAVX512(t, rng, slices.Repeat([]int{20}, n))
 		}
 	})
+}
+
+// What goes to the library, and what doesn't.
+func TestAVX512Worth(t *testing.T) {
+	for _, tt := range []struct {
+		n, size int
+		want    bool
+	}{
+		{0, 0, false}, {1, 0, false}, {1, 128, false}, {1, 639, false}, {1, 640, true}, {1, 1420, true}, {2, 0, false}, {2, 128, false},
+		{2, 256, true}, {3, 0, false}, {3, 64, true}, {4, 0, true}, {64, 128, true},
+	} {
+		_, train := layTrain(random(26), 0, slices.Repeat([]int{tt.size}, tt.n)...)
+		if got := worth512(train, 0); got != tt.want {
+			t.Errorf("%dx%d: %v, want %v", tt.n, tt.size, got, tt.want)
+		}
+		for i := range train {
+			train[i].Len += 16
+		}
+		if got := worth512(train, 16); got != tt.want {
+			t.Errorf("%dx%d to open: %v, want %v", tt.n, tt.size, got, tt.want)
+		}
+		for i := range train {
+			train[i].Drop = packet.DropNoPeer
+		}
+		if worth512(train, 0) {
+			t.Errorf("%dx%d, all dropped, is worth it", tt.n, tt.size)
+		}
+	}
 }
 
 // What the accumulator does at its edges: r of all ones, blocks of all ones, and sums next to 2¹³⁰-5 and 2¹²⁸. The
