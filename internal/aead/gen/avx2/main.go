@@ -35,7 +35,7 @@ const (
 	groupLow    = groupBlock + 4*lanes
 	groupHigh   = groupLow + 4*lanes
 	groupReady  = groupHigh + 4*lanes
-	groupStream = groupReady + 128
+	groupStream = groupReady + 256
 	groupJobs   = groupStream + 64*lanes
 
 	jobOff    = 0
@@ -49,7 +49,7 @@ const (
 	jobNext   = 88
 	jobS      = 96
 
-	lanes = 64
+	lanes = 128
 
 	slots    = 3 // Poly1305 blocks beside each double round
 	endSlots = 3 // and beside the end of a pass
