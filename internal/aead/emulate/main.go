@@ -182,6 +182,12 @@ func emulate(ctx context.Context, args []string, fuzz bool) error {
 	bochs.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	bochs.Cancel = func() error { return syscall.Kill(-bochs.Process.Pid, syscall.SIGTERM) }
 	bochs.WaitDelay = 5 * time.Second
+	// When its input ends, script stops passing on the output after some minutes, and Bochs waits for it for ever.
+	input, err := bochs.StdinPipe()
+	if err != nil {
+		return err
+	}
+	defer input.Close()
 	screen, bochsErr := bochs.CombinedOutput()
 	serial, err := os.ReadFile(filepath.Join(dir, "serial.log"))
 	if err != nil {
