@@ -205,6 +205,7 @@ var shapes = []struct {
 	{"1x64", []int{64}},
 	{"1x1420", []int{1420}},
 	{"4x1420", []int{1420, 1420, 1420, 1420}},
+	{"9x1420", slices.Repeat([]int{1420}, 9)}, // long enough for AVX2, too
 	{"10x112", slices.Repeat([]int{112}, 10)},
 	{"mixed", []int{1420, 40, 700, 0, 96, 96, 1300, 17}},
 }
