@@ -212,35 +212,41 @@ func TestAVX2NegativeLength(t *testing.T) {
 	}
 }
 
-// What goes to the library, and what doesn't.
-func TestAVX2Pays(t *testing.T) {
-	tests := []struct {
-		n, size int
-		want    bool
-	}{
-		{0, 0, false}, {1, 0, false}, {1, 128, false}, {1, 1420, false}, {1, avx2Longest, false},
-		{2, 64, false}, {2, 128, false}, {2, 448, false}, {3, 64, true}, {3, 128, false}, {3, 448, false}, {4, 128, true}, {4, 448, true},
-		{4, 1420, false}, {8, 96, true}, {8, 224, true}, {8, 448, true}, {8, 1420, true}, {16, 1420, true}, {45, 1420, true}, {64, 0, true}, {64, 512, true},
-		{64, avx2Longest, true}, {64, avx2Longest + 1, false},
-	}
-	for _, tt := range tests {
-		_, train := layTrain(random(23), 0, slices.Repeat([]int{tt.size}, tt.n)...)
-		if got := avx2Pays(train, 0); got != tt.want {
-			t.Errorf("%dx%d: %v, want %v", tt.n, tt.size, got, tt.want)
+// A choice says whether a train of n packets of one size is to be sealed by a way itself, or left to the library.
+type choice struct {
+	n, size int
+	want    bool
+}
+
+// checkChoices holds a way's own choice, of a train and the length of its tags, against them.
+func checkChoices(t *testing.T, own func(train []packet.Packet, tag int) bool, choices []choice) {
+	for _, c := range choices {
+		_, train := layTrain(random(23), 0, slices.Repeat([]int{c.size}, c.n)...)
+		if got := own(train, 0); got != c.want {
+			t.Errorf("%dx%d: %v, want %v", c.n, c.size, got, c.want)
 		}
 		for i := range train {
 			train[i].Len += 16
 		}
-		if got := avx2Pays(train, 16); got != tt.want {
-			t.Errorf("%dx%d to open: %v, want %v", tt.n, tt.size, got, tt.want)
+		if got := own(train, 16); got != c.want {
+			t.Errorf("%dx%d to open: %v, want %v", c.n, c.size, got, c.want)
 		}
 		for i := range train {
 			train[i].Drop = packet.DropNoPeer
 		}
-		if avx2Pays(train, 0) {
-			t.Errorf("%dx%d, all dropped, pays", tt.n, tt.size)
+		if own(train, 0) {
+			t.Errorf("%dx%d, all dropped: true, want false", c.n, c.size)
 		}
 	}
+}
+
+func TestAVX2Pays(t *testing.T) {
+	checkChoices(t, avx2Pays, []choice{
+		{0, 0, false}, {1, 0, false}, {1, 128, false}, {1, 1420, false}, {1, avx2Longest, false},
+		{2, 64, false}, {2, 128, false}, {2, 448, false}, {3, 64, true}, {3, 128, false}, {3, 448, false}, {4, 128, true}, {4, 448, true},
+		{4, 1420, false}, {8, 96, true}, {8, 224, true}, {8, 448, true}, {8, 1420, true}, {16, 1420, true}, {45, 1420, true}, {64, 0, true}, {64, 512, true},
+		{64, avx2Longest, true}, {64, avx2Longest + 1, false},
+	})
 	if _, train := layTrain(random(23), 0, make([]int, 50)...); avx2Pays(train, 16) {
 		t.Error("packets shorter than a tag pay")
 	}

@@ -190,32 +190,11 @@ func TestAVX512Trains(t *testing.T) {
 	})
 }
 
-// What goes to the library, and what doesn't.
 func TestAVX512Worth(t *testing.T) {
-	for _, tt := range []struct {
-		n, size int
-		want    bool
-	}{
+	checkChoices(t, worth512, []choice{
 		{0, 0, false}, {1, 0, false}, {1, 128, false}, {1, 639, false}, {1, 640, true}, {1, 1420, true}, {2, 0, false}, {2, 128, false},
 		{2, 256, true}, {3, 0, false}, {3, 64, true}, {4, 0, true}, {64, 128, true},
-	} {
-		_, train := layTrain(random(26), 0, slices.Repeat([]int{tt.size}, tt.n)...)
-		if got := worth512(train, 0); got != tt.want {
-			t.Errorf("%dx%d: %v, want %v", tt.n, tt.size, got, tt.want)
-		}
-		for i := range train {
-			train[i].Len += 16
-		}
-		if got := worth512(train, 16); got != tt.want {
-			t.Errorf("%dx%d to open: %v, want %v", tt.n, tt.size, got, tt.want)
-		}
-		for i := range train {
-			train[i].Drop = packet.DropNoPeer
-		}
-		if worth512(train, 0) {
-			t.Errorf("%dx%d, all dropped, is worth it", tt.n, tt.size)
-		}
-	}
+	})
 }
 
 // What the accumulator does at its edges: r of all ones, blocks of all ones, and sums next to 2¹³⁰-5 and 2¹²⁸. The
