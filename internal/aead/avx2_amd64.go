@@ -17,7 +17,8 @@ import (
 //
 // The blocks of a train are laid out in groups of up to 128, first the one of the packet's one-time key, then those of its
 // text. A group is computed in passes of eight, and in the pass after its last block a packet becomes a job for
-// Poly1305. Jobs that are left when a group ends are done beside the next: hence two groups, by turns.
+// Poly1305; to open it, in the pass after its first, as the ciphertext is there. Jobs that are left when a group ends are
+// done beside the next: hence two groups, by turns.
 var avx2 = &Way{name: "avx2", seal: sealAVX2, open: openAVX2, runs: hasAVX2}
 
 func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasBMI2 }
@@ -167,7 +168,7 @@ type avx2Run struct {
 	group  int    // the group in turn
 	jobs   [2]int // the most jobs and lanes that each group had
 	lanes  [2]int
-	opened struct{ group, job, n int } // the next job to be opened, and how many were
+	opened struct{ group, job, n int } // the next job to be opened, and how many have been
 }
 
 func (r *avx2Run) run() {

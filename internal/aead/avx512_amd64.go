@@ -104,7 +104,7 @@ func expand(ws *space512, slab *byte, first, segments int)
 func firstPass(ws *space512, key *[wire.KeySize]byte)
 
 // otherPasses applies the key stream of the first pass to lanes stream to 15, and then makes and applies that of lanes
-// from to to-1, 16 at a time, in place.
+// from to to-1, 16 at a time and up to eight that are left in half a pass, in place.
 //
 //go:noescape
 func otherPasses(ws *space512, key *[wire.KeySize]byte, stream, from, to int)

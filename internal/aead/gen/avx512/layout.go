@@ -1,6 +1,6 @@
 package main
 
-// Where things lie in the workspace: the twin of type workspace in avx512_amd64.go.
+// Where things lie in the workspace: the twin of type space512 in avx512_amd64.go.
 const (
 	lanes   = 384        // lanes that are laid out at once
 	laneCap = lanes + 16 // their arrays are written 16 at a time

@@ -187,8 +187,8 @@ func poly() {
 	leave()
 }
 
-// cut finds out from packets' lengths what stripes the lanes do. A packet of n blocks, with that of the lengths, ends with its
-// last stripe, and the stripe that is i farther from the end ends i times as many blocks earlier as steps have.
+// cut finds out from the packets' lengths what stripes the lanes do. A packet's last stripe ends with its last block, the
+// one of the lengths; each stripe before ends as many blocks earlier as all steps together have.
 func cut() {
 	length, steps, stepBlocks, ones, zero := Z3, Z4, Z5, Z6, Z7
 	VMOVDQU64(at(ws, wsLen), length)
