@@ -50,6 +50,24 @@ DATA avx2Sigma<>+120(SB)/4, $0x6b206574
 DATA avx2Sigma<>+124(SB)/4, $0x6b206574
 GLOBL avx2Sigma<>(SB), RODATA|NOPTR, $128
 
+DATA avx2Count<>+0(SB)/4, $0x00000000
+DATA avx2Count<>+4(SB)/4, $0x00000001
+DATA avx2Count<>+8(SB)/4, $0x00000002
+DATA avx2Count<>+12(SB)/4, $0x00000003
+DATA avx2Count<>+16(SB)/4, $0x00000004
+DATA avx2Count<>+20(SB)/4, $0x00000005
+DATA avx2Count<>+24(SB)/4, $0x00000006
+DATA avx2Count<>+28(SB)/4, $0x00000007
+DATA avx2Count<>+32(SB)/4, $0x00000008
+DATA avx2Count<>+36(SB)/4, $0x00000008
+DATA avx2Count<>+40(SB)/4, $0x00000008
+DATA avx2Count<>+44(SB)/4, $0x00000008
+DATA avx2Count<>+48(SB)/4, $0x00000008
+DATA avx2Count<>+52(SB)/4, $0x00000008
+DATA avx2Count<>+56(SB)/4, $0x00000008
+DATA avx2Count<>+60(SB)/4, $0x00000008
+GLOBL avx2Count<>(SB), RODATA|NOPTR, $64
+
 // func avx2Passes(w *byte, slab *byte, group int, passes int, open int, drain int)
 // Requires: AVX, AVX2, BMI2, CMOV
 TEXT ·avx2Passes(SB), NOSPLIT, $0-48
@@ -60,7 +78,7 @@ pass:
 	MOVQ  group+16(FP), R10
 	MOVQ  560(DI), AX
 	ADDQ  DI, R10
-	MOVQ  1536(R10)(AX*8), R10
+	MOVQ  1728(R10)(AX*8), R10
 	TESTQ R10, R10
 	JEQ   prepared
 	MOVQ  536(DI), R9
@@ -226,7 +244,7 @@ prepared:
 	ADDQ    DI, AX
 	MOVQ    BX, R13
 	SHLQ    $0x09, R13
-	LEAQ    1792(AX)(R13*1), R13
+	LEAQ    1984(AX)(R13*1), R13
 	SHLQ    $0x05, BX
 	ADDQ    BX, AX
 	VMOVDQU avx2Sigma<>+0(SB), Y0
@@ -239,9 +257,9 @@ prepared:
 	VMOVDQU 224(DI), Y7
 	VMOVDQU (AX), Y8
 	VMOVDQU Y8, 384(DI)
-	VMOVDQU 512(AX), Y10
+	VMOVDQU 576(AX), Y10
 	VMOVDQU Y10, 416(DI)
-	VMOVDQU 1024(AX), Y11
+	VMOVDQU 1152(AX), Y11
 	VMOVDQU Y11, 448(DI)
 	VPXOR   Y9, Y9, Y9
 	VMOVDQU 320(DI), Y14
@@ -1498,6 +1516,30 @@ nothing:
 	CMPQ AX, passes+24(FP)
 	JNE  alone
 	JMP  drained
+
+// func avx2Lay(group *byte, lane int, blocks int, counter uint64)
+// Requires: AVX, AVX2
+TEXT ·avx2Lay(SB), NOSPLIT, $0-32
+	MOVQ         group+0(FP), AX
+	MOVQ         blocks+16(FP), CX
+	MOVQ         lane+8(FP), BX
+	LEAQ         (AX)(BX*4), AX
+	VPBROADCASTQ counter+24(FP), Y2
+	VPSHUFD      $0xa0, Y2, Y1
+	VPSHUFD      $0xf5, Y2, Y2
+	VMOVDQU      avx2Count<>+0(SB), Y0
+	VMOVDQU      avx2Count<>+32(SB), Y3
+
+lanes:
+	VMOVDQU Y0, (AX)
+	VMOVDQU Y1, 576(AX)
+	VMOVDQU Y2, 1152(AX)
+	VPADDD  Y3, Y0, Y0
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, CX
+	JGT     lanes
+	VZEROUPPER
+	RET
 
 // func avx2Key(w *byte, key *byte)
 // Requires: AVX, AVX2

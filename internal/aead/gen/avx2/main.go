@@ -32,9 +32,9 @@ const (
 	workGroups = 640
 
 	groupBlock  = 0
-	groupLow    = groupBlock + 4*lanes
-	groupHigh   = groupLow + 4*lanes
-	groupReady  = groupHigh + 4*lanes
+	groupLow    = groupBlock + 4*(lanes+spare)
+	groupHigh   = groupLow + 4*(lanes+spare)
+	groupReady  = groupHigh + 4*(lanes+spare)
 	groupStream = groupReady + 256
 	groupJobs   = groupStream + 64*lanes
 
@@ -50,6 +50,7 @@ const (
 	jobS      = 96
 
 	lanes = 128
+	spare = 16
 
 	slots    = 3 // Poly1305 blocks beside each double round
 	endSlots = 3 // and beside the end of a pass
@@ -108,7 +109,7 @@ func weave(a, b code) {
 
 // ---- ChaCha20
 
-var rot16, rot8, sigma Mem
+var rot16, rot8, sigma, count8 Mem
 
 func constants() {
 	rot16 = GLOBL("avx2Rot16", RODATA|NOPTR)
@@ -124,6 +125,13 @@ func constants() {
 		for j := range 8 {
 			DATA(32*i+4*j, U32(x))
 		}
+	}
+	count8 = GLOBL("avx2Count", RODATA|NOPTR)
+	for i := range 8 {
+		DATA(4*i, U32(i))
+	}
+	for i := range 8 {
+		DATA(32+4*i, U32(8))
 	}
 }
 
@@ -202,6 +210,30 @@ func beginPass() {
 	}
 	VMOVDQU(at(work, workKey+128), c0)
 	VMOVDQU(at(work, workKey+160), c1)
+}
+
+// lay writes the function that says which blocks the lanes of a packet are. It writes eight lanes at a time, so up to
+// seven behind the packet's, which are the next packet's or spare.
+func lay() {
+	TEXT("avx2Lay", NOSPLIT, "func(group *byte, lane, blocks int, counter uint64)")
+	to, n := Load(Param("group"), RAX), Load(Param("blocks"), RCX)
+	lane := Load(Param("lane"), RBX)
+	LEAQ(Mem{Base: to, Index: lane, Scale: 4}, to.(GPPhysical))
+	VPBROADCASTQ(arg("counter"), Y2)
+	VPSHUFD(U8(0xa0), Y2, Y1)
+	VPSHUFD(U8(0xf5), Y2, Y2)
+	VMOVDQU(count8, Y0)
+	VMOVDQU(count8.Offset(32), Y3)
+	Label("lanes")
+	VMOVDQU(Y0, at(to, groupBlock))
+	VMOVDQU(Y1, at(to, groupLow))
+	VMOVDQU(Y2, at(to, groupHigh))
+	VPADDD(Y3, Y0, Y0)
+	ADDQ(U8(32), to)
+	SUBQ(U8(8), n)
+	JGT(LabelRef("lanes"))
+	VZEROUPPER()
+	RET()
 }
 
 // endPass adds the state that the pass began with, and writes the eight blocks one behind the other.
@@ -604,6 +636,7 @@ func main() {
 	ConstraintExpr("amd64")
 	constants()
 	passes()
+	lay()
 
 	TEXT("avx2Key", NOSPLIT, "func(w *byte, key *byte)")
 	Load(Param("w"), RAX)
