@@ -22,7 +22,7 @@ import (
 
 // Options are what a device is made of.
 type Options struct {
-	// TUN is the inner side. It must be set. The device owns it from then on, and closes it.
+	// TUN is the inner side. It must be set. Once [New] has succeeded the device owns it, and closes it.
 	TUN tun.Device
 
 	// Network opens the sockets of the outer side; nil stands for the operating system's.

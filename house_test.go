@@ -24,7 +24,7 @@ var floors = [][]string{
 	{"cmd/throughline"},
 	{"internal/demo"},
 	{"netstack", "proxy"},
-	{"proxy/internal/hop", "proxy/internal/login", "proxy/internal/socks5", "proxy/internal/relay"},
+	{"proxy/wireproxy", "proxy/internal/hop", "proxy/internal/login", "proxy/internal/socks5", "proxy/internal/relay"},
 	{"proxy/internal/dial", "proxy/internal/datagram"},
 	{"netstack/internal/link", "netstack/internal/dns"},
 	{"conf", "uapi"},

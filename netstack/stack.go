@@ -30,6 +30,7 @@ import (
 	"os"
 	"sync"
 
+	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -116,6 +117,9 @@ func New(o Options) (*Stack, error) {
 	}
 	if o.Buffer < tcp.MinBufferSize || o.Buffer > 1<<30 {
 		return nil, fmt.Errorf("netstack: a buffer limit of %d bytes", o.Buffer)
+	}
+	if log.IsLogging(log.Info) && !log.IsLogging(log.Debug) { // gVisor's own: on stderr, and a packet can make it speak
+		log.SetLevel(log.Warning)
 	}
 	s := &Stack{events: make(chan tun.Event, 1), done: make(chan struct{})}
 	for _, a := range o.Addresses {

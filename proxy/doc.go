@@ -1,8 +1,8 @@
-// Package proxy serves SOCKS5, HTTP proxies and forwarded ports between a tunnel and the machine it runs on, configured
-// by the sections that wireproxy reads.
+// Package proxy serves SOCKS5, HTTP proxies and forwarded ports between a tunnel and the machine it runs on, as the
+// sections of wireproxy's files say.
 //
-// It knows no WireGuard and no user-space stack: both sides are a [Network]. [Load] or [ReadConfig] makes a [Config],
-// [Proxy.Run] serves it until its context ends, [Proxy.Health] tells how it fares. It sets up no tunnel, runs no hook
+// It knows no WireGuard and no user-space stack: both sides are a [Network]. [Proxy.Run] serves what package
+// wireproxy reads until its context ends, [Proxy.Health] tells how it fares. It sets up no tunnel, runs no hook
 // and keeps no log of who went where, but for debug messages.
 //
 // Concurrency: a connection has two goroutines, one for each direction; an HTTP request that isn't CONNECT has a second

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"throughline/proxy/wireproxy"
 )
 
 // leeway is how much later than its interval an answer may come. As wireproxy.
@@ -22,7 +24,7 @@ func (p *Proxy) interval() time.Duration {
 	if p.cfg.CheckAliveInterval > 0 {
 		return p.cfg.CheckAliveInterval
 	}
-	return defaultInterval
+	return wireproxy.DefaultInterval
 }
 
 // keepPinging pings one address until ctx ends.

@@ -24,6 +24,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"throughline/proxy/wireproxy"
 )
 
 func httpConnect(t testing.TB, c net.Conn, to string) {
@@ -343,7 +345,7 @@ func FuzzHTTP(f *testing.F) {
 		tunnel := &fake{dial: func(context.Context, string, string) (net.Conn, error) {
 			return &script{in: strings.NewReader(response)}, nil
 		}}
-		cfg := &Config{Sections: []Section{{Kind: HTTP, ResolveLocally: true}}}
+		cfg := &wireproxy.Config{Sections: []wireproxy.Section{{Kind: wireproxy.HTTP, ResolveLocally: true}}}
 		p := New(cfg, tunnel, &fake{names: map[string][]ipAddr{"a": {loopback}}}, slog.New(slog.DiscardHandler))
 		l := &live{ctx: context.Background(), open: make(map[io.Closer]struct{})}
 		c := &script{in: strings.NewReader(request)}

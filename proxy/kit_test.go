@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"throughline/proxy/wireproxy"
 )
 
 // patience bounds what can only hang when something is wrong.
@@ -65,13 +67,13 @@ func (f *fake) Ping(_ context.Context, a netip.Addr) (time.Duration, error) {
 var loopback = netip.MustParseAddr("127.0.0.1")
 
 // config reads a file of the proxy's sections.
-func config(t testing.TB, text string) *Config {
+func config(t testing.TB, text string) *wireproxy.Config {
 	t.Helper()
-	f, err := Parser(nil).Parse("proxy.conf", strings.NewReader(text))
+	f, err := wireproxy.Parser(nil).Parse("proxy.conf", strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := ReadConfig(f)
+	c, err := wireproxy.Read(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +81,7 @@ func config(t testing.TB, text string) *Config {
 }
 
 // start runs a proxy until the test ends, and checks then that nothing is left of it.
-func start(t testing.TB, cfg *Config, tunnel, host Network) *Proxy {
+func start(t testing.TB, cfg *wireproxy.Config, tunnel, host Network) *Proxy {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	p := New(cfg, tunnel, host, slog.New(slog.DiscardHandler))

@@ -19,6 +19,7 @@ import (
 	"throughline/proxy/internal/login"
 	"throughline/proxy/internal/relay"
 	"throughline/proxy/internal/socks5"
+	"throughline/proxy/wireproxy"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 
 // A Proxy serves a configuration.
 type Proxy struct {
-	cfg      *Config
+	cfg      *wireproxy.Config
 	tunnel   Network
 	log      *slog.Logger
 	sections []*section
@@ -40,7 +41,7 @@ type Proxy struct {
 
 // A section is one section being served. Its counters outlive a Run.
 type section struct {
-	*Section
+	*wireproxy.Section
 	listens   Network // where clients come from
 	targets   Network // where targets are
 	dialer    dial.Dialer
@@ -59,14 +60,14 @@ type section struct {
 }
 
 // New returns a proxy that serves cfg between a tunnel and a host. A nil logger stands for silence.
-func New(cfg *Config, tunnel, host Network, log *slog.Logger) *Proxy {
+func New(cfg *wireproxy.Config, tunnel, host Network, log *slog.Logger) *Proxy {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	p := &Proxy{cfg: cfg, tunnel: tunnel, log: log, pongs: make([]pong, len(cfg.CheckAlive))}
 	for i := range cfg.Sections {
 		s := &section{Section: &cfg.Sections[i], listens: host, targets: tunnel, stdin: cfg.Stdin, stdout: cfg.Stdout}
-		if s.Kind == TCPServerTunnel || s.Kind == UDPServerTunnel {
+		if s.Kind == wireproxy.TCPServerTunnel || s.Kind == wireproxy.UDPServerTunnel {
 			s.listens, s.targets = tunnel, host
 		}
 		names := s.targets
@@ -84,7 +85,7 @@ func New(cfg *Config, tunnel, host Network, log *slog.Logger) *Proxy {
 }
 
 // Run serves cfg until ctx ends, as [Proxy.Run] does.
-func Run(ctx context.Context, cfg *Config, tunnel, host Network, log *slog.Logger) error {
+func Run(ctx context.Context, cfg *wireproxy.Config, tunnel, host Network, log *slog.Logger) error {
 	return New(cfg, tunnel, host, log).Run(ctx)
 }
 
@@ -106,7 +107,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	ended := make(chan error, len(p.sections))
 	for _, s := range p.sections {
 		l.wg.Go(func() {
-			if err := s.serve(l); err != nil || s.Kind == STDIOTunnel {
+			if err := s.serve(l); err != nil || s.Kind == wireproxy.STDIOTunnel {
 				ended <- err
 			}
 		})
@@ -167,17 +168,17 @@ func (l *live) end() {
 // listen opens what the section listens on.
 func (s *section) listen(l *live) (err error) {
 	switch s.Kind {
-	case STDIOTunnel:
+	case wireproxy.STDIOTunnel:
 		return nil
-	case UDPClientTunnel, UDPServerTunnel:
+	case wireproxy.UDPClientTunnel, wireproxy.UDPServerTunnel:
 		if s.packets, err = s.listens.ListenPacket("udp", s.BindAddress); err == nil {
 			l.add(s.packets)
 		}
 	default:
 		if s.CertFile != "" {
-			cert, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
+			cert, err := s.Certificate()
 			if err != nil {
-				return fmt.Errorf("%v: [%s] CertFile and KeyFile: %w", s.Pos, s.Name, err)
+				return err
 			}
 			s.tls = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 		}
@@ -196,7 +197,7 @@ func (s *section) listen(l *live) (err error) {
 		return fmt.Errorf("%v: [%s] can't listen on %q: %w%s", s.Pos, s.Name, s.BindAddress, err, hint)
 	}
 	s.log.Info("proxy: listening")
-	if host, _, _ := net.SplitHostPort(s.BindAddress); (s.Kind == Socks5 || s.Kind == HTTP) && s.login == nil && !isLoopback(host) {
+	if host, _, _ := net.SplitHostPort(s.BindAddress); (s.Kind == wireproxy.Socks5 || s.Kind == wireproxy.HTTP) && s.login == nil && !isLoopback(host) {
 		s.log.Warn("proxy: open to whoever reaches it: set Username and Password, or bind to 127.0.0.1")
 	}
 	return nil
@@ -210,9 +211,9 @@ func isLoopback(host string) bool {
 // serve serves the section until Run ends.
 func (s *section) serve(l *live) error {
 	switch s.Kind {
-	case STDIOTunnel:
+	case wireproxy.STDIOTunnel:
 		return s.serveSTDIO(l)
-	case UDPClientTunnel, UDPServerTunnel:
+	case wireproxy.UDPClientTunnel, wireproxy.UDPServerTunnel:
 		return s.serveUDP(l)
 	}
 	failures := 0
@@ -252,7 +253,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (s *section) enter() bool {
 	limit := int64(s.MaxConnections)
 	if limit == 0 {
-		limit = defaultConnections
+		limit = wireproxy.DefaultConnections
 	}
 	if s.open.Add(1) <= limit {
 		s.total.Add(1)
@@ -290,9 +291,9 @@ func (s *section) accept(l *live, c net.Conn) {
 func (s *section) refuse(l *live, c net.Conn) {
 	var say []byte
 	switch {
-	case s.Kind == Socks5:
+	case s.Kind == wireproxy.Socks5:
 		say = []byte{socks5.Version, socks5.NoMethod}
-	case s.Kind == HTTP && s.tls == nil:
+	case s.Kind == wireproxy.HTTP && s.tls == nil:
 		say = hop.Error(503, "", "all connections of this proxy are taken; try again later")
 	}
 	if say == nil || s.refusals.Add(1) > maxRefusals {
@@ -316,9 +317,9 @@ func (s *section) refuse(l *live, c net.Conn) {
 // handle serves one connection to its end.
 func (s *section) handle(l *live, c net.Conn) error {
 	switch s.Kind {
-	case Socks5:
+	case wireproxy.Socks5:
 		return s.handleSocks(l, c)
-	case HTTP:
+	case wireproxy.HTTP:
 		return s.handleHTTP(l, c)
 	}
 	target, err := s.dial(l, "tcp", s.Target)

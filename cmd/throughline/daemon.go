@@ -35,6 +35,7 @@ type daemon struct {
 	name          string // of the interface; the kernel may complete it (wg%d)
 	tunFD, uapiFD int    // -1: none given
 	level         slog.Level
+	unsaid        bool // LOG_LEVEL isn't set
 	chatty        bool // it may speak on stderr from the background, because LOG_LEVEL was set
 	tunOff        tun.Offload
 	host          udp.Host
@@ -61,6 +62,7 @@ func daemonFromEnvironment(name string) (*daemon, error) {
 	}
 	switch os.Getenv("LOG_LEVEL") {
 	case "":
+		d.unsaid = true
 	case "verbose", "debug":
 		d.level, d.chatty = slog.LevelDebug, true
 	case "silent":
@@ -69,6 +71,15 @@ func daemonFromEnvironment(name string) (*daemon, error) {
 		d.chatty = true
 	}
 	return d, nil
+}
+
+// logger returns a logger to stderr. Where LOG_LEVEL isn't set it says what is at least of level unsaid.
+func (d *daemon) logger(unsaid slog.Level) *slog.Logger {
+	level := d.level
+	if d.unsaid {
+		level = unsaid
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 }
 
 // switchOff reads a list of offloads with commas between them.
@@ -114,7 +125,8 @@ func descriptor(variable string) (int, error) {
 func (d *daemon) run(ready func()) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
 	defer stop()
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: d.level}))
+	log := d.logger(slog.LevelError)
+	ignoreBrokenPipes() // of whoever reads what is said
 
 	t, err := d.openTUN()
 	if err != nil {

@@ -127,7 +127,7 @@ func runDemo(args []string, stdout io.Writer) error {
 	}
 	c.host = env.host
 	c.host.Address = netip.MustParseAddr("127.0.0.1") // nobody outside reaches the tunnel's sockets
-	c.off, c.cipher, c.log = env.tunOff, env.cipher, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: env.level}))
+	c.off, c.cipher, c.log = env.tunOff, env.cipher, env.logger(slog.LevelWarn)
 	c.within = time.Duration(min(*seconds, 1<<31)) * time.Second
 
 	if c.dry {

@@ -30,7 +30,8 @@ says; 'demo' shows a tunnel at work, on a page that comes through it. 'throughli
 'throughline demo --help' tell more. Interfaces of these names need -f first.
 
 Environment:
-  LOG_LEVEL=verbose|error|silent   how much is said on stderr (error; debug is the same as verbose)
+  LOG_LEVEL=verbose|error|silent   how much is said on stderr (error, of proxy and demo
+                                   warnings too; debug is the same as verbose)
   WG_PROCESS_FOREGROUND=1          the same as -f
   WG_TUN_FD=N                      an open TUN descriptor to use instead of making INTERFACE
   WG_UAPI_FD=N                     a listening configuration socket to use instead of making one

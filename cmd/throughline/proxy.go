@@ -22,26 +22,48 @@ import (
 	"throughline/conf"
 	"throughline/netstack"
 	"throughline/proxy"
+	"throughline/proxy/wireproxy"
 	"throughline/udp"
 )
 
 const proxyUsage = `usage: throughline proxy [-i ADDRESS:PORT] [-n] CONF
 
 Serves the proxies and forwarded ports that CONF names through the tunnel that it describes, until SIGINT or
-SIGTERM comes. It needs no privileges and makes no interface. The file is wireproxy's: [Interface] and [Peer]
-as wg-quick has them, or WGConfig = FILE, and [TCPClientTunnel], [TCPServerTunnel], [UDPClientTunnel],
-[UDPServerTunnel], [STDIOTunnel], [Socks5], [http].
+SIGTERM comes. It needs no privileges and makes no interface.
 
-  -i ADDRESS:PORT   answer there to HTTP requests for /readyz and /metrics
+  -i ADDRESS:PORT   answer there to HTTP requests for /readyz and /metrics, whoever sends them
   -n                check the file, say what is wrong with it, and end
 
-Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, as 'throughline --help' tells.
+Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, as 'throughline --help' tells. Without
+LOG_LEVEL warnings are said, too.
+
+The file is wireproxy's. A value that begins with $ is an environment variable's ($$ stands for $).
+
+  WGConfig = FILE      before all sections: [Interface] and [Peer] are in FILE
+  [Interface], [Peer]  as wg-quick has them; hooks aren't run. A single peer without AllowedIPs has them all
+    CheckAlive = ADDRESS, ...   ping these; /readyz tells whether they answer
+    CheckAliveInterval = 5      seconds
+  [Socks5]             a SOCKS5 proxy, with UDP        BindAddress [Username] [Password]
+  [http]               an HTTP proxy                   BindAddress [Username] [Password] [CertFile] [KeyFile]
+  [TCPClientTunnel]    a port here leads into the tunnel         BindAddress Target
+  [TCPServerTunnel]    a port in the tunnel leads here           ListenPort Target
+  [UDPClientTunnel]    the same for datagrams                    BindAddress Target
+  [UDPServerTunnel]                                              ListenPort Target
+  [UDPProxyTunnel]     [UDPClientTunnel] as wireproxy has it     BindAddress Target [InactivityTimeout]
+  [STDIOTunnel]        stdin and stdout lead into the tunnel     Target
+  [Resolve]
+    ResolveStrategy = auto      ipv4 or ipv6: which addresses of a name are tried first
+  All but [STDIOTunnel]:
+    MaxConnections = 1024       at once; further ones are refused
+    IdleTimeout = 2h            seconds, 90s, 2h, or off; of datagrams 2m
+  All that lead into the tunnel:
+    ResolveLocally = false      true: names are asked of this system. True without DNS in [Interface]
 `
 
 // A proxyCall is what one call of "throughline proxy" is to run.
 type proxyCall struct {
 	file   *conf.File
-	cfg    *proxy.Config
+	cfg    *wireproxy.Config
 	health string // where /readyz and /metrics are; empty: nowhere
 	host   udp.Host
 	cipher string
@@ -60,17 +82,33 @@ func runProxy(args []string, stdout io.Writer) error {
 	} else if err != nil {
 		return fmt.Errorf("proxy: %w; run 'throughline proxy --help' for usage", err)
 	}
-	if fs.NArg() != 1 {
+	switch path := fs.Arg(0); {
+	case fs.NArg() == 0:
 		return errors.New("proxy: which configuration file?; run 'throughline proxy --help' for usage")
+	case fs.NArg() == 1 && path == "help":
+		_, err := io.WriteString(stdout, proxyUsage)
+		return err
+	case fs.NArg() > 1 && strings.HasPrefix(fs.Arg(1), "-"):
+		return fmt.Errorf("proxy: %s stands behind the file; put it before", fs.Arg(1))
+	case fs.NArg() > 1:
+		return fmt.Errorf("proxy: %d configuration files; name one", fs.NArg())
+	}
+	if *health != "" {
+		if _, err := net.ResolveTCPAddr("tcp", *health); err != nil {
+			return fmt.Errorf("proxy: -i %s: %w; use one like 127.0.0.1:9080", *health, err)
+		}
 	}
 	env, err := daemonFromEnvironment("")
 	if err != nil {
 		return err
 	}
 	path := fs.Arg(0)
-	f, cfg, err := proxy.Load(path, os.LookupEnv)
+	f, cfg, err := wireproxy.Load(path, os.LookupEnv)
 	if f != nil {
 		err = errors.Join(err, complete(f)) // all that is wrong at once
+	}
+	if err == nil && len(cfg.Sections) == 0 && len(cfg.CheckAlive) == 0 && *health == "" {
+		err = fmt.Errorf("%s: there is nothing to serve; add a section, like [Socks5]", path)
 	}
 	if err != nil {
 		sayEach(os.Stderr, err)
@@ -83,10 +121,11 @@ func runProxy(args []string, stdout io.Writer) error {
 	cfg.Stdin, cfg.Stdout = os.Stdin, os.Stdout
 	p := &proxyCall{
 		file: f, cfg: cfg, health: *health, host: env.host, cipher: env.cipher, names: proxy.Host{},
-		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: env.level})),
+		log: env.logger(slog.LevelWarn),
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
 	defer stop()
+	ignoreBrokenPipes()
 	return p.run(ctx)
 }
 
@@ -97,7 +136,8 @@ func sayEach(w io.Writer, err error) {
 	}
 }
 
-// complete finds what a file may lack for wg, but not to make a tunnel of it here.
+// complete finds what a file may lack for wg, but not to make a tunnel of it here, and adds what wireproxy takes for
+// granted: a peer that is told nothing of allowed IPs has them all.
 func complete(f *conf.File) error {
 	i := &f.Interface
 	wrong := func(pos conf.Pos, problem string) error { return &conf.Error{Pos: pos, Problem: problem} }
@@ -117,6 +157,15 @@ func complete(f *conf.File) error {
 	}
 	if len(f.Peers) == 0 {
 		errs = append(errs, fmt.Errorf("%s: there is no [Peer]; add one", f.Name))
+	}
+	for n := range f.Peers {
+		switch p := &f.Peers[n]; {
+		case len(p.AllowedIPs) > 0:
+		case len(f.Peers) == 1:
+			p.AllowedIPs = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+		default: // wireproxy gives all to the last of them
+			errs = append(errs, wrong(p.Pos, "[Peer] has no AllowedIPs, and isn't the only peer; add those that are behind it"))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -207,6 +256,7 @@ const (
 	lastPause     = 2 * time.Minute
 	followEvery   = 30 * time.Second // how often handshakes are looked at
 	staleAfter    = 3 * time.Minute  // a session is renewed after 2 min and useless after 3: whitepaper §6.1
+	nextAfter     = 16 * time.Second // when the next of a name's addresses is tried: after three initiations, 5 s apart
 )
 
 // A follower gives a device the endpoints that have names: at the start, and again when no handshake succeeds for long
@@ -222,11 +272,11 @@ type follower struct {
 type named struct {
 	key     throughline.PublicKey
 	at      conf.Endpoint
-	now     netip.AddrPort // the zero AddrPort: not resolved yet
-	tries   int            // failures in a row
-	next    time.Time      // when to look again
-	tx      uint64         // what was sent when handshakes were looked at last
-	renewed time.Time      // when it was resolved last
+	several bool      // whether the name had more than one address
+	tries   int       // failures in a row
+	next    time.Time // when to look again
+	tx      uint64    // what was sent when handshakes were looked at last
+	renewed time.Time // when it was resolved last
 }
 
 func newFollower(p *proxyCall, dev *throughline.Device) *follower {
@@ -269,25 +319,22 @@ func (f *follower) look(ctx context.Context, now time.Time) {
 			}
 		}
 		s := status[n.key]
-		n.next = now.Add(followEvery)
-		stale := n.now.IsValid() && s.TxBytes != n.tx && now.Sub(latest(s.LastHandshake, n.renewed)) > staleAfter
-		n.tx = s.TxBytes
-		if n.now.IsValid() && !stale {
-			continue
+		again := staleAfter
+		if n.several {
+			again = nextAfter
 		}
-		f.resolve(ctx, n, now)
+		n.next = now.Add(followEvery)
+		stale := s.TxBytes != n.tx && now.Sub(s.LastHandshake) > staleAfter && now.Sub(n.renewed) >= again
+		n.tx = s.TxBytes
+		if !s.Endpoint.IsValid() || stale {
+			f.resolve(ctx, n, s.Endpoint, now)
+		}
 	}
 }
 
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// resolve asks for the addresses of a peer's name and tells the device one of them, another one each time.
-func (f *follower) resolve(ctx context.Context, n *named, now time.Time) {
+// resolve asks for the addresses of a peer's name and tells the device one of them: the one behind that which it has, if
+// that is among them. It may have another one, as peers roam (whitepaper §2.1).
+func (f *follower) resolve(ctx context.Context, n *named, has netip.AddrPort, now time.Time) {
 	one, cancel := context.WithTimeout(ctx, lookupTimeout)
 	addrs, err := f.names.LookupHost(one, n.at.Host)
 	cancel()
@@ -306,19 +353,21 @@ func (f *follower) resolve(ctx context.Context, n *named, now time.Time) {
 		return
 	}
 	to := netip.AddrPortFrom(addrs[0].Unmap(), n.at.Port)
-	for i, a := range addrs { // the one behind that which didn't do
-		if a.Unmap() == n.now.Addr() {
+	for i, a := range addrs {
+		if a.Unmap() == has.Addr() {
 			to = netip.AddrPortFrom(addrs[(i+1)%len(addrs)].Unmap(), n.at.Port)
 		}
 	}
-	if n.tries > 0 || n.now.IsValid() && n.now != to {
+	if n.tries > 0 || has.IsValid() && has != to {
 		f.log.Warn("proxy: an endpoint's name resolves anew", "endpoint", n.at, "to", to)
 	}
-	n.tries, n.renewed = 0, now
-	if n.now == to {
+	n.several, n.tries, n.renewed = len(addrs) > 1, 0, now
+	if n.several {
+		n.next = now.Add(nextAfter)
+	}
+	if has == to {
 		return
 	}
-	n.now = to
 	if err := f.dev.Configure(throughline.Config{Peers: []throughline.PeerConfig{{PublicKey: n.key, UpdateOnly: true, Endpoint: &to}}}); err != nil && !errors.Is(err, net.ErrClosed) {
 		f.log.Error("proxy: can't set an endpoint", "endpoint", n.at, "to", to, "error", err)
 	}

@@ -4,7 +4,12 @@ package main
 
 import (
 	"os"
+	"os/signal"
 	"syscall"
 )
 
-var endSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
+// endSignals end the program in good order.
+var endSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+
+// ignoreBrokenPipes keeps the program alive when whoever reads its stdout or stderr goes away: the runtime would end it.
+func ignoreBrokenPipes() { signal.Ignore(syscall.SIGPIPE) }

@@ -86,9 +86,9 @@ func rank(err error) int {
 
 // stream carries one stream.
 func (d *Demo) stream(ctx context.Context, up bool, seed uint64, size int64, moved func(int)) error {
-	method, body := http.MethodGet, io.Reader(nil)
+	method, body := http.MethodPost, io.Reader(nil)
 	if up {
-		method, body = http.MethodPost, &source{content: content{seed: seed}, size: size, moved: moved}
+		method, body = http.MethodPut, &source{content: content{seed: seed}, size: size, moved: moved}
 	}
 	req, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("http://%s/stream?seed=%d&bytes=%d", farHTTP, seed, size), body)
 	if err != nil {

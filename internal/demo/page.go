@@ -34,8 +34,8 @@ func (d *Demo) handler() http.Handler {
 		w.Write(append(b, '\n'))
 	})
 	mux.HandleFunc("POST /load", d.serveLoad)
-	mux.HandleFunc("GET /stream", serveStream)
-	mux.HandleFunc("POST /stream", serveStream)
+	mux.HandleFunc("PUT /stream", takeStream)
+	mux.HandleFunc("POST /stream", sendStream) // not GET, which other sites may have a browser do
 	// Other sites that the browser has open may neither start loads nor, by a name that leads here, read.
 	return onlyByAddress(http.NewCrossOriginProtection().Handler(mux))
 }

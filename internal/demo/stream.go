@@ -100,24 +100,38 @@ func verify(r io.Reader, c *check, size int64) error {
 	return err
 }
 
-// serveStream sends a content (GET), or checks one that it is sent (POST).
-func serveStream(w http.ResponseWriter, r *http.Request) {
+// asked returns which content a request is about, or answers it.
+func asked(w http.ResponseWriter, r *http.Request) (c content, size int64, ok bool) {
 	q := r.URL.Query()
 	seed, err1 := strconv.ParseUint(q.Get("seed"), 10, 64)
 	size, err2 := strconv.ParseInt(q.Get("bytes"), 10, 64)
 	if err := errors.Join(err1, err2); err != nil || size < 0 || size > maxStream {
 		http.Error(w, "ask for /stream?seed=N&bytes=N", http.StatusBadRequest)
+		return content{}, 0, false
+	}
+	return content{seed: seed}, size, true
+}
+
+// takeStream checks a content that it is sent.
+func takeStream(w http.ResponseWriter, r *http.Request) {
+	c, size, ok := asked(w, r)
+	if !ok {
 		return
 	}
-	if r.Method == http.MethodPost {
-		if err := verify(r.Body, &check{content: content{seed: seed}}, size); err != nil {
-			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
-			return
-		}
-		w.WriteHeader(http.StatusNoContent)
+	if err := verify(r.Body, &check{content: c}, size); err != nil {
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// sendStream sends a content.
+func sendStream(w http.ResponseWriter, r *http.Request) {
+	c, size, ok := asked(w, r)
+	if !ok {
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
-	io.CopyBuffer(struct{ io.Writer }{w}, &source{content: content{seed: seed}, size: size}, make([]byte, 256<<10))
+	io.CopyBuffer(struct{ io.Writer }{w}, &source{content: c, size: size}, make([]byte, 256<<10))
 }

@@ -80,22 +80,38 @@ func TestServeStream(t *testing.T) {
 		body          []byte
 		status        int
 	}{
-		{"GET", "seed=9&bytes=300", nil, 200},
-		{"GET", "seed=9", nil, 400},
-		{"GET", "bytes=300", nil, 400},
-		{"GET", "seed=9&bytes=-1", nil, 400},
-		{"GET", "seed=9&bytes=99999999999999", nil, 400},
-		{"POST", "seed=9&bytes=300", sent, 204},
-		{"POST", "seed=8&bytes=300", sent, 422},
-		{"POST", "seed=9&bytes=301", sent, 422},
+		{"POST", "seed=9&bytes=300", nil, 200},
+		{"POST", "seed=9", nil, 400},
+		{"POST", "bytes=300", nil, 400},
+		{"POST", "seed=9&bytes=-1", nil, 400},
+		{"POST", "seed=9&bytes=99999999999999", nil, 400},
+		{"PUT", "seed=9&bytes=300", sent, 204},
+		{"PUT", "seed=8&bytes=300", sent, 422},
+		{"PUT", "seed=9&bytes=301", sent, 422},
+		{"PUT", "seed=9&bytes=-1", nil, 400},
+		{"GET", "seed=9&bytes=300", nil, 405},
 	} {
 		w := httptest.NewRecorder()
-		serveStream(w, httptest.NewRequest(c.method, "/stream?"+c.query, bytes.NewReader(c.body)))
+		(&Demo{}).handler().ServeHTTP(w, httptest.NewRequest(c.method, "http://10.0.0.2/stream?"+c.query, bytes.NewReader(c.body)))
 		if w.Code != c.status {
 			t.Errorf("%s %s: status %d, want %d", c.method, c.query, w.Code, c.status)
 		}
 		if c.status == 200 && !bytes.Equal(w.Body.Bytes(), sent) {
 			t.Errorf("%s %s: not the content", c.method, c.query)
+		}
+	}
+}
+
+// TestOtherSites holds that a page of somebody else's can't have the browser move anything.
+func TestOtherSites(t *testing.T) {
+	for _, c := range []struct{ method, path string }{{"POST", "/load?direction=up&streams=1&mib=1"}, {"POST", "/stream?seed=1&bytes=1"}, {"PUT", "/stream?seed=1&bytes=1"}} {
+		for _, header := range [][2]string{{"Sec-Fetch-Site", "cross-site"}, {"Origin", "http://elsewhere.test"}} {
+			w := httptest.NewRecorder()
+			r := httptest.NewRequest(c.method, "http://10.0.0.2"+c.path, nil)
+			r.Header.Set(header[0], header[1])
+			if (&Demo{}).handler().ServeHTTP(w, r); w.Code != 403 {
+				t.Errorf("%s %s with %v: status %d, want 403", c.method, c.path, header, w.Code)
+			}
 		}
 	}
 }

@@ -1,6 +1,9 @@
-package proxy
+// Package wireproxy reads wireproxy's files: conf's, with sections that say what is to be served between a tunnel and a
+// host. It opens files, and nothing else; a [Config] doesn't change once it is in use.
+package wireproxy
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,12 +18,13 @@ import (
 	"throughline/conf"
 )
 
-// What a section has when it doesn't say otherwise.
+// What a section and a Config have when they don't say otherwise.
 const (
-	defaultConnections = 1024
-	defaultIdleTCP     = 2 * time.Hour   // RFC 5382 §5 REQ-5 asks of a NAT for a little more, without keepalives
-	defaultIdleUDP     = 2 * time.Minute // RFC 4787 §4.3 REQ-5
-	defaultInterval    = 5 * time.Second // as wireproxy
+	DefaultConnections = 1024
+	DefaultInterval    = 5 * time.Second // as wireproxy
+
+	defaultIdleTCP = 2 * time.Hour   // RFC 5382 §5 REQ-5 asks of a NAT for a little more, without keepalives
+	defaultIdleUDP = 2 * time.Minute // RFC 4787 §4.3 REQ-5
 )
 
 // A Kind is what a section does.
@@ -65,7 +69,7 @@ type Section struct {
 	IdleTimeout    time.Duration // 0: none
 }
 
-// A Config is what a [Proxy] serves.
+// A Config is what a proxy serves.
 type Config struct {
 	Sections           []Section
 	CheckAlive         []netip.Addr  // pinged through the tunnel
@@ -78,18 +82,27 @@ type Config struct {
 	Stdout io.Writer
 }
 
+// Certificate reads CertFile and KeyFile.
+func (s *Section) Certificate() (tls.Certificate, error) {
+	cert, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
+	if err != nil {
+		return cert, fmt.Errorf("%v: [%s] CertFile and KeyFile: %w", s.Pos, s.Name, err)
+	}
+	return cert, nil
+}
+
 // interfaceKeys are those that wireproxy adds to [Interface].
 var interfaceKeys = []string{"CheckAlive", "CheckAliveInterval"}
 
-// Parser returns a parser of the files that [ReadConfig] reads, which takes environment variables from env, as
+// Parser returns a parser of the files that [Read] reads, which takes environment variables from env, as
 // wireproxy does; nil means that there are none.
 func Parser(env func(string) (string, bool)) *conf.Parser {
 	return &conf.Parser{Env: env, Extra: interfaceKeys}
 }
 
-// Load reads a configuration file, and the file that its WGConfig names, which then holds [Interface] and [Peer]. The
-// conf.File it returns has both; it is there too when the mistakes are those that [ReadConfig] finds, so that a caller can
-// look for further ones.
+// Load reads a configuration file, and the file that its WGConfig names, which then holds [Interface] and [Peer], and
+// looks at the certificates that it names. The conf.File it returns has both; it is there too when the mistakes are those
+// that [Read] finds, or in the certificates, so that a caller can look for further ones.
 func Load(path string, env func(string) (string, bool)) (*conf.File, *Config, error) {
 	f, err := parseFile(path, env)
 	if err != nil {
@@ -103,13 +116,28 @@ func Load(path string, env func(string) (string, bool)) (*conf.File, *Config, er
 		if err != nil {
 			return nil, nil, fmt.Errorf("%v: WGConfig: %w", wg.Pos, err)
 		}
+		if again := wgConfig(inner); again != nil {
+			return nil, nil, again.Wrong("stands in a file that a WGConfig names, and so can't name another one; take it out")
+		}
 		if err := inner.Plain(); err != nil {
 			return nil, nil, err
 		}
 		f.Interface, f.Peers = inner.Interface, inner.Peers
 	}
-	c, err := ReadConfig(f)
-	return f, c, err
+	c, err := Read(f)
+	if err != nil {
+		return f, nil, err
+	}
+	for i := range c.Sections {
+		if s := &c.Sections[i]; s.CertFile != "" {
+			_, wrong := s.Certificate()
+			err = errors.Join(err, wrong)
+		}
+	}
+	if err != nil {
+		return f, nil, err
+	}
+	return f, c, nil
 }
 
 func wgConfig(f *conf.File) *conf.Entry {
@@ -130,28 +158,28 @@ func parseFile(path string, env func(string) (string, bool)) (*conf.File, error)
 	return Parser(env).Parse(path, in)
 }
 
-// kinds are the sections that are known, and the keys of each. [UDPProxyTunnel] is wireproxy's name for what has
-// InactivityTimeout instead of IdleTimeout.
+// kinds are the sections that are known, and the keys of each. [UDPProxyTunnel] is wireproxy's name for a
+// [UDPClientTunnel].
 var kinds = []struct {
 	name string
 	kind Kind
 	keys string
 }{
-	{"TCPClientTunnel", TCPClientTunnel, "BindAddress Target ResolveLocally"},
-	{"TCPServerTunnel", TCPServerTunnel, "ListenPort Target"},
+	{"TCPClientTunnel", TCPClientTunnel, "BindAddress Target ResolveLocally MaxConnections IdleTimeout"},
+	{"TCPServerTunnel", TCPServerTunnel, "ListenPort Target MaxConnections IdleTimeout"},
 	{"STDIOTunnel", STDIOTunnel, "Target ResolveLocally"},
-	{"Socks5", Socks5, "BindAddress Username Password ResolveLocally"},
-	{"http", HTTP, "BindAddress Username Password CertFile KeyFile ResolveLocally"},
-	{"UDPClientTunnel", UDPClientTunnel, "BindAddress Target ResolveLocally"},
-	{"UDPServerTunnel", UDPServerTunnel, "ListenPort Target"},
-	{"UDPProxyTunnel", UDPClientTunnel, "BindAddress Target ResolveLocally InactivityTimeout"},
+	{"Socks5", Socks5, "BindAddress Username Password ResolveLocally MaxConnections IdleTimeout"},
+	{"http", HTTP, "BindAddress Username Password CertFile KeyFile ResolveLocally MaxConnections IdleTimeout"},
+	{"UDPClientTunnel", UDPClientTunnel, "BindAddress Target ResolveLocally MaxConnections IdleTimeout"},
+	{"UDPServerTunnel", UDPServerTunnel, "ListenPort Target MaxConnections IdleTimeout"},
+	{"UDPProxyTunnel", UDPClientTunnel, "BindAddress Target ResolveLocally MaxConnections InactivityTimeout"},
 }
 
-// ReadConfig reads the sections and keys of the proxy. A section or key that nobody knows is a mistake. All mistakes found
+// Read reads the sections and keys of the proxy. A section or key that nobody knows is a mistake. All mistakes found
 // are reported, each an [*conf.Error], and then there is no Config. Names are resolved through the tunnel by default, or,
 // as wireproxy does it, by the host when [Interface] names no DNS server.
-func ReadConfig(f *conf.File) (*Config, error) {
-	r := reader{c: &Config{CheckAliveInterval: defaultInterval, PreferIPv4: true}, locally: len(f.Interface.DNS) == 0}
+func Read(f *conf.File) (*Config, error) {
+	r := reader{c: &Config{CheckAliveInterval: DefaultInterval, PreferIPv4: true}, locally: len(f.Interface.DNS) == 0}
 	for i := range f.Globals {
 		if e := &f.Globals[i]; !e.Is("WGConfig") {
 			r.wrong(e.WrongSecret("stands outside of a section; only WGConfig may, so put it below the header of its section"))
@@ -242,13 +270,13 @@ func (r *reader) readResolve(from *conf.Section) {
 
 // readSection reads a section that is served. What it lacks is reported after what is wrong in it.
 func (r *reader) readSection(from *conf.Section) {
-	s := Section{Name: from.Name, Pos: from.Pos, MaxConnections: defaultConnections, IdleTimeout: defaultIdleTCP, ResolveLocally: r.locally}
+	s := Section{Name: from.Name, Pos: from.Pos, MaxConnections: DefaultConnections, IdleTimeout: defaultIdleTCP, ResolveLocally: r.locally}
 	lacks := func(problem string) { r.wrong(&conf.Error{Pos: from.Pos, Problem: problem}) }
 	keys := ""
 	names := "[Interface] [Peer] [Resolve]"
 	for _, k := range kinds {
 		if strings.EqualFold(k.name, from.Name) {
-			s.Kind, keys = k.kind, k.keys+" MaxConnections IdleTimeout"
+			s.Kind, keys = k.kind, k.keys
 		}
 		names += " [" + k.name + "]"
 	}

@@ -1,4 +1,4 @@
-package proxy
+package wireproxy
 
 import (
 	"encoding/json"
@@ -54,8 +54,22 @@ InactivityTimeout = 0
 ResolveStrategy = ipv6
 `
 
-func TestReadConfig(t *testing.T) {
-	c := config(t, everySection)
+// read reads a file that is right.
+func read(t *testing.T, text string) *Config {
+	t.Helper()
+	f, err := Parser(nil).Parse("proxy.conf", strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestRead(t *testing.T) {
+	c := read(t, everySection)
 	var got []string
 	for _, s := range c.Sections {
 		got = append(got, fmt.Sprint(s.Kind, s.Name, s.Pos.Line, s.BindAddress, s.Target, string(s.Username), string(s.Password), s.CertFile, s.KeyFile, s.ResolveLocally, s.MaxConnections, s.IdleTimeout))
@@ -95,7 +109,7 @@ func TestDefaults(t *testing.T) {
 		{"[Interface]\nDNS=1.1.1.1\nAddress=fd00::1\n[Socks5]\nBindAddress=:1\n[Resolve]\nResolveStrategy=ipv4", false, true, 5 * time.Second},
 		{"[Interface]\nAddress=10.0.0.1\n[Socks5]\nBindAddress=:1\nResolveLocally=false\n[resolve]\nresolvestrategy=AUTO", false, true, 5 * time.Second},
 	} {
-		c := config(t, tt.text)
+		c := read(t, tt.text)
 		if s := c.Sections[0]; s.ResolveLocally != tt.locally || c.PreferIPv4 != tt.prefer4 || c.CheckAliveInterval != tt.interval {
 			t.Errorf("%q: locally %v, IPv4 first %v, interval %v", tt.text, s.ResolveLocally, c.PreferIPv4, c.CheckAliveInterval)
 		}
@@ -127,6 +141,8 @@ func TestConfigMistakes(t *testing.T) {
 		"[Interface]\nCheckAliveInterval=0":                            `p:2:20: CheckAliveInterval "0": not an interval`,
 		"[Resolve]\nResolveStrategy=both":                              `p:2:17: ResolveStrategy "both": use auto, ipv4 or ipv6`,
 		"[Resolve]\nStrategy=ipv4":                                     "p:2:10: Strategy: there is no such key in [Resolve]",
+		"[STDIOTunnel]\nIdleTimeout=5":                                 "p:2:13: IdleTimeout: there is no such key in [STDIOTunnel]",
+		"[UDPProxyTunnel]\nIdleTimeout=5":                              "p:2:13: IdleTimeout: there is no such key in [UDPProxyTunnel]",
 		"[UDPClientTunnel]\nInactivityTimeout=5":                       "p:2:19: InactivityTimeout: there is no such key in [UDPClientTunnel]",
 		"[TCPServerTunnel]\nListenPort=1\nTarget=a:1\nBindAddress=a:1": "p:4:13: BindAddress: there is no such key in [TCPServerTunnel]",
 	} {
@@ -135,7 +151,7 @@ func TestConfigMistakes(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 			continue
 		}
-		c, err := ReadConfig(f)
+		c, err := Read(f)
 		if err == nil || c != nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%q:\n got %v\nwant %s", text, err, want)
 		}
@@ -176,7 +192,7 @@ IdleTimeout = soon
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := ReadConfig(f)
+	c, err := Read(f)
 	if c != nil || err == nil {
 		t.Fatalf("%v, %v", c, err)
 	}
