@@ -28,15 +28,15 @@ type cell[V comparable] struct{ v V }
 // peers are numbered from one block, 30 to 80 bytes a prefix where they are scattered over all of IPv4.
 type trie[V comparable] = bart.Fast[cell[V]]
 
-// Lookup returns the value of the longest prefix that contains a. An IPv4-mapped address stands for the IPv4 address in
-// it, and a zone is not looked at. It may be called from any goroutine and allocates nothing.
+// Lookup returns the value of the longest prefix that contains a. An IPv4-mapped address is an IPv6 address like any
+// other, and a zone is not looked at. It may be called from any goroutine and allocates nothing.
 func (t *Table[V]) Lookup(a netip.Addr) (V, bool) {
 	p := t.trie.Load()
 	if p == nil {
 		var none V
 		return none, false
 	}
-	c, ok := p.Lookup(a.Unmap())
+	c, ok := p.Lookup(a)
 	return c.v, ok
 }
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"throughline/internal/cookie"
-	"throughline/internal/noise"
 	"throughline/internal/wire"
 	"throughline/packet"
 	"throughline/udp/udptest"
@@ -205,20 +204,6 @@ func TestCounterRunsOut(t *testing.T) {
 			t.Error("the old session is used")
 		}
 	})
-}
-
-// The wall clock set back doesn't shut us out: timestamps only grow.
-func TestTimestampsGrow(t *testing.T) {
-	e := &Engine{}
-	e.stamped = time.Now().Add(time.Hour) // as if the clock had been an hour ahead
-	var last noise.Timestamp
-	for i := range 100 {
-		stamp := noise.TAI64N(e.timestamp())
-		if !stamp.After(last) {
-			t.Fatalf("timestamp %d isn't newer than the one before", i)
-		}
-		last = stamp
-	}
 }
 
 // A session is forgotten when its time is over, though the peer goes on using it.

@@ -124,17 +124,24 @@ func (e *Engine) relink(port *uint16, mark *uint32) error {
 			e.start(fresh)
 			e.stop(old)
 			wantPort = fresh.conn.Port()
-			for _, p := range e.order {
-				p.ClearSource()
-			}
+			e.clearSources()
 		case wantMark != e.mark:
 			if err := old.conn.SetMark(wantMark); err != nil {
 				return err
 			}
+			e.clearSources()
 		}
 	}
 	e.port, e.mark = wantPort, wantMark
 	return nil
+}
+
+// clearSources forgets which addresses of ours the peers were spoken to from: other sockets, or the same with another
+// mark, may have to send from elsewhere. The configuration lock is held.
+func (e *Engine) clearSources() {
+	for _, p := range e.order {
+		p.ClearSource()
+	}
 }
 
 // become takes on another identity. Every session and handshake was the old one's: they end, and what has to be said
@@ -150,9 +157,6 @@ func (e *Engine) become(me *self) {
 	}
 	for _, p := range e.order {
 		e.rest(p)
-		p.handshake.Lock()
-		p.Handshake.Forget()
-		p.handshake.Unlock()
 	}
 	if me == nil {
 		return

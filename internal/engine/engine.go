@@ -5,7 +5,7 @@
 // packet's whole life is on one goroutine. Handshakes run on a few workers of their own (handshake.go) and never in a
 // lane. One goroutine turns the timer wheel for all peers (wheel.go).
 //
-// Locks, outermost first; nobody holds more than two of them, and the last two are leaves:
+// Locks, outermost first; nobody holds more than three of them, and the last two are leaves:
 //
 //	Engine.config    the peers, their allowed IPs and keepalives, the identity, the link; configure.go
 //	Peer.handshake   one peer's handshake state; held through Diffie-Hellman
@@ -81,9 +81,6 @@ type Engine struct {
 	up, closed bool
 
 	indexing sync.Mutex // guards the writing of indices
-
-	stamping sync.Mutex // guards stamped
-	stamped  time.Time  // the newest timestamp an initiation of ours carried
 
 	wheel   wheel
 	inbox   inbox

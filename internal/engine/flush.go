@@ -3,8 +3,12 @@ package engine
 import (
 	"throughline/internal/mono"
 	"throughline/internal/session"
+	"throughline/internal/wire"
 	"throughline/packet"
 )
+
+// patience is how many packets flush sends before it lets others go beside those that are left.
+const patience = 4 * wire.MaxStaged
 
 // flush sends what is staged for a peer, in order, and before anything that comes meanwhile: while it is at work, the
 // packet path stages behind it. Without a session it begins the handshake that one needs.
@@ -19,8 +23,13 @@ func (e *Engine) flush(p *Peer) {
 	}
 	p.Flushing = true
 	needed := false
-	for {
+	for sent := 0; ; sent += len(b.Packets) {
 		now := e.clock()
+		if sent >= patience {
+			// Packets come faster than this sends them, and would push each other out of the stage for ever: those that come
+			// now go beside the last of it. A few may overtake others, in their counters and on the wire.
+			p.Waiting.Store(false)
+		}
 		kp, ready := e.unstage(p, b, now)
 		if !ready {
 			needed = p.Staged.Len() > 0

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
@@ -45,8 +46,12 @@ func (e *Engine) initiate(p *Peer) {
 	p.handshake.Lock()
 	defer p.handshake.Unlock()
 	p.state.Lock()
-	may := !p.Gone && e.link.Load() != nil && p.Timers.MayInitiate(now)
+	may, due := !p.Gone && e.self.Load() == me && e.link.Load() != nil, mono.Never
+	if may && !p.Timers.MayInitiate(now) {
+		may, due = false, p.await(now)
+	}
 	p.state.Unlock()
+	e.arm(p, due)
 	if !may {
 		return
 	}
@@ -60,37 +65,25 @@ func (e *Engine) initiate(p *Peer) {
 	}
 	index := e.newIndex(&receiver{peer: p})
 	var msg [wire.InitiationSize]byte
-	err = p.Handshake.Initiate(now, msg[:], me.identity, p.Public, ephemeral, index, noise.TAI64N(e.timestamp()))
+	err = p.Handshake.Initiate(now, msg[:], me.identity, p.Public, ephemeral, index, noise.TAI64N(time.Now()))
 	if err != nil { // the peer's public key is a low-order point
 		e.forgetIndex(index, p)
+		p.state.Lock()
+		p.Timers.HandshakeSent(now) // as if: the next packet isn't to find out again
+		p.begun.Store(int64(now))
+		p.state.Unlock()
 		e.log.Warn("handshake: cannot begin", "peer", name(p.Public), "error", err)
 		return
 	}
 	// The timer starts before the message is out: its answer may come at once.
 	p.state.Lock()
-	due := min(p.Timers.HandshakeInitiated(now, jitter()), p.Timers.AuthenticatedSent(now))
+	due = min(p.Timers.HandshakeInitiated(now, jitter()), p.Timers.AuthenticatedSent(now))
 	p.begun.Store(int64(now))
 	p.state.Unlock()
 	e.arm(p, due)
 	e.log.Debug("handshake: initiation sent", "peer", name(p.Public), "to", to.Addr)
 	p.Tx.Add(uint64(len(msg)))
 	e.sendMessage(msg[:], to)
-}
-
-// timestampStep is the whitened timestamp's grain: two that differ by it differ on the wire.
-const timestampStep = 1 << 24 * time.Nanosecond
-
-// timestamp returns the time for an initiation: now, but always later than the last one, so that a wall clock set back
-// doesn't shut us out until it has caught up. Whitepaper §5.1.
-func (e *Engine) timestamp() time.Time {
-	e.stamping.Lock()
-	defer e.stamping.Unlock()
-	now := time.Now()
-	if next := e.stamped.Add(timestampStep); now.Before(next) {
-		now = next
-	}
-	e.stamped = now
-	return now
 }
 
 // handle takes a handshake message, and returns why it was refused.
@@ -175,6 +168,12 @@ func (e *Engine) handleInitiation(me *self, msg []byte, from *packet.Endpoint, n
 		e.forgetIndex(index, p)
 		return packet.DropInitiation
 	}
+	// A response counts as a handshake begun: what is to be sent goes when the peer confirms this one. Kernel:
+	// wg_packet_send_handshake_response.
+	p.state.Lock()
+	p.Timers.HandshakeSent(now)
+	p.begun.Store(int64(now))
+	p.state.Unlock()
 	p.Rx.Add(uint64(len(msg)))
 	p.Tx.Add(uint64(len(reply)))
 	p.SetEndpoint(from)
@@ -201,6 +200,11 @@ func (e *Engine) handleResponse(me *self, msg []byte, from *packet.Endpoint, now
 		p.handshake.Unlock()
 		return packet.DropResponse
 	}
+	p.state.Lock()
+	if own := me.identity.Public(); p.Keypairs.Crossed() && bytes.Compare(own[:], p.Public[:]) > 0 {
+		kp.Yield()
+	}
+	p.state.Unlock()
 	adopted := e.adopt(p, &receiver{peer: p, keypair: kp}, now, session.Keypairs.Initiated)
 	p.handshake.Unlock()
 	if !adopted {
@@ -239,7 +243,7 @@ func (e *Engine) adopt(p *Peer, r *receiver, now mono.Time, step func(session.Ke
 	due := p.Timers.SessionDerived(now)
 	if kp.Initiator {
 		p.Timers.HandshakeComplete(now)
-		p.Waiting.Store(true) // until flush has found nothing staged: what was staged goes first
+		p.Waiting.Store(p.Flushing || p.Staged.Len() > 0) // until flush has sent it: what was staged goes first
 		p.Sending.Store(kp)
 	}
 	p.state.Unlock()

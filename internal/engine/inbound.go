@@ -67,6 +67,7 @@ func (in *inbound) Take(b *inBatch) (size int, more bool, err error) {
 		}
 	}
 	b.now = in.e.clock()
+	in.e.wheel.notice(b.now)
 	for run := range b.Runs {
 		size += in.e.classify(b, run)
 	}

@@ -46,6 +46,7 @@ func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 		return 0, false, err
 	}
 	b.now = o.e.clock()
+	o.e.wheel.notice(b.now)
 	size = o.e.route(b)
 	b.group.byOwner(b)
 	for i := 0; i < len(b.Packets); {
@@ -137,7 +138,9 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 		b.Packets[i].Len = 0 // not dropped, but gone from this batch
 		p.Waiting.Store(true)
 	}
-	e.renew(p, b.now) // whoever brings the session flushes
+	if !e.renew(p, b.now) { // whoever brings the session flushes
+		e.arm(p, p.await(b.now))
+	}
 	return nil, 0, false
 }
 
@@ -166,7 +169,10 @@ func (o *outbound) Emit(b *outBatch) {
 		return
 	}
 	e.send(&b.Batch)
-	for _, t := range b.trains {
+	for i, t := range b.trains { // each is a run
+		if !b.Runs[i].Endpoint.Src.IsValid() {
+			t.peer.ClearSource() // the socket found that it can't be had any more
+		}
 		e.sentData(t.peer, t.keypair, b.now, sentBytes(b.Packets[t.first:t.first+t.n]))
 	}
 	clear(b.trains) // no peer outlives its removal here
@@ -182,8 +188,19 @@ func (e *Engine) sentData(p *Peer, kp *session.Keypair, now mono.Time, bytes uin
 }
 
 // renew asks for a handshake, unless one was begun a moment ago: its answer may be on its way, or its retry is timed.
-func (e *Engine) renew(p *Peer, now mono.Time) {
-	if last := mono.Time(p.begun.Load()); last == 0 || now.Sub(last) >= wire.RekeyTimeout {
-		e.want(p, wantInitiate)
+func (e *Engine) renew(p *Peer, now mono.Time) bool {
+	if last := mono.Time(p.begun.Load()); last != 0 && now.Sub(last) < wire.RekeyTimeout {
+		return false
 	}
+	e.want(p, wantInitiate)
+	return true
+}
+
+// await sees to it that what is staged gets a handshake of ours if the one under way, which may be the peer's, comes to
+// nothing. It returns when to look; the state lock is held.
+func (p *Peer) await(now mono.Time) (due mono.Time) {
+	if kp := p.Sending.Load(); p.Staged.Len() == 0 || kp != nil && kp.CanSend(now) {
+		return mono.Never
+	}
+	return p.Timers.HandshakeAwaited(jitter())
 }

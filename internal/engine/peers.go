@@ -22,7 +22,7 @@ type Peer struct {
 	handshake sync.Mutex // guards Peer.Handshake
 	state     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Gone, and the cold half of Timers
 
-	begun    atomic.Int64  // mono.Time when we last sent an initiation; 0: never
+	begun    atomic.Int64  // mono.Time when we last sent an initiation or a response; 0: never
 	wanted   atomic.Uint32 // what a handshake worker is to do; see inbox
 	nextWork *Peer         // guarded by inbox.mu
 
@@ -81,7 +81,6 @@ func (e *Engine) dismiss(gone []*Peer) {
 		p.state.Unlock()
 		e.rest(p)
 		p.handshake.Lock()
-		p.Handshake.Forget()
 		p.Handshake.SetPreshared(nil)
 		p.handshake.Unlock()
 	}
@@ -94,13 +93,21 @@ func (e *Engine) dismiss(gone []*Peer) {
 	e.order = kept
 }
 
-// rest ends all that goes on with a peer: sessions, handshakes, timers, staged packets.
+// rest ends all that goes on with a peer: sessions, handshakes, timers, staged packets. Why it rests (the identity, the
+// link, that it is gone) was stored before: no handshake begins or ends between the steps, nor behind them for that.
 func (e *Engine) rest(p *Peer) {
-	e.eraseKeys(p)
+	p.handshake.Lock()
+	defer p.handshake.Unlock()
+	e.erase(p)
+	p.Handshake.Forget()
 	p.state.Lock()
 	p.Timers.Stop()
 	p.begun.Store(0)
-	e.drop(packet.DropDown, p.Staged.Clear())
+	why := packet.DropDown
+	if p.Gone {
+		why = packet.DropNoPeer
+	}
+	e.drop(why, p.Staged.Clear())
 	p.Waiting.Store(p.Flushing)
 	p.state.Unlock()
 	e.wheel.remove(p)
@@ -109,13 +116,16 @@ func (e *Engine) rest(p *Peer) {
 // eraseKeys forgets a peer's keypairs and pending handshake. Whitepaper §6.3.
 func (e *Engine) eraseKeys(p *Peer) {
 	p.handshake.Lock()
-	index, pending := p.Handshake.Pending()
-	p.Handshake.GiveUp()
-	p.handshake.Unlock()
-	if pending {
+	defer p.handshake.Unlock()
+	e.erase(p)
+}
+
+// erase does what eraseKeys says. The handshake lock is held.
+func (e *Engine) erase(p *Peer) {
+	if index, pending := p.Handshake.Pending(); pending {
+		p.Handshake.GiveUp()
 		e.forgetIndex(index, p)
 	}
-
 	p.state.Lock()
 	var gone session.Gone
 	p.Keypairs, gone = p.Keypairs.Erased()

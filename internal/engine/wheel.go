@@ -3,6 +3,7 @@ package engine
 import (
 	"math/bits"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"throughline/internal/mono"
@@ -17,7 +18,7 @@ type wheel struct {
 	slots    [wheelSlots]*Peer
 	occupied [wheelSlots / 64]uint64
 	turned   int64         // the last tick whose slot was emptied
-	alarm    mono.Time     // when the goroutine wakes; Never: when it is rung
+	alarm    atomic.Int64  // mono.Time when the goroutine wakes, written under mu; Never: when it is rung
 	bell     chan struct{} // rings when something is due before that
 }
 
@@ -28,7 +29,7 @@ const (
 
 func (w *wheel) init(now mono.Time) {
 	w.turned = int64(now) / int64(wheelTick)
-	w.alarm = mono.Never
+	w.alarm.Store(int64(mono.Never))
 	w.bell = make(chan struct{}, 1)
 }
 
@@ -46,11 +47,23 @@ func (e *Engine) arm(p *Peer, due mono.Time) {
 	}
 	w.unlink(p)
 	w.link(p, due)
-	if due < w.alarm {
-		select {
-		case w.bell <- struct{}{}:
-		default:
-		}
+	if int64(due) < w.alarm.Load() {
+		w.ring()
+	}
+}
+
+func (w *wheel) ring() {
+	select {
+	case w.bell <- struct{}{}:
+	default:
+	}
+}
+
+// notice wakes the goroutine when it is late. It sleeps by a clock that stands still while the machine sleeps, which the
+// tunnel's doesn't. The packet path calls it for every batch.
+func (w *wheel) notice(now mono.Time) {
+	if now.Sub(mono.Time(w.alarm.Load())) > 2*wheelTick {
+		w.ring()
 	}
 }
 
@@ -107,8 +120,9 @@ func (w *wheel) turn(now mono.Time, due []*Peer) ([]*Peer, mono.Time) {
 		}
 	}
 	w.turned = max(w.turned, target)
-	w.alarm = w.nextTick()
-	return due, w.alarm
+	alarm := w.nextTick()
+	w.alarm.Store(int64(alarm))
+	return due, alarm
 }
 
 // nextTick returns when the first occupied slot is due, Never if none is.

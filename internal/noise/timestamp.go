@@ -29,5 +29,16 @@ func TAI64N(t time.Time) Timestamp {
 	return ts
 }
 
+// Next returns the earliest timestamp later than t that [TAI64N] makes, if it made t.
+func (t Timestamp) Next() Timestamp {
+	seconds, nanos := binary.BigEndian.Uint64(t[:]), binary.BigEndian.Uint32(t[8:])+whitening+1
+	if nanos >= 1e9 {
+		seconds, nanos = seconds+1, 0
+	}
+	binary.BigEndian.PutUint64(t[:], seconds)
+	binary.BigEndian.PutUint32(t[8:], nanos)
+	return t
+}
+
 // After reports whether t is later than u. The zero Timestamp is earlier than any that [TAI64N] makes.
 func (t Timestamp) After(u Timestamp) bool { return bytes.Compare(t[:], u[:]) > 0 }

@@ -32,6 +32,7 @@ type Handshake struct {
 	secret   *[wire.KeySize]byte // computed at the first handshake, not when the peer is configured
 	pending  *noise.Initiator    // an initiation of ours that awaits its response
 	index    uint32              // its receiver index
+	sent     noise.Timestamp     // of the last initiation sent
 	stamp    noise.Timestamp     // of the last initiation accepted. Whitepaper §5.1
 	accepted mono.Time           // when that was
 }
@@ -81,18 +82,22 @@ func (h *Handshake) forgetSecret() {
 func (h *Handshake) Pending() (index uint32, ok bool) { return h.index, h.pending != nil }
 
 // Initiate writes an initiation to dst, [wire.InitiationSize] bytes, and awaits its response under the receiver index
-// sender. An earlier initiation is given up. Whitepaper §5.4.2.
+// sender. An earlier initiation is given up. Its timestamp is stamp, or a later one: the peer takes none that isn't newer
+// than the last, so that a wall clock set back would shut us out until it has caught up. Whitepaper §5.1, §5.4.2.
 func (h *Handshake) Initiate(now mono.Time, dst []byte, id *noise.Identity, public noise.PublicKey, e *ecdh.PrivateKey, sender uint32, stamp noise.Timestamp) error {
 	ss, err := h.staticStatic(id, public)
 	if err != nil {
 		return err
+	}
+	if !stamp.After(h.sent) {
+		stamp = h.sent.Next()
 	}
 	pending, err := noise.Initiate(dst, id, public, ss, e, sender, stamp)
 	if err != nil {
 		return err
 	}
 	h.GiveUp()
-	h.pending, h.index = pending, sender
+	h.pending, h.index, h.sent = pending, sender, stamp
 	h.addMACs(now, dst, public)
 	return nil
 }

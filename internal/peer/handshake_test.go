@@ -127,7 +127,7 @@ func TestReplayedAndFloodingInitiations(t *testing.T) {
 	if _, _, err := b.accept(t, later, first, 2); !errors.Is(err, ErrStale) {
 		t.Errorf("a replayed initiation: %v", err)
 	}
-	older := a.initiate(t, later, b, 1, at.Add(-time.Second))
+	older := (&side{id: a.id}).initiate(t, later, b, 1, at.Add(-time.Second))
 	if _, _, err := b.accept(t, later, older, 2); !errors.Is(err, ErrStale) {
 		t.Errorf("an older initiation: %v", err)
 	}
@@ -141,6 +141,22 @@ func TestReplayedAndFloodingInitiations(t *testing.T) {
 	}
 	if _, _, err := b.accept(t, later.Add(wire.InitiationInterval), third, 3); err != nil {
 		t.Errorf("the same a moment later: %v", err)
+	}
+}
+
+// A wall clock that is set back, or stands, doesn't shut us out: to one peer timestamps only grow, and by no more than
+// they must.
+func TestTimestampsGrow(t *testing.T) {
+	a, b := sides(t)
+	at, now := time.Unix(1000, 999e6), begin
+	for i, step := range []time.Duration{0, -time.Hour, time.Minute, 0, 0} {
+		at, now = at.Add(step), now.Add(time.Second)
+		if _, _, err := b.accept(t, now, a.initiate(t, now, b, 1, at), 1); err != nil {
+			t.Fatalf("initiation %d, at %v: %v", i, at, err)
+		}
+	}
+	if most := noise.TAI64N(time.Unix(1000, 999e6).Add(5 * 17 * time.Millisecond)); a.sent.After(most) {
+		t.Errorf("the last timestamp is %x, want at most %x", a.sent, most)
 	}
 }
 

@@ -3,36 +3,51 @@ package session
 // Keypairs is the trio of keypairs a peer holds: the previous one, from which late packets may still come; the current
 // one, which sends; and the next one, made as responder, which must not send before the initiator has used it. It is a
 // value: each step returns the trio after it and the keypairs that fell out, whose receiver indices are to be forgotten.
-// Whitepaper §6.3 gives the limits; the rotation is the kernel's.
+// Whitepaper §6.3 gives the limits; the rotation is the kernel's, but for Older.
 type Keypairs struct {
 	Previous, Current, Next *Keypair
+
+	// When both sides begin at once, two sessions come in place of one: each side sends with that which it began, until
+	// another takes the place of both. So one more is kept that the peer may send with until our answer has reached it.
+	Older   *Keypair
+	crossed bool // Previous is the peer's, Current ours
 }
 
-// Gone are the keypairs that fell out of a trio in one step. Each may be nil.
-type Gone [3]*Keypair
+// Gone are the keypairs that fell out in one step. Each may be nil.
+type Gone [4]*Keypair
 
 // Initiated brings in a keypair whose handshake we began: the response has come, so it may be used at once.
 func (k Keypairs) Initiated(fresh *Keypair) (Keypairs, Gone) {
-	if k.Next != nil {
-		// The responder's keypair, never confirmed, is newer than the current one: late packets would use it.
-		return Keypairs{Previous: k.Next, Current: fresh}, Gone{k.Previous, k.Current}
+	if k.Crossed() {
+		return Keypairs{Older: k.Current, Previous: k.Next, Current: fresh, crossed: true}, Gone{k.Previous, k.Older}
 	}
-	return Keypairs{Previous: k.Current, Current: fresh}, Gone{k.Previous}
+	return k.followed(fresh)
 }
+
+// followed makes a keypair current that takes the place of what is.
+func (k Keypairs) followed(fresh *Keypair) (Keypairs, Gone) {
+	if k.crossed {
+		return Keypairs{Older: k.Previous, Previous: k.Current, Current: fresh}, Gone{k.Older}
+	}
+	return Keypairs{Previous: k.Current, Current: fresh}, Gone{k.Previous, k.Older}
+}
+
+// Crossed reports whether, were a keypair whose handshake we began brought in now, both sides had begun at once.
+func (k Keypairs) Crossed() bool { return k.Next != nil }
 
 // Responded brings in a keypair whose handshake the peer began: it waits as next until the peer has used it. The
 // previous keypair stays, which the kernel's doesn't: when both sides began at once it may be what the peer sends with,
 // until our response has reached it.
 func (k Keypairs) Responded(fresh *Keypair) (Keypairs, Gone) {
-	return Keypairs{Previous: k.Previous, Current: k.Current, Next: fresh}, Gone{k.Next}
+	gone := Gone{k.Next}
+	k.Next = fresh
+	return k, gone
 }
 
 // Confirmed makes the next keypair current: the initiator has used it.
-func (k Keypairs) Confirmed() (Keypairs, Gone) {
-	return Keypairs{Previous: k.Current, Current: k.Next}, Gone{k.Previous}
-}
+func (k Keypairs) Confirmed() (Keypairs, Gone) { return k.followed(k.Next) }
 
-// Erased lets all three go.
+// Erased lets all of them go.
 func (k Keypairs) Erased() (Keypairs, Gone) {
-	return Keypairs{}, Gone{k.Previous, k.Current, k.Next}
+	return Keypairs{}, Gone{k.Previous, k.Current, k.Next, k.Older}
 }

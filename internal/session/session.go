@@ -23,6 +23,7 @@ type Keypair struct {
 	Birth       mono.Time // when the handshake that made it was done
 	Initiator   bool      // whether we began that handshake
 
+	yields        bool // see Yield
 	send, receive *aead.Key
 	counter       atomic.Uint64 // the next one to be sent with
 	window        replay.Window // guarded by whoever calls Accept
@@ -67,8 +68,16 @@ func (k *Keypair) CanReceive(now mono.Time) bool { return now.Sub(k.Birth) < wir
 // RekeyOnSend reports whether sending with the keypair should begin a new handshake: after Rekey-After-Messages, and
 // for the initiator after Rekey-After-Time. Whitepaper §6.2.
 func (k *Keypair) RekeyOnSend(now mono.Time) bool {
-	return k.counter.Load() >= wire.RekeyAfterMessages || k.Initiator && now.Sub(k.Birth) >= wire.RekeyAfterTime
+	after := wire.RekeyAfterTime
+	if k.yields {
+		after += wire.KeepaliveTimeout
+	}
+	return k.counter.Load() >= wire.RekeyAfterMessages || k.Initiator && now.Sub(k.Birth) >= after
 }
+
+// Yield lets the peer come first with the next handshake. When both sides began at once each is the initiator of a
+// session, and they would begin at once for ever. It must be called before the keypair is used.
+func (k *Keypair) Yield() { k.yields = true }
 
 // RekeyOnReceive reports whether receiving with the keypair should begin a new handshake: for the initiator, when it
 // would otherwise expire before an answer to a keepalive could come. Whitepaper §6.2.

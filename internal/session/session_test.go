@@ -190,7 +190,11 @@ func TestRotation(t *testing.T) {
 		return k
 	}
 	show := func(k Keypairs, gone Gone) string {
-		s := fmt.Sprintf("%s %s %s gone", named[k.Previous], named[k.Current], named[k.Next])
+		s := fmt.Sprintf("%s %s %s ", named[k.Previous], named[k.Current], named[k.Next])
+		if k.Older != nil {
+			s += named[k.Older] + " "
+		}
+		s += "gone"
 		for _, g := range gone {
 			if g != nil {
 				s += " " + named[g]
@@ -204,7 +208,7 @@ func TestRotation(t *testing.T) {
 		t.Helper()
 		k, gone = next, g
 		if got := show(k, gone); got != want {
-			t.Errorf("previous, current, next: %s; want %s", got, want)
+			t.Errorf("previous, current, next, older: %s; want %s", got, want)
 		}
 	}
 	then := func(want string) func(Keypairs, Gone) { return func(n Keypairs, g Gone) { step(want, n, g) } }
@@ -216,8 +220,17 @@ func TestRotation(t *testing.T) {
 	then("B C E gone D")(k.Responded(make("E")))
 	then("C E - gone B")(k.Confirmed())
 	then("C E F gone")(k.Responded(make("F")))
-	then("F G - gone C E")(k.Initiated(make("G"))) // both began at once
-	then("- - - gone F G")(k.Erased())
+	then("F G - E gone C")(k.Initiated(make("G"))) // both began at once: the peer may still send with E
+	then("F G H E gone")(k.Responded(make("H")))
+	then("H I - G gone F E")(k.Initiated(make("I"))) // and once more
+	then("H I J G gone")(k.Responded(make("J")))
+	then("I J - H gone G")(k.Confirmed()) // the peer sent with H
+	then("J K - gone I H")(k.Initiated(make("K")))
+	then("J K L gone")(k.Responded(make("L")))
+	then("L M - K gone J")(k.Initiated(make("M")))
+	then("M N - L gone K")(k.Initiated(make("N")))
+	then("M N O L gone")(k.Responded(make("O")))
+	then("- - - gone M N O L")(k.Erased())
 }
 
 func TestTheDataPathAllocatesNothing(t *testing.T) {

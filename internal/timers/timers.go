@@ -142,6 +142,24 @@ func (t *Timers) HandshakeInitiated(now mono.Time, jitter time.Duration) (due mo
 	return t.retransmit
 }
 
+// HandshakeSent records that a message of a handshake was sent that isn't to be repeated: a response. For a while no
+// initiation is to be sent. §6.1.
+func (t *Timers) HandshakeSent(now mono.Time) {
+	t.lastInitiation = now
+	if t.retransmit != 0 {
+		t.retransmit = max(t.retransmit, now.Add(wire.RekeyTimeout))
+	}
+}
+
+// HandshakeAwaited records that an initiation was wanted which may not be sent yet. It is sent as soon as it may, unless
+// a handshake is completed until then.
+func (t *Timers) HandshakeAwaited(jitter time.Duration) (due mono.Time) {
+	if t.retransmit == 0 {
+		t.retransmit = t.lastInitiation.Add(wire.RekeyTimeout + jitter)
+	}
+	return t.retransmit
+}
+
 // HandshakeComplete records that a handshake was completed: a response was consumed, or the first packet of a session
 // confirmed our own.
 func (t *Timers) HandshakeComplete(_ mono.Time) {
@@ -160,10 +178,10 @@ func (t *Timers) ResetAttempts() { t.attempts = 0 }
 // HandshakeAttempts returns how often the initiation has been repeated without success.
 func (t *Timers) HandshakeAttempts() int { return int(t.attempts) }
 
-// LastInitiation returns when the last initiation was sent, zero for never.
+// LastInitiation returns when the last initiation or response was sent, zero for never.
 func (t *Timers) LastInitiation() mono.Time { return t.lastInitiation }
 
-// MayInitiate reports whether RekeyTimeout has passed since the last initiation was sent. §6.1.
+// MayInitiate reports whether RekeyTimeout has passed since the last initiation or response was sent. §6.1.
 func (t *Timers) MayInitiate(now mono.Time) bool {
 	return t.lastInitiation == 0 || now.Sub(t.lastInitiation) >= wire.RekeyTimeout
 }
