@@ -60,7 +60,7 @@ func (s *section) handleHTTP(l *live, c net.Conn) error {
 		if err != nil || !again {
 			return err
 		}
-		m.Idle = 0
+		m.Idle = nil
 		c.SetDeadline(time.Now().Add(keepAliveTimeout))
 		if _, err := in.Peek(1); err != nil {
 			return nil // the client has no more requests
@@ -151,8 +151,8 @@ func (s *section) forward(l *live, m *hop.Meter, req *http.Request) (again bool,
 	}
 	defer l.drop(conn)
 	m.SetDeadline(time.Time{})
-	m.Idle = s.IdleTimeout
-	target := &hop.Meter{Conn: conn, Idle: s.IdleTimeout, Left: -1, Count: &s.toTarget}
+	m.Idle = hop.NewIdle(s.IdleTimeout)
+	target := &hop.Meter{Conn: conn, Idle: m.Idle, Left: -1, Count: &s.toTarget}
 	last := req.Close || !req.ProtoAtLeast(1, 1)
 
 	sent := make(chan error, 1)

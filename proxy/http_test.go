@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"throughline/proxy/wireproxy"
@@ -205,6 +206,86 @@ func TestForwardEarlyAnswer(t *testing.T) {
 		t.Fatalf("%v, %v", resp, err)
 	}
 	expectEnd(t, c)
+}
+
+// forwarding serves one client in memory, and has each serve what the proxy connects to. All of it has ended when the
+// test does.
+func forwarding(t *testing.T, text string, each func(net.Conn)) (client wire) {
+	t.Helper()
+	l := &live{ctx: context.Background(), open: make(map[io.Closer]struct{})}
+	tunnel := &fake{dial: func(context.Context, string, string) (net.Conn, error) {
+		conn, target := newWire()
+		l.wg.Go(func() {
+			defer target.Close()
+			each(target)
+		})
+		return conn, nil
+	}}
+	c, client := newWire()
+	New(config(t, text), tunnel, Host{}, nil).sections[0].accept(l, c)
+	t.Cleanup(func() {
+		client.Close()
+		l.wg.Wait()
+	})
+	return client
+}
+
+// TestForwardIdle has one direction of a request keep the other one open.
+func TestForwardIdle(t *testing.T) {
+	const text = "[http]\nBindAddress=127.0.0.1:1\nIdleTimeout=60"
+	slowly := func(c net.Conn) {
+		for range 10 {
+			time.Sleep(50 * time.Second)
+			io.WriteString(c, "x")
+		}
+	}
+	t.Run("upload", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := forwarding(t, text, func(target net.Conn) {
+				req, _ := http.ReadRequest(bufio.NewReader(target))
+				n, _ := io.Copy(io.Discard, req.Body)
+				fmt.Fprintf(target, "HTTP/1.1 200 OK\r\nX-Got: %d\r\nContent-Length: 0\r\n\r\n", n)
+			})
+			io.WriteString(c, "PUT http://192.0.2.1/ HTTP/1.1\r\nContent-Length: 10\r\n\r\n")
+			slowly(c)
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil || resp.Header.Get("X-Got") != "10" {
+				t.Errorf("%v, %v", resp, err)
+			}
+		})
+	})
+	t.Run("download", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := forwarding(t, text, func(target net.Conn) {
+				req, _ := http.ReadRequest(bufio.NewReader(target))
+				io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n")
+				slowly(target)
+				b, _ := io.ReadAll(req.Body)
+				target.Write(b)
+			})
+			io.WriteString(c, "PUT http://192.0.2.1/ HTTP/1.1\r\nContent-Length: 5\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.ReadFull(resp.Body, make([]byte, 10))
+			io.WriteString(c, "hello")
+			if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "hello" {
+				t.Errorf("%q, %v", b, err)
+			}
+		})
+	})
+	t.Run("silence", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := forwarding(t, text, func(target net.Conn) { io.Copy(io.Discard, target) })
+			began := time.Now()
+			io.WriteString(c, "GET http://192.0.2.1/ HTTP/1.1\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil || resp.StatusCode != 502 || time.Since(began) != time.Minute {
+				t.Errorf("%v, %v after %v", resp, err, time.Since(began))
+			}
+		})
+	})
 }
 
 func TestHTTPRefusals(t *testing.T) {

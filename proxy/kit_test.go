@@ -231,3 +231,23 @@ func pingPong(t testing.TB, c net.Conn, msg string) {
 	send(t, c, []byte(msg)...)
 	expect(t, c, []byte(msg)...)
 }
+
+// A wire is one end of a connection in memory, whose directions end one by one.
+type wire struct {
+	net.Conn // what is read
+	out      net.Conn
+}
+
+func newWire() (a, b wire) {
+	ar, bw := net.Pipe()
+	br, aw := net.Pipe()
+	return wire{ar, aw}, wire{br, bw}
+}
+
+func (w wire) Write(b []byte) (int, error) { return w.out.Write(b) }
+func (w wire) CloseWrite() error           { return w.out.Close() }
+func (w wire) Close() error                { return errors.Join(w.Conn.Close(), w.out.Close()) }
+func (w wire) SetDeadline(t time.Time) error {
+	return errors.Join(w.Conn.SetDeadline(t), w.out.SetDeadline(t))
+}
+func (w wire) SetWriteDeadline(t time.Time) error { return w.out.SetWriteDeadline(t) }

@@ -52,11 +52,33 @@ func Error(code int, header, text string) []byte {
 		code, http.StatusText(code), header, len(text)+1, text)
 }
 
+// An Idle bounds how long nothing may move on all of the connections that share it.
+type Idle struct {
+	limit time.Duration
+	start time.Time
+	last  atomic.Int64 // when a byte moved, since start
+}
+
+// NewIdle returns one that counts from now, or nil, for no bound, when the limit is 0.
+func NewIdle(limit time.Duration) *Idle {
+	if limit == 0 {
+		return nil
+	}
+	return &Idle{limit: limit, start: time.Now()}
+}
+
+func (i *Idle) moved() { i.last.Store(int64(time.Since(i.start))) }
+
+// left returns how much longer nothing may move.
+func (i *Idle) left() time.Duration {
+	return i.limit - (time.Since(i.start) - time.Duration(i.last.Load()))
+}
+
 // A Meter reads and writes one connection within bounds: of time, while Idle is set, and of what a header may have. One
 // goroutine may read while another one writes.
 type Meter struct {
 	net.Conn
-	Idle  time.Duration  // for one read, and at least a minute for one write; 0: the deadline is left as it is
+	Idle  *Idle          // for reading, and, with at least a minute, for one write; nil: the deadline is left as it is
 	Left  int64          // bytes that may be read; negative: any number
 	Count *atomic.Uint64 // what was written
 	ended atomic.Bool
@@ -76,25 +98,49 @@ func (m *Meter) Read(b []byte) (int, error) {
 	if m.Left > 0 {
 		b = b[:min(int64(len(b)), m.Left)]
 	}
-	if m.Idle > 0 {
-		m.SetReadDeadline(time.Now().Add(m.Idle))
-	}
-	if m.ended.Load() { // after the deadline was set: that of Stop may have been overwritten
-		return 0, os.ErrDeadlineExceeded
-	}
-	n, err := m.Conn.Read(b)
+	n, err := m.read(b)
 	if m.Left > 0 {
 		m.Left -= int64(n)
 	}
 	return n, err
 }
 
+// read waits for as long as anything moves, here or on the other connection.
+func (m *Meter) read(b []byte) (int, error) {
+	var wait time.Duration
+	if m.Idle != nil {
+		wait = m.Idle.limit
+	}
+	for {
+		if m.Idle != nil {
+			m.SetReadDeadline(time.Now().Add(wait))
+		}
+		if m.ended.Load() { // after the deadline was set: that of Stop may have been overwritten
+			return 0, os.ErrDeadlineExceeded
+		}
+		n, err := m.Conn.Read(b)
+		if m.Idle == nil {
+			return n, err
+		}
+		if n > 0 {
+			m.Idle.moved()
+		}
+		wait = m.Idle.left()
+		if n > 0 || wait <= 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
+}
+
 // Write writes and counts.
 func (m *Meter) Write(b []byte) (int, error) {
-	if m.Idle > 0 {
-		m.SetWriteDeadline(time.Now().Add(max(m.Idle, time.Minute)))
+	if m.Idle != nil {
+		m.SetWriteDeadline(time.Now().Add(max(m.Idle.limit, time.Minute)))
 	}
 	n, err := m.Conn.Write(b)
+	if m.Idle != nil && n > 0 {
+		m.Idle.moved()
+	}
 	m.Count.Add(uint64(n))
 	return n, err
 }

@@ -41,7 +41,7 @@ func TestMeterTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()
 		defer a.Close()
-		m := &Meter{Conn: b, Left: -1, Idle: time.Second, Count: new(atomic.Uint64)}
+		m := &Meter{Conn: b, Left: -1, Idle: NewIdle(time.Second), Count: new(atomic.Uint64)}
 		began := time.Now()
 		if _, err := m.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Second {
 			t.Errorf("reading: %v after %v", err, time.Since(began))
@@ -51,7 +51,7 @@ func TestMeterTimes(t *testing.T) {
 			t.Errorf("writing: %v after %v", err, time.Since(began))
 		}
 		// Stop ends a read under way, and every later one.
-		m.Idle = time.Hour
+		m.Idle = NewIdle(time.Hour)
 		done := make(chan error)
 		go func() {
 			_, err := m.Read(make([]byte, 1))
@@ -64,6 +64,50 @@ func TestMeterTimes(t *testing.T) {
 		}
 		if _, err := m.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Error(err)
+		}
+	})
+}
+
+// TestMeterShared holds that what one connection moves, either way, keeps a read of the other one waiting, and that Stop
+// ends it though.
+func TestMeterShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		c, d := net.Pipe()
+		defer a.Close()
+		defer c.Close()
+		idle := NewIdle(time.Minute)
+		quiet := &Meter{Conn: b, Left: -1, Idle: idle, Count: new(atomic.Uint64)}
+		busy := &Meter{Conn: d, Left: -1, Idle: idle, Count: new(atomic.Uint64)}
+		read := func() time.Duration {
+			began := time.Now()
+			if _, err := quiet.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error(err)
+			}
+			return time.Since(began)
+		}
+		done := make(chan time.Duration)
+		go func() { done <- read() }()
+		for range 5 {
+			time.Sleep(40 * time.Second)
+			go c.Write([]byte{1})
+			busy.Read(make([]byte, 1))
+			time.Sleep(40 * time.Second)
+			go c.Read(make([]byte, 1))
+			busy.Write([]byte{1})
+		}
+		if took := <-done; took != 460*time.Second {
+			t.Errorf("reading ended after %v, want a minute after the last byte", took)
+		}
+		if took := read(); took != time.Minute {
+			t.Errorf("the next read ended after %v, want its own minute", took)
+		}
+		go func() { done <- read() }()
+		time.Sleep(time.Second)
+		idle.moved()
+		quiet.Stop()
+		if took := <-done; took != time.Second {
+			t.Errorf("a read that was stopped ended after %v", took)
 		}
 	})
 }
