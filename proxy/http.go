@@ -19,8 +19,7 @@ import (
 
 const (
 	maxRequestHeader = 64 << 10
-	bodyGrace        = 100 * time.Millisecond // for the rest of a body whose response has come whole
-	keepAliveTimeout = 60 * time.Second       // between two requests of one client
+	keepAliveTimeout = 60 * time.Second // between two requests of one client
 )
 
 // handleHTTP serves the requests of one connection.
@@ -60,7 +59,6 @@ func (s *section) handleHTTP(l *live, c net.Conn) error {
 		if err != nil || !again {
 			return err
 		}
-		m.Idle = nil
 		c.SetDeadline(time.Now().Add(keepAliveTimeout))
 		if _, err := in.Peek(1); err != nil {
 			return nil // the client has no more requests
@@ -150,30 +148,7 @@ func (s *section) forward(l *live, m *hop.Meter, req *http.Request) (again bool,
 		return false, err
 	}
 	defer l.drop(conn)
-	m.SetDeadline(time.Time{})
-	m.Idle = hop.NewIdle(s.IdleTimeout)
-	target := &hop.Meter{Conn: conn, Idle: m.Idle, Left: -1, Count: &s.toTarget}
-	last := req.Close || !req.ProtoAtLeast(1, 1)
-
-	sent := make(chan error, 1)
-	if req.Body == http.NoBody {
-		sent <- hop.WriteRequest(target, req)
-	} else {
-		go func() { sent <- hop.WriteRequest(target, req) }()
-	}
-	answered, again, err := hop.Respond(m, target, req, last)
-	wait := time.NewTimer(bodyGrace)
-	defer wait.Stop()
-	select {
-	case e := <-sent:
-		again = again && e == nil
-	case <-wait.C:
-		// The target has said all it has to say. What the client still sends is of no use to anybody.
-		conn.Close()
-		m.Stop()
-		<-sent
-		again = false
-	}
+	answered, again, err := hop.Exchange(m, conn, req, s.IdleTimeout, &s.toTarget)
 	switch {
 	case err == nil && !again:
 		relay.Linger(m.Conn)

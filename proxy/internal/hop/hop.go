@@ -2,8 +2,9 @@
 // concerns one connection only (RFC 9110 §7.6.1), piece by piece as it comes, and with what the client was promised of the
 // end of its connection.
 //
-// It opens and accepts nothing, and starts no goroutine; where a request has a body, [WriteRequest] and [Respond] are to
-// be called at the same time, as the response may come first. The header of a response has at most 256 KiB.
+// It opens, accepts and closes nothing, but for a target whose response has come whole before the request has gone.
+// [Exchange] uses the caller's goroutine and, for the body of a request, one more, which has ended when it returns. The
+// header of a response has at most 256 KiB.
 package hop
 
 import (
@@ -13,7 +14,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -21,11 +21,9 @@ import (
 
 const (
 	maxResponseHeader = 256 << 10
-	maxInterim        = 8 // 1xx responses to one request
+	maxInterim        = 8                      // 1xx responses to one request
+	bodyGrace         = 100 * time.Millisecond // for the rest of a body whose response has come whole
 )
-
-// ErrTooLong is what reading ends with at the limit of a [Meter].
-var ErrTooLong = errors.New("the header is too long")
 
 // hopByHop are the header fields that concern one connection only. RFC 9110 §7.6.1, with those that RFC 2616 §13.5.1
 // named and the one that browsers made up.
@@ -52,97 +50,35 @@ func Error(code int, header, text string) []byte {
 		code, http.StatusText(code), header, len(text)+1, text)
 }
 
-// An Idle bounds how long nothing may move on all of the connections that share it.
-type Idle struct {
-	limit time.Duration
-	start time.Time
-	last  atomic.Int64 // when a byte moved, since start
-}
-
-// NewIdle returns one that counts from now, or nil, for no bound, when the limit is 0.
-func NewIdle(limit time.Duration) *Idle {
-	if limit == 0 {
-		return nil
+// Exchange sends a request on to its target, and the response back to the client. It reports whether any of that may have
+// been sent, and whether the client may send another request. When nothing moves for the idle time-out, it fails; 0
+// stands for never. What went to the target is added to up. The client's deadlines are to be set anew afterwards.
+func Exchange(client *Meter, conn net.Conn, req *http.Request, idle time.Duration, up *atomic.Uint64) (answered, again bool, err error) {
+	client.SetDeadline(time.Time{})
+	client.idle = newIdle(idle)
+	defer func() { client.idle = nil }()
+	target := &Meter{Conn: conn, Left: -1, Count: up, idle: client.idle}
+	last := req.Close || !req.ProtoAtLeast(1, 1)
+	sent := make(chan error, 1)
+	if req.Body == http.NoBody {
+		sent <- writeRequest(target, req)
+	} else {
+		go func() { sent <- writeRequest(target, req) }()
 	}
-	return &Idle{limit: limit, start: time.Now()}
-}
-
-func (i *Idle) moved() { i.last.Store(int64(time.Since(i.start))) }
-
-// left returns how much longer nothing may move.
-func (i *Idle) left() time.Duration {
-	return i.limit - (time.Since(i.start) - time.Duration(i.last.Load()))
-}
-
-// A Meter reads and writes one connection within bounds: of time, while Idle is set, and of what a header may have. One
-// goroutine may read while another one writes.
-type Meter struct {
-	net.Conn
-	Idle  *Idle          // for reading, and, with at least a minute, for one write; nil: the deadline is left as it is
-	Left  int64          // bytes that may be read; negative: any number
-	Count *atomic.Uint64 // what was written
-	ended atomic.Bool
-}
-
-// Stop ends reading for ever, also one that is under way in another goroutine.
-func (m *Meter) Stop() {
-	m.ended.Store(true)
-	m.SetReadDeadline(time.Now())
-}
-
-// Read reads, and fails with [ErrTooLong] once nothing is left of what may be read.
-func (m *Meter) Read(b []byte) (int, error) {
-	if m.Left == 0 {
-		return 0, ErrTooLong
+	answered, again, err = respond(client, target, req, last)
+	wait := time.NewTimer(bodyGrace)
+	defer wait.Stop()
+	select {
+	case e := <-sent:
+		again = again && e == nil
+	case <-wait.C:
+		// The target has said all it has to say. What the client still sends is of no use to anybody.
+		conn.Close()
+		client.stop()
+		<-sent
+		again = false
 	}
-	if m.Left > 0 {
-		b = b[:min(int64(len(b)), m.Left)]
-	}
-	n, err := m.read(b)
-	if m.Left > 0 {
-		m.Left -= int64(n)
-	}
-	return n, err
-}
-
-// read waits for as long as anything moves, here or on the other connection.
-func (m *Meter) read(b []byte) (int, error) {
-	var wait time.Duration
-	if m.Idle != nil {
-		wait = m.Idle.limit
-	}
-	for {
-		if m.Idle != nil {
-			m.SetReadDeadline(time.Now().Add(wait))
-		}
-		if m.ended.Load() { // after the deadline was set: that of Stop may have been overwritten
-			return 0, os.ErrDeadlineExceeded
-		}
-		n, err := m.Conn.Read(b)
-		if m.Idle == nil {
-			return n, err
-		}
-		if n > 0 {
-			m.Idle.moved()
-		}
-		wait = m.Idle.left()
-		if n > 0 || wait <= 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return n, err
-		}
-	}
-}
-
-// Write writes and counts.
-func (m *Meter) Write(b []byte) (int, error) {
-	if m.Idle != nil {
-		m.SetWriteDeadline(time.Now().Add(max(m.Idle.limit, time.Minute)))
-	}
-	n, err := m.Conn.Write(b)
-	if m.Idle != nil && n > 0 {
-		m.Idle.moved()
-	}
-	m.Count.Add(uint64(n))
-	return n, err
+	return answered, again, err
 }
 
 // A flusher gathers small writes, and has them sent before anything is waited for. It hides what else a bufio.Writer can
@@ -164,8 +100,8 @@ func (f *flusher) Read(b []byte) (int, error) {
 
 func (f *flusher) Close() error { return f.body.Close() }
 
-// WriteRequest sends a request on to its target, which is told that it is the last one of its connection.
-func WriteRequest(target *Meter, req *http.Request) error {
+// writeRequest sends a request on to its target, which is told that it is the last one of its connection.
+func writeRequest(target *Meter, req *http.Request) error {
 	out := *req
 	out.Header = req.Header.Clone()
 	dropHopByHop(out.Header)
@@ -183,9 +119,9 @@ func WriteRequest(target *Meter, req *http.Request) error {
 	return f.w.Flush()
 }
 
-// Respond sends the target's response on to the client, which is told whether it is the last one. It reports whether any
-// of it may have been sent, and whether the client may send another request.
-func Respond(client, target *Meter, req *http.Request, last bool) (answered, again bool, err error) {
+// respond sends the target's response on to the client, which is told whether it is the last one. It reports as Exchange
+// does.
+func respond(client, target *Meter, req *http.Request, last bool) (answered, again bool, err error) {
 	in := bufio.NewReader(target)
 	out := bufio.NewWriter(client)
 	for range maxInterim {

@@ -41,7 +41,7 @@ func TestMeterTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()
 		defer a.Close()
-		m := &Meter{Conn: b, Left: -1, Idle: NewIdle(time.Second), Count: new(atomic.Uint64)}
+		m := &Meter{Conn: b, Left: -1, idle: newIdle(time.Second), Count: new(atomic.Uint64)}
 		began := time.Now()
 		if _, err := m.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Second {
 			t.Errorf("reading: %v after %v", err, time.Since(began))
@@ -50,15 +50,15 @@ func TestMeterTimes(t *testing.T) {
 		if _, err := m.Write(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Minute {
 			t.Errorf("writing: %v after %v", err, time.Since(began))
 		}
-		// Stop ends a read under way, and every later one.
-		m.Idle = NewIdle(time.Hour)
+		// stop ends a read under way, and every later one.
+		m.idle = newIdle(time.Hour)
 		done := make(chan error)
 		go func() {
 			_, err := m.Read(make([]byte, 1))
 			done <- err
 		}()
 		synctest.Wait()
-		m.Stop()
+		m.stop()
 		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Error(err)
 		}
@@ -68,7 +68,7 @@ func TestMeterTimes(t *testing.T) {
 	})
 }
 
-// TestMeterShared holds that what one connection moves, either way, keeps a read of the other one waiting, and that Stop
+// TestMeterShared holds that what one connection moves, either way, keeps a read of the other one waiting, and that stop
 // ends it though.
 func TestMeterShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -76,9 +76,9 @@ func TestMeterShared(t *testing.T) {
 		c, d := net.Pipe()
 		defer a.Close()
 		defer c.Close()
-		idle := NewIdle(time.Minute)
-		quiet := &Meter{Conn: b, Left: -1, Idle: idle, Count: new(atomic.Uint64)}
-		busy := &Meter{Conn: d, Left: -1, Idle: idle, Count: new(atomic.Uint64)}
+		idle := newIdle(time.Minute)
+		quiet := &Meter{Conn: b, Left: -1, idle: idle, Count: new(atomic.Uint64)}
+		busy := &Meter{Conn: d, Left: -1, idle: idle, Count: new(atomic.Uint64)}
 		read := func() time.Duration {
 			began := time.Now()
 			if _, err := quiet.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -105,7 +105,7 @@ func TestMeterShared(t *testing.T) {
 		go func() { done <- read() }()
 		time.Sleep(time.Second)
 		idle.moved()
-		quiet.Stop()
+		quiet.stop()
 		if took := <-done; took != time.Second {
 			t.Errorf("a read that was stopped ended after %v", took)
 		}

@@ -1,0 +1,105 @@
+package hop
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// ErrTooLong is what reading ends with at the limit of a [Meter].
+var ErrTooLong = errors.New("the header is too long")
+
+// An idleness bounds how long nothing may move on all of the connections that share it.
+type idleness struct {
+	limit time.Duration
+	start time.Time
+	last  atomic.Int64 // when a byte moved, since start
+}
+
+// newIdle returns one that counts from now, or nil, for no bound, when the limit is 0.
+func newIdle(limit time.Duration) *idleness {
+	if limit == 0 {
+		return nil
+	}
+	return &idleness{limit: limit, start: time.Now()}
+}
+
+func (i *idleness) moved() { i.last.Store(int64(time.Since(i.start))) }
+
+// left returns how much longer nothing may move.
+func (i *idleness) left() time.Duration {
+	return i.limit - (time.Since(i.start) - time.Duration(i.last.Load()))
+}
+
+// A Meter reads and writes one connection within bounds: of time, while [Exchange] uses it, and of what a header may
+// have. One goroutine may read while another one writes.
+type Meter struct {
+	net.Conn
+	Left  int64          // bytes that may be read; negative: any number
+	Count *atomic.Uint64 // what was written
+	idle  *idleness      // for reading, and, with at least a minute, for one write; nil: the deadline is left as it is
+	ended atomic.Bool
+}
+
+// stop ends reading for ever, also one that is under way in another goroutine.
+func (m *Meter) stop() {
+	m.ended.Store(true)
+	m.SetReadDeadline(time.Now())
+}
+
+// Read reads, and fails with [ErrTooLong] once nothing is left of what may be read.
+func (m *Meter) Read(b []byte) (int, error) {
+	if m.Left == 0 {
+		return 0, ErrTooLong
+	}
+	if m.Left > 0 {
+		b = b[:min(int64(len(b)), m.Left)]
+	}
+	n, err := m.read(b)
+	if m.Left > 0 {
+		m.Left -= int64(n)
+	}
+	return n, err
+}
+
+// read waits for as long as anything moves, here or on the other connection.
+func (m *Meter) read(b []byte) (int, error) {
+	var wait time.Duration
+	if m.idle != nil {
+		wait = m.idle.limit
+	}
+	for {
+		if m.idle != nil {
+			m.SetReadDeadline(time.Now().Add(wait))
+		}
+		if m.ended.Load() { // after the deadline was set: that of stop may have been overwritten
+			return 0, os.ErrDeadlineExceeded
+		}
+		n, err := m.Conn.Read(b)
+		if m.idle == nil {
+			return n, err
+		}
+		if n > 0 {
+			m.idle.moved()
+		}
+		wait = m.idle.left()
+		if n > 0 || wait <= 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
+}
+
+// Write writes and counts.
+func (m *Meter) Write(b []byte) (int, error) {
+	if m.idle != nil {
+		m.SetWriteDeadline(time.Now().Add(max(m.idle.limit, time.Minute)))
+	}
+	n, err := m.Conn.Write(b)
+	if m.idle != nil && n > 0 {
+		m.idle.moved()
+	}
+	m.Count.Add(uint64(n))
+	return n, err
+}
