@@ -5,8 +5,8 @@
 // wireproxy reads until its context ends, [Proxy.Health] tells how it fares. It sets up no tunnel, runs no hook
 // and keeps no log of who went where, but for debug messages.
 //
-// Concurrency: a connection has two goroutines, one for each direction; an HTTP request that isn't CONNECT has a second
-// one only while its body is sent; a UDP session has one; a SOCKS5 UDP association has three. All of them end before Run
+// Concurrency: a connection has two goroutines, one for each direction, as has an HTTP request that isn't CONNECT until
+// its response has gone; a UDP session has one; a SOCKS5 UDP association has three. All of them end before Run
 // returns. A Proxy may be asked for its health while it runs; Run is called once at a time.
 //
 // Limits: each section has at most MaxConnections connections or UDP sessions (1024), and says so to those it refuses;

@@ -55,7 +55,7 @@ func (s *section) handleHTTP(l *live, c net.Conn) error {
 		if req.Method == http.MethodConnect {
 			return s.connect(l, c, in, req)
 		}
-		again, err := s.forward(l, m, req)
+		again, err := s.forward(l, m, in, req)
 		if err != nil || !again {
 			return err
 		}
@@ -139,7 +139,7 @@ func (s *section) connect(l *live, c net.Conn, in *bufio.Reader, req *http.Reque
 
 // forward serves any other request, whose target stands in its first line, and reports whether the client may send
 // another one. Each has a connection of its own to the target.
-func (s *section) forward(l *live, m *hop.Meter, req *http.Request) (again bool, err error) {
+func (s *section) forward(l *live, m *hop.Meter, in *bufio.Reader, req *http.Request) (again bool, err error) {
 	if req.URL.Scheme != "http" || req.URL.Host == "" || req.URL.User != nil {
 		return false, s.answer(m.Conn, errors.New("not a request to a proxy"), 400, "", "this is a proxy: use CONNECT host:port, or METHOD http://host/path")
 	}
@@ -148,11 +148,11 @@ func (s *section) forward(l *live, m *hop.Meter, req *http.Request) (again bool,
 		return false, err
 	}
 	defer l.drop(conn)
-	answered, again, err := hop.Exchange(m, conn, req, s.IdleTimeout, &s.toTarget)
+	late, again, err := hop.Exchange(m, in, conn, req, s.IdleTimeout, &s.toTarget)
 	switch {
 	case err == nil && !again:
 		relay.Linger(m.Conn)
-	case err != nil && !answered:
+	case err != nil && !late:
 		return false, s.answer(m.Conn, err, 502, "", "the target doesn't speak HTTP, or ended too early")
 	case err != nil:
 		relay.Abort(m.Conn) // so that what was cut short doesn't look complete

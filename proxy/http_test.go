@@ -21,11 +21,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"throughline/proxy/internal/socks5"
 	"throughline/proxy/wireproxy"
 )
 
@@ -288,6 +290,111 @@ func TestForwardIdle(t *testing.T) {
 	})
 }
 
+// TestForwardClientGone has clients go away while the target is silent: it must be told, and their place be free again.
+func TestForwardClientGone(t *testing.T) {
+	reset := func(c *net.TCPConn) { c.SetLinger(0); c.Close() }
+	for name, tt := range map[string]struct {
+		request string
+		leave   func(*net.TCPConn)
+	}{
+		"no body":                  {"GET http://%s/ HTTP/1.1\r\n\r\n", reset},
+		"another request":          {"GET http://%s/ HTTP/1.1\r\n\r\nGET ", reset},
+		"whole body":               {"PUT http://%s/ HTTP/1.1\r\nContent-Length: 1\r\n\r\nx", reset},
+		"half a body":              {"PUT http://%s/ HTTP/1.1\r\nContent-Length: 2\r\n\r\nx", reset},
+		"half a body, then an end": {"PUT http://%s/ HTTP/1.1\r\nContent-Length: 2\r\n\r\nx", func(c *net.TCPConn) { c.Close() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked, told := make(chan bool), make(chan error)
+			target := serve(t, func(c net.Conn) {
+				req, err := http.ReadRequest(bufio.NewReader(c))
+				if err != nil {
+					t.Error(err)
+				} else {
+					io.ReadFull(req.Body, make([]byte, min(req.ContentLength, 1)))
+				}
+				asked <- true
+				_, err = io.Copy(io.Discard, c)
+				told <- err
+			})
+			p := start(t, config(t, "[http]\nBindAddress=127.0.0.1:0\nMaxConnections=1"), Host{}, Host{})
+			c := connectTo(t, "tcp", p.addr(0)).(*net.TCPConn)
+			fmt.Fprintf(c, tt.request, target)
+			<-asked
+			tt.leave(c)
+			if err := <-told; socks5.IsTimeout(err) {
+				t.Error("the target isn't told")
+			}
+			for end := time.Now().Add(patience); p.sections[0].open.Load() > 0; runtime.Gosched() {
+				if time.Now().After(end) {
+					t.Fatal("the client keeps its place")
+				}
+			}
+		})
+	}
+}
+
+// TestForwardHalfClose has a client end its direction with its request: that doesn't mean that it is gone.
+func TestForwardHalfClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
+			http.ReadRequest(bufio.NewReader(target))
+			time.Sleep(time.Minute)
+			io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+		})
+		io.WriteString(c, "GET http://192.0.2.1/ HTTP/1.1\r\n\r\n")
+		c.CloseWrite()
+		expect(t, c, []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")...)
+		expectEnd(t, c)
+	})
+}
+
+// TestForwardPipelined has a client send on while it waits: piece by piece, and more than the proxy's buffer holds.
+func TestForwardPipelined(t *testing.T) {
+	for _, idle := range []string{"60", "off"} {
+		synctest.Test(t, func(t *testing.T) {
+			c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1\nIdleTimeout="+idle, func(target net.Conn) {
+				req, err := http.ReadRequest(bufio.NewReader(target))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				b, _ := io.ReadAll(req.Body)
+				time.Sleep(time.Second)
+				fmt.Fprintf(target, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s%s", len(req.RequestURI)+len(b), req.RequestURI, b)
+			})
+			var all strings.Builder
+			for i := range 50 {
+				fmt.Fprintf(&all, "GET http://192.0.2.1/%d HTTP/1.1\r\nX: %0100d\r\n\r\n", i, i)
+				fmt.Fprintf(&all, "PUT http://192.0.2.1/%d HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", i)
+			}
+			sent := make(chan error, 1)
+			go func() {
+				for b := []byte(all.String()); ; time.Sleep(100 * time.Millisecond) {
+					n, err := c.Write(b[:min(len(b), 97)])
+					if b = b[n:]; err != nil || len(b) == 0 {
+						sent <- err
+						return
+					}
+				}
+			}()
+			r := bufio.NewReader(c)
+			for i := range 100 {
+				want := fmt.Sprintf("/%d%s", i/2, []string{"", "hello"}[i%2])
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatalf("response %d: %v", i, err)
+				}
+				if b, err := io.ReadAll(resp.Body); err != nil || string(b) != want {
+					t.Fatalf("response %d: %q, %v, want %q", i, b, err, want)
+				}
+			}
+			if err := <-sent; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestHTTPRefusals(t *testing.T) {
 	tunnel := &fake{dial: func(context.Context, string, string) (net.Conn, error) { return nil, context.DeadlineExceeded }}
 	p := start(t, config(t, "[http]\nBindAddress=127.0.0.1:0\n[http]\nBindAddress=127.0.0.1:0\nUsername=user\nPassword=pa:ss\n[http]\nBindAddress=127.0.0.1:0\nResolveLocally=false"), tunnel, Host{})
@@ -379,6 +486,9 @@ func TestHTTPS(t *testing.T) {
 			t.Errorf("%q, %v", b, err)
 		}
 		<-got
+	}
+	if n := p.sections[0].total.Load(); n != 2 {
+		t.Errorf("%d connections, want 2: one for the plain requests, one for CONNECT", n)
 	}
 }
 

@@ -2,8 +2,7 @@
 // concerns one connection only (RFC 9110 §7.6.1), piece by piece as it comes, and with what the client was promised of the
 // end of its connection.
 //
-// It opens, accepts and closes nothing, but for a target whose response has come whole before the request has gone.
-// [Exchange] uses the caller's goroutine and, for the body of a request, one more, which has ended when it returns. The
+// It opens and accepts nothing. [Exchange] uses the caller's goroutine and one more, which has ended when it returns. The
 // header of a response has at most 256 KiB.
 package hop
 
@@ -17,6 +16,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"throughline/proxy/internal/relay"
 )
 
 const (
@@ -50,22 +51,32 @@ func Error(code int, header, text string) []byte {
 		code, http.StatusText(code), header, len(text)+1, text)
 }
 
-// Exchange sends a request on to its target, and the response back to the client. It reports whether any of that may have
-// been sent, and whether the client may send another request. When nothing moves for the idle time-out, it fails; 0
-// stands for never. What went to the target is added to up. The client's deadlines are to be set anew afterwards.
-func Exchange(client *Meter, conn net.Conn, req *http.Request, idle time.Duration, up *atomic.Uint64) (answered, again bool, err error) {
+// Exchange sends a request on to its target, and the response back to the client. In reads from the client; what it says
+// before the response has gone stays there. When nothing moves for the idle time-out, Exchange fails; 0 stands for never.
+// What went to the target is added to up. The caller closes the target, which may be closed already, and sets the
+// client's deadlines anew.
+//
+// It reports whether an error comes too late for the client to be told, and whether the client may send another request.
+func Exchange(client *Meter, in *bufio.Reader, conn net.Conn, req *http.Request, idle time.Duration, up *atomic.Uint64) (late, again bool, err error) {
 	client.SetDeadline(time.Time{})
 	client.idle = newIdle(idle)
-	defer func() { client.idle = nil }()
 	target := &Meter{Conn: conn, Left: -1, Count: up, idle: client.idle}
 	last := req.Close || !req.ProtoAtLeast(1, 1)
-	sent := make(chan error, 1)
-	if req.Body == http.NoBody {
-		sent <- writeRequest(target, req)
-	} else {
-		go func() { sent <- writeRequest(target, req) }()
-	}
-	answered, again, err = respond(client, target, req, last)
+
+	sent, done := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		err := writeRequest(target, req)
+		if w, ok := conn.(interface{ CloseWrite() error }); ok && err != nil {
+			w.CloseWrite() // or the target waits for the rest
+		}
+		sent <- err
+		in.Peek(in.Size()) // what the client says next can wait; that it is gone can't
+		if client.lost != nil {
+			relay.Abort(conn)
+		}
+	}()
+	late, again, err = respond(client, target, req, last)
 	wait := time.NewTimer(bodyGrace)
 	defer wait.Stop()
 	select {
@@ -74,11 +85,16 @@ func Exchange(client *Meter, conn net.Conn, req *http.Request, idle time.Duratio
 	case <-wait.C:
 		// The target has said all it has to say. What the client still sends is of no use to anybody.
 		conn.Close()
-		client.stop()
-		<-sent
 		again = false
 	}
-	return answered, again, err
+	client.stop()
+	<-done
+	client.resume()
+	client.idle = nil
+	if err != nil && client.lost != nil {
+		return true, false, client.lost
+	}
+	return late, again, err
 }
 
 // A flusher gathers small writes, and has them sent before anything is waited for. It hides what else a bufio.Writer can
@@ -121,7 +137,7 @@ func writeRequest(target *Meter, req *http.Request) error {
 
 // respond sends the target's response on to the client, which is told whether it is the last one. It reports as Exchange
 // does.
-func respond(client, target *Meter, req *http.Request, last bool) (answered, again bool, err error) {
+func respond(client, target *Meter, req *http.Request, last bool) (late, again bool, err error) {
 	in := bufio.NewReader(target)
 	out := bufio.NewWriter(client)
 	for range maxInterim {

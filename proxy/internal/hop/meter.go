@@ -2,6 +2,7 @@ package hop
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
@@ -40,14 +41,18 @@ type Meter struct {
 	Left  int64          // bytes that may be read; negative: any number
 	Count *atomic.Uint64 // what was written
 	idle  *idleness      // for reading, and, with at least a minute, for one write; nil: the deadline is left as it is
+	lost  error          // why reading failed, if it did without an end or a time-out
 	ended atomic.Bool
 }
 
-// stop ends reading for ever, also one that is under way in another goroutine.
+// stop ends reading until resume, also a read that is under way in another goroutine.
 func (m *Meter) stop() {
 	m.ended.Store(true)
 	m.SetReadDeadline(time.Now())
 }
+
+// resume allows reading again, once nobody reads any more. The deadline is still in the past.
+func (m *Meter) resume() { m.ended.Store(false) }
 
 // Read reads, and fails with [ErrTooLong] once nothing is left of what may be read.
 func (m *Meter) Read(b []byte) (int, error) {
@@ -60,6 +65,9 @@ func (m *Meter) Read(b []byte) (int, error) {
 	n, err := m.read(b)
 	if m.Left > 0 {
 		m.Left -= int64(n)
+	}
+	if err != nil && err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
+		m.lost = err
 	}
 	return n, err
 }
