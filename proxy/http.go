@@ -29,8 +29,9 @@ func (s *section) handleHTTP(l *live, c net.Conn) error {
 	if s.tls != nil {
 		c = tls.Server(c, s.tls) // its handshake is part of the first read
 	}
-	m := &hop.Meter{Conn: c, Count: &s.toClient}
+	m := &hop.Meter{Conn: c, Left: maxRequestHeader, Count: &s.toClient}
 	in := bufio.NewReader(m)
+	hop.Await(in) // where this fails, ReadRequest does too
 	for {
 		m.Left = maxRequestHeader
 		req, err := http.ReadRequest(in)
@@ -60,7 +61,7 @@ func (s *section) handleHTTP(l *live, c net.Conn) error {
 			return err
 		}
 		c.SetDeadline(time.Now().Add(keepAliveTimeout))
-		if _, err := in.Peek(1); err != nil {
+		if hop.Await(in) != nil {
 			return nil // the client has no more requests
 		}
 		c.SetDeadline(time.Now().Add(handshakeTimeout))
@@ -140,10 +141,20 @@ func (s *section) connect(l *live, c net.Conn, in *bufio.Reader, req *http.Reque
 // forward serves any other request, whose target stands in its first line, and reports whether the client may send
 // another one. Each has a connection of its own to the target.
 func (s *section) forward(l *live, m *hop.Meter, in *bufio.Reader, req *http.Request) (again bool, err error) {
-	if req.URL.Scheme != "http" || req.URL.Host == "" || req.URL.User != nil {
+	req.Host = strings.TrimSuffix(req.URL.Host, ":") // an empty port is the scheme's. RFC 3986 §3.2.3
+	if req.URL.Scheme != "http" || req.Host == "" || req.URL.User != nil {
 		return false, s.answer(m.Conn, errors.New("not a request to a proxy"), 400, "", "this is a proxy: use CONNECT host:port, or METHOD http://host/path")
 	}
-	conn, err := s.reach(l, m.Conn, req.URL.Host, "80")
+	switch left, err := hop.MaxForwards(req); {
+	case err != nil:
+		return false, s.answer(m.Conn, err, 400, "", "Max-Forwards is not a number")
+	case !left && req.Method == http.MethodTrace:
+		// An answer would repeat the request, and show to scripts the cookies that a browser hides from them.
+		return false, s.answer(m.Conn, errors.New("a TRACE for the proxy itself"), 501, "", "this proxy repeats no requests")
+	case !left:
+		return false, s.answer(m.Conn, nil, 200, "", "this is a proxy")
+	}
+	conn, err := s.reach(l, m.Conn, req.Host, "80")
 	if err != nil {
 		return false, err
 	}

@@ -215,8 +215,9 @@ func TestForwardEarlyAnswer(t *testing.T) {
 func forwarding(t *testing.T, text string, each func(net.Conn)) (client wire) {
 	t.Helper()
 	l := &live{ctx: context.Background(), open: make(map[io.Closer]struct{})}
-	tunnel := &fake{dial: func(context.Context, string, string) (net.Conn, error) {
+	tunnel := &fake{dial: func(_ context.Context, _, address string) (net.Conn, error) {
 		conn, target := newWire()
+		target.to = address
 		l.wg.Go(func() {
 			defer target.Close()
 			each(target)
@@ -287,6 +288,51 @@ func TestForwardIdle(t *testing.T) {
 				t.Errorf("%v, %v after %v", resp, err, time.Since(began))
 			}
 		})
+	})
+}
+
+// TestForwardForms has targets and empty lines in forms that are seldom seen.
+func TestForwardForms(t *testing.T) {
+	for _, tt := range []struct{ request, want string }{
+		{"GET http://192.0.2.1:/a HTTP/1.1\r\n\r\n", "192.0.2.1:80 GET /a HTTP/1.1\r\nHost: 192.0.2.1\r\n"},
+		{"GET http://[2001:db8::1]:/a HTTP/1.1\r\n\r\n", "[2001:db8::1]:80 GET /a HTTP/1.1\r\nHost: [2001:db8::1]\r\n"},
+		{"GET http://192.0.2.1:8080 HTTP/1.1\r\n\r\n", "192.0.2.1:8080 GET / HTTP/1.1\r\nHost: 192.0.2.1:8080\r\n"},
+		{"OPTIONS http://192.0.2.1 HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS * HTTP/1.1\r\nHost: 192.0.2.1\r\n"},
+		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\n"},
+		{"OPTIONS http://192.0.2.1? HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS /? HTTP/1.1\r\n"},
+		{"OPTIONS http://192.0.2.1?a HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS /?a HTTP/1.1\r\n"},
+		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 10\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\nHost: 192.0.2.1\r\nConnection: close\r\nMax-Forwards: 9\r\n"},
+		{"\r\n\r\n\n\r\nGET http://192.0.2.1/ HTTP/1.1\r\n\r\n", "192.0.2.1:80 GET / HTTP/1.1\r\n"},
+	} {
+		got := ""
+		c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
+			b := make([]byte, 1000)
+			n, _ := target.Read(b)
+			got = target.(wire).to + " " + string(b[:n])
+			io.WriteString(target, "HTTP/1.1 204 No Content\r\n\r\n")
+		})
+		c.SetDeadline(time.Now().Add(patience))
+		io.WriteString(c, tt.request)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || resp.StatusCode != 204 || !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%q: %v, %v; the target saw %q", tt.request, resp, err, got)
+		}
+	}
+}
+
+// TestForwardEmptyLine has a client send an empty line after a body, and its next request later.
+func TestForwardEmptyLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
+			req, _ := http.ReadRequest(bufio.NewReader(target))
+			io.ReadAll(req.Body)
+			io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		})
+		for range 3 {
+			io.WriteString(c, "PUT http://192.0.2.1/ HTTP/1.1\r\nContent-Length: 1\r\n\r\nx\r\n")
+			expect(t, c, []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")...)
+			time.Sleep(keepAliveTimeout - time.Second)
+		}
 	})
 }
 
@@ -409,6 +455,14 @@ func TestHTTPRefusals(t *testing.T) {
 		{0, "GET http://x:99999/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		{0, "CONNECT /x HTTP/1.1\r\nHost: x:1\r\n\r\n", 400},
 		{0, "CONNECT x:0 HTTP/1.1\r\nHost: x:1\r\n\r\n", 400},
+		{0, "CONNECT x: HTTP/1.1\r\nHost: x:1\r\n\r\n", 400},
+		{0, "GET http://:/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+		{0, "OPTIONS http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 0\r\n\r\n", 200},
+		{0, "OPTIONS http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: -1\r\n\r\n", 400},
+		{0, "TRACE http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 0\r\n\r\n", 501},
+		{0, "TRACE http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 1\r\n\r\n", 504},
+		{0, "GET http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 0\r\n\r\n", 504},
+		{0, strings.Repeat("\r\n", 100) + "GET http://192.0.2.1/ HTTP/1.1\r\n\r\n", 400},
 		{0, "nonsense\r\n\r\n", 400},
 		{0, "GET http://x/ HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400},
 		{0, "GET http://x/ HTTP/1.1\r\nX: " + strings.Repeat("x", 70<<10), 431},
@@ -531,6 +585,7 @@ func TestCurl(t *testing.T) {
 func FuzzHTTP(f *testing.F) {
 	f.Add("GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\nGET http://b/ HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
 	f.Add("POST http://a:1/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: x\r\n\r\n1\r\na\r\n0\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")
+	f.Add("\r\nOPTIONS http://a: HTTP/1.1\r\nMax-Forwards: 1\r\n\r\n\r\nTRACE http://a HTTP/1.1\r\nMax-Forwards: 0\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n")
 	f.Add("CONNECT [::1]:443 HTTP/1.1\r\n\r\nearly", "HTTP/1.0 200 OK\r\n\r\nbody")
 	f.Fuzz(func(t *testing.T, request, response string) {
 		tunnel := &fake{dial: func(context.Context, string, string) (net.Conn, error) {

@@ -236,12 +236,13 @@ func pingPong(t testing.TB, c net.Conn, msg string) {
 type wire struct {
 	net.Conn // what is read
 	out      net.Conn
+	to       string // the address that was dialled
 }
 
 func newWire() (a, b wire) {
 	ar, bw := net.Pipe()
 	br, aw := net.Pipe()
-	return wire{ar, aw}, wire{br, bw}
+	return wire{Conn: ar, out: aw}, wire{Conn: br, out: bw}
 }
 
 func (w wire) Write(b []byte) (int, error) { return w.out.Write(b) }

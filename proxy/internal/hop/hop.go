@@ -13,6 +13,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -23,6 +25,7 @@ import (
 const (
 	maxResponseHeader = 256 << 10
 	maxInterim        = 8                      // 1xx responses to one request
+	maxEmptyLines     = 4                      // before a request
 	bodyGrace         = 100 * time.Millisecond // for the rest of a body whose response has come whole
 )
 
@@ -49,6 +52,41 @@ func dropHopByHop(h http.Header) {
 func Error(code int, header, text string) []byte {
 	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
 		code, http.StatusText(code), header, len(text)+1, text)
+}
+
+// Await waits for the first byte of a request. Some clients send an empty line after a body: a few are passed over.
+// RFC 9112 §2.2.
+func Await(in *bufio.Reader) error {
+	for range maxEmptyLines {
+		b, err := in.Peek(1)
+		if err == nil && b[0] == '\r' {
+			b, err = in.Peek(2)
+		}
+		if s := string(b); err != nil || s != "\r\n" && s != "\n" {
+			return err
+		}
+		in.Discard(len(b))
+	}
+	_, err := in.Peek(1)
+	return err
+}
+
+// MaxForwards counts one hop of a TRACE or OPTIONS request, where the client bounds their number, and reports whether
+// there is one left. RFC 9110 §7.6.2.
+func MaxForwards(req *http.Request) (left bool, err error) {
+	v := req.Header["Max-Forwards"]
+	if len(v) == 0 || req.Method != http.MethodTrace && req.Method != http.MethodOptions {
+		return true, nil
+	}
+	n, err := strconv.ParseUint(v[0], 10, 31)
+	if len(v) > 1 || err != nil && !errors.Is(err, strconv.ErrRange) { // out of range, it is as large as can be
+		return false, errors.New("Max-Forwards is not a number")
+	}
+	if n == 0 {
+		return false, nil
+	}
+	req.Header.Set("Max-Forwards", strconv.FormatUint(n-1, 10))
+	return true, nil
 }
 
 // Exchange sends a request on to its target, and the response back to the client. In reads from the client; what it says
@@ -125,6 +163,9 @@ func writeRequest(target *Meter, req *http.Request) error {
 		out.Header["User-Agent"] = []string{""} // or the library puts its own name there
 	}
 	out.Close = true
+	if u := req.URL; req.Method == http.MethodOptions && u.Path == "" && u.RawQuery == "" && !u.ForceQuery {
+		out.URL = &url.URL{Path: "*"} // it is about the whole server. RFC 9112 §3.2.4
+	}
 	f := &flusher{w: bufio.NewWriter(target), body: req.Body}
 	if req.Body != http.NoBody {
 		out.Body = f

@@ -1,6 +1,7 @@
 package hop
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -19,6 +20,48 @@ func TestDropHopByHop(t *testing.T) {
 	dropHopByHop(h)
 	if len(h) != 2 || h["X-C"] == nil || h["Host"] == nil {
 		t.Errorf("left: %v", h)
+	}
+}
+
+func TestAwait(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "G": "G", "\r\nG": "G", "\nG": "G", "\r\n\n\r\nG": "G", "\r": "\r", "\rG": "\rG", "\n\rG": "\rG", " \nG": " \nG",
+		strings.Repeat("\r\n", maxEmptyLines) + "G": "G", strings.Repeat("\n", maxEmptyLines+1) + "G": "\nG", "\r\n": "",
+	} {
+		r := bufio.NewReader(strings.NewReader(in))
+		err := Await(r)
+		if rest, _ := io.ReadAll(r); string(rest) != want || (err != nil) != (want == "" || want == "\r") {
+			t.Errorf("%q: %v, and %q is left, want %q", in, err, rest, want)
+		}
+	}
+}
+
+func TestMaxForwards(t *testing.T) {
+	for _, tt := range []struct {
+		method string
+		in     []string
+		want   string
+		left   bool
+	}{
+		{"TRACE", nil, "", true},
+		{"TRACE", []string{"0"}, "0", false},
+		{"OPTIONS", []string{"00"}, "00", false},
+		{"OPTIONS", []string{"1"}, "0", true},
+		{"TRACE", []string{"0010"}, "9", true},
+		{"TRACE", []string{"99999999999999999999999"}, "2147483646", true},
+		{"GET", []string{"0"}, "0", true},
+		{"GET", []string{"x"}, "x", true},
+	} {
+		req := &http.Request{Method: tt.method, Header: http.Header{"Max-Forwards": tt.in}}
+		left, err := MaxForwards(req)
+		if got := req.Header.Get("Max-Forwards"); left != tt.left || got != tt.want || err != nil {
+			t.Errorf("%s, %q: %v, %q, %v", tt.method, tt.in, left, got, err)
+		}
+	}
+	for _, in := range [][]string{{""}, {"x"}, {"-1"}, {"+1"}, {"1.0"}, {"1, 2"}, {"1", "1"}} {
+		if left, err := MaxForwards(&http.Request{Method: "TRACE", Header: http.Header{"Max-Forwards": in}}); left || err == nil {
+			t.Errorf("%q is obeyed", in)
+		}
 	}
 }
 
