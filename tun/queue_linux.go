@@ -17,6 +17,10 @@ import (
 // more than any MTU. A read with less room would cut a packet silently.
 const maxRead = 65536
 
+// maxRefused is how many reads in a row the kernel may refuse. It refuses one for a packet that its header can't describe
+// (tun_put_user: EINVAL for a GSO type it doesn't know), and that packet is gone then; so many are no packet's fault.
+const maxRefused = 16
+
 // A queue is a TUN's descriptor: reads and writes in the shape the kernel was asked for. Its reading half and its writing
 // half share nothing that changes but the states of offloads.
 type queue struct {
@@ -26,14 +30,15 @@ type queue struct {
 	state [4]atomic.Uint32
 
 	// The reading half.
-	read   func(fd uintptr) bool // made once: a closure made per call is an allocation
-	rb     *packet.Batch
-	rerr   error
-	more   bool
-	super  offload.Super
-	guess  scatter
-	rest   []byte         // a super-packet that a batch had no room for; its memory stays
-	restOf offload.Header // its header
+	read    func(fd uintptr) bool // made once: a closure made per call is an allocation
+	rb      *packet.Batch
+	rerr    error
+	more    bool
+	refused int // reads, since the last that brought something or found nothing
+	super   offload.Super
+	guess   scatter
+	rest    []byte         // a super-packet that a batch had no room for; its memory stays
+	restOf  offload.Header // its header
 
 	// The writing half.
 	write  func(fd uintptr) bool
@@ -48,6 +53,7 @@ type queue struct {
 	iov    [offload.MaxPieces]unix.Iovec
 
 	// The system calls; a test's kernel may refuse what this one takes.
+	sysRead   func(fd uintptr, p []byte) (int, unix.Errno)
 	sysWrite  func(fd uintptr, p []byte) unix.Errno
 	sysWritev func(fd uintptr, iov []unix.Iovec) unix.Errno
 }
@@ -63,7 +69,7 @@ const (
 func (q *queue) init(rc syscall.RawConn, vnet int, gone func() bool) {
 	q.rc, q.vnet, q.gone, q.single = rc, vnet, gone, -1
 	q.read, q.write = q.drain, q.flush
-	q.sysWrite, q.sysWritev = sysWrite, sysWritev
+	q.sysRead, q.sysWrite, q.sysWritev = sysRead, sysWrite, sysWritev
 }
 
 // Read implements [Queue].
@@ -105,26 +111,41 @@ func (q *queue) drain(fd uintptr) bool {
 		if scattered {
 			n, err = q.guess.read(fd)
 		} else {
-			n, err = sysRead(fd, b.Slab[off-q.vnet:off+room])
+			n, err = q.sysRead(fd, b.Slab[off-q.vnet:off+room])
 		}
 		switch {
 		case err == 0 && scattered:
+			q.refused = 0
 			q.takeScattered(off, n-q.vnet)
 		case err == 0:
+			q.refused = 0
 			q.take(off, n-q.vnet)
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
+			q.refused = 0
 			return len(b.Packets) > 0
-		case len(b.Packets) > 0:
-			return true // the next read will find it again
-		case q.gone():
-			q.rerr = errGone
+		case q.ends(err):
 			return true
 		default:
-			q.rerr = os.NewSyscallError("tun: read", err)
-			return true
+			q.drop(0)
 		}
 	}
+}
+
+// ends reports whether reading is over because the kernel refused a read. What was read before goes first: the next read
+// will find that the interface is still gone, or be refused like this one.
+func (q *queue) ends(err unix.Errno) bool {
+	q.refused++
+	switch gone := q.gone(); {
+	case !gone && q.refused < maxRefused:
+		return false
+	case len(q.rb.Packets) > 0:
+	case gone:
+		q.rerr = errGone
+	default:
+		q.rerr = os.NewSyscallError("tun: read", err)
+	}
+	return true
 }
 
 // take lays the packet of n bytes just read at off, or what it stands for.

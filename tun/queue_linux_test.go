@@ -213,6 +213,85 @@ func TestReadCountsMalformed(t *testing.T) {
 	}
 }
 
+// A packet that the kernel can't describe costs only itself; a queue of which no read succeeds ends.
+func TestReadRefused(t *testing.T) {
+	for _, c := range []struct{ before, refused int }{{0, 1}, {2, 3}, {0, maxRefused - 1}, {0, maxRefused}, {1, maxRefused}} {
+		k := newFakeKernel(t, offload.HeaderSize)
+		reads := 0
+		read := k.q.sysRead
+		k.q.sysRead = func(fd uintptr, p []byte) (int, unix.Errno) {
+			if reads++; reads > c.before && reads <= c.before+c.refused || c.refused == maxRefused && reads > c.before {
+				return 0, unix.EINVAL
+			}
+			return read(fd, p)
+		}
+		for i := range c.before + 3 {
+			k.send(offload.Header{}, udpPacket(i))
+		}
+		b := packet.New()
+		var err error
+		good, bad := 0, 0
+		for want := c.before + 3; err == nil && good < want; {
+			b.Reset()
+			_, err = k.q.Read(b)
+			for i, p := range b.Packets {
+				if p.Drop == packet.DropMalformed {
+					bad++
+				} else if good++; !bytes.Equal(b.Bytes(i), udpPacket(good-1)) {
+					t.Errorf("%+v: packet %d is another", c, good-1)
+				}
+			}
+		}
+		if c.refused < maxRefused {
+			if err != nil || bad != c.refused {
+				t.Errorf("%+v: %d dropped, %v", c, bad, err)
+			}
+			continue
+		}
+		if !errors.Is(err, unix.EINVAL) || errors.Is(err, os.ErrClosed) || good != c.before || bad != maxRefused-1 {
+			t.Errorf("%+v: %d packets and %d dropped, then %v", c, good, bad, err)
+		}
+	}
+}
+
+// Refused packets that come one at a time, however many, don't end a queue: each time it was found empty after them.
+func TestReadRefusedSlowly(t *testing.T) {
+	k := newFakeKernel(t, offload.HeaderSize)
+	b := packet.New()
+	read := k.q.sysRead
+	for range 2 * maxRefused {
+		k.q.sysRead = func(uintptr, []byte) (int, unix.Errno) {
+			k.q.sysRead = read
+			return 0, unix.EINVAL
+		}
+		if k.read(b); len(b.Packets) != 1 || b.Packets[0].Drop != packet.DropMalformed {
+			t.Fatalf("%d packets", len(b.Packets))
+		}
+	}
+}
+
+// An interface that is gone ends reading at once, but not before what was read is delivered.
+func TestReadGone(t *testing.T) {
+	k := newFakeKernel(t, 0)
+	read := k.q.sysRead
+	k.q.sysRead = func(fd uintptr, p []byte) (int, unix.Errno) {
+		if n, err := read(fd, p); err == 0 {
+			return n, 0
+		}
+		return 0, unix.EBADFD
+	}
+	k.q.gone = func() bool { return true }
+	k.send(offload.Header{}, udpPacket(1))
+	b := packet.New()
+	if k.read(b); len(b.Packets) != 1 || b.Packets[0].Drop != 0 {
+		t.Errorf("%d packets", len(b.Packets))
+	}
+	b.Reset()
+	if _, err := k.q.Read(b); !errors.Is(err, os.ErrClosed) || len(b.Packets) != 0 {
+		t.Errorf("%v, %d packets", err, len(b.Packets))
+	}
+}
+
 func TestWriteMerges(t *testing.T) {
 	k := newFakeKernel(t, offload.HeaderSize)
 	b := packet.New()
