@@ -26,12 +26,8 @@ func Write(w io.Writer, f *File) error {
 	if i.PrivateKey != nil {
 		t.line("PrivateKey", i.PrivateKey.Base64())
 	}
-	t.line("Address", join(i.Address))
-	dns := join(i.DNS)
-	if len(i.DNS) > 0 && len(i.Search) > 0 {
-		dns += ", "
-	}
-	t.line("DNS", dns+strings.Join(i.Search, ", "))
+	t.list("Address", words(i.Address))
+	t.list("DNS", append(words(i.DNS), i.Search...))
 	if i.MTU != 0 {
 		t.line("MTU", fmt.Sprint(i.MTU))
 	}
@@ -55,7 +51,7 @@ func Write(w io.Writer, f *File) error {
 		if p.PresharedKey != nil {
 			t.line("PresharedKey", p.PresharedKey.Base64())
 		}
-		t.line("AllowedIPs", join(p.AllowedIPs))
+		t.list("AllowedIPs", words(p.AllowedIPs))
 		if !p.Endpoint.IsZero() {
 			t.line("Endpoint", p.Endpoint.String())
 		}
@@ -106,6 +102,20 @@ func (t *text) line(key, value string) {
 	t.lines = append(t.lines, key+" = "+value)
 }
 
+// list writes a list, in as many lines as it takes.
+func (t *text) list(key string, items []string) {
+	none := len(key) + len(" = ") - len(", ")
+	from, n := 0, none
+	for i, item := range items {
+		more := len(", ") + len(item)
+		if n += more; n > maxLine && i > from {
+			t.line(key, strings.Join(items[from:i], ", "))
+			from, n = i, none+more
+		}
+	}
+	t.line(key, strings.Join(items[from:], ", "))
+}
+
 // entries writes entries as they were handed over, in quotes where quotes are known and needed.
 func (t *text) entries(list []Entry, quotes bool) {
 	for i := range list {
@@ -122,7 +132,7 @@ func (t *text) entries(list []Entry, quotes bool) {
 		} else if !quotes {
 			plain = strings.Trim(v, space) == v && !strings.Contains(v, "#")
 		}
-		if !plain || strings.ContainsAny(e.Key, "=#\x00\r\n") || strings.ContainsAny(v, "\x00\r\n") {
+		if !plain || strings.ContainsAny(e.Key, "=#\x00\r\n") || strings.ContainsAny(v, "\x00\r\n") || len(e.Key)+len(v)+3 > maxLine {
 			t.fail(showKey(e.Key), "has a key or a value that can't be written")
 			return
 		}
@@ -136,13 +146,10 @@ func (t *text) fail(what, problem string) {
 	}
 }
 
-func join[T fmt.Stringer](list []T) string {
-	var b strings.Builder
-	for i, v := range list {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(v.String())
+func words[T fmt.Stringer](list []T) []string {
+	var w []string
+	for _, v := range list {
+		w = append(w, v.String())
 	}
-	return b.String()
+	return w
 }

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -85,12 +86,50 @@ func TestWriteRefuses(t *testing.T) {
 		"a line in a hook":      {Interface: Interface{PreUp: []string{"a\nPostUp = b"}}},
 		"a section's name":      {Sections: []Section{{Name: "a]\n[b"}}},
 		"an entry's key":        {Sections: []Section{{Name: "a", Entries: []Entry{{Key: "a=b"}}}}},
+		"a long entry":          {Globals: []Entry{{Key: "a", Value: strings.Repeat("b", maxLine-3)}}},
 		"all quotes in a value": {Globals: []Entry{{Key: "a", Value: "`\"'#"}}},
 	} {
 		var b strings.Builder
 		if err := Write(&b, f); err == nil || b.Len() > 0 {
-			t.Errorf("%s: %v, and wrote %q", name, err, b.String())
+			t.Errorf("%s: %v, and wrote %.100q", name, err, b.String())
 		}
+	}
+}
+
+// A list may be longer than a line.
+func TestWriteLongLists(t *testing.T) {
+	many := &File{Peers: []Peer{{PublicKey: must(throughline.ParsePublicKey(public))}}}
+	i, p := &many.Interface, &many.Peers[0]
+	for n := range 20_000 {
+		a := netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), 1})
+		i.Address = append(i.Address, netip.PrefixFrom(a, 8))
+		i.DNS = append(i.DNS, a)
+		i.Search = append(i.Search, fmt.Sprintf("a%d.example", n))
+		p.AllowedIPs = append(p.AllowedIPs, netip.PrefixFrom(a, 32))
+	}
+	if got := forget(again(t, many)); !reflect.DeepEqual(got, many) {
+		t.Error("what was read back is another file")
+	}
+	// The longest line that there may be is one line; with one byte more it is two.
+	item := strings.Repeat("b", 39) + "." + strings.Repeat("c", 39)
+	for first, want := range map[string]int{"a": 1, "aa": 2} {
+		f := &File{Interface: Interface{Search: []string{first}}}
+		for range (maxLine - len("DNS = a")) / len(", "+item) {
+			f.Interface.Search = append(f.Interface.Search, item)
+		}
+		var b strings.Builder
+		if err := Write(&b, f); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(b.String(), "DNS = "); got != want {
+			t.Errorf("%d lines, want %d", got, want)
+		}
+		if got := forget(again(t, f)); !reflect.DeepEqual(got, f) {
+			t.Error("what was read back is another file")
+		}
+	}
+	if (maxLine-len("DNS = a"))%len(", "+item) != 0 {
+		t.Error("the longest line isn't tried")
 	}
 }
 
