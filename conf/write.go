@@ -9,9 +9,9 @@ import (
 )
 
 // Write writes a file as "wg showconf" does, and what wg-quick adds to it, secrets included. Reading it back gives the
-// same File but for positions. A value that a file can't hold, as a hook with a '#' or an end of line in it, is an
-// error, and nothing is written then. Globals, Sections and Interface.Extra are written with values in backquotes where
-// they need them.
+// same File but for positions, with [Parser.Env] or without. A value that a file can't hold, as a hook with a '#' or an
+// end of line in it, or a Table that begins with '$', is an error, and nothing is written then. Globals and Sections are
+// written with values in backquotes where they need them.
 func Write(w io.Writer, f *File) error {
 	t := &text{}
 	t.entries(f.Globals, true)
@@ -30,6 +30,9 @@ func Write(w io.Writer, f *File) error {
 	t.list("DNS", append(words(i.DNS), i.Search...))
 	if i.MTU != 0 {
 		t.line("MTU", fmt.Sprint(i.MTU))
+	}
+	if variable(i.Table) {
+		t.fail("Table", "has a value that begins with '$'")
 	}
 	t.line("Table", i.Table)
 	for _, h := range []struct {
@@ -130,7 +133,7 @@ func (t *text) entries(list []Entry, quotes bool) {
 				}
 			}
 		} else if !quotes {
-			plain = strings.Trim(v, space) == v && !strings.Contains(v, "#")
+			plain = strings.Trim(v, space) == v && !strings.Contains(v, "#") && !variable(v)
 		}
 		if !plain || strings.ContainsAny(e.Key, "=#\x00\r\n") || strings.ContainsAny(v, "\x00\r\n") || len(e.Key)+len(v)+3 > maxLine {
 			t.fail(showKey(e.Key), "has a key or a value that can't be written")
@@ -139,6 +142,9 @@ func (t *text) entries(list []Entry, quotes bool) {
 		t.lines = append(t.lines, e.Key+" = "+v)
 	}
 }
+
+// variable reports whether a reader with [Parser.Env] would take v, without quotes, for something else.
+func variable(v string) bool { return strings.HasPrefix(v, "$") }
 
 func (t *text) fail(what, problem string) {
 	if t.err == nil {

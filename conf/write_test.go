@@ -82,16 +82,50 @@ PublicKey = ` + public2 + "\n"
 
 func TestWriteRefuses(t *testing.T) {
 	for name, f := range map[string]*File{
-		"a comment in a hook":   {Interface: Interface{PostUp: []string{"a # b"}}},
-		"a line in a hook":      {Interface: Interface{PreUp: []string{"a\nPostUp = b"}}},
-		"a section's name":      {Sections: []Section{{Name: "a]\n[b"}}},
-		"an entry's key":        {Sections: []Section{{Name: "a", Entries: []Entry{{Key: "a=b"}}}}},
-		"a long entry":          {Globals: []Entry{{Key: "a", Value: strings.Repeat("b", maxLine-3)}}},
-		"all quotes in a value": {Globals: []Entry{{Key: "a", Value: "`\"'#"}}},
+		"a comment in a hook":     {Interface: Interface{PostUp: []string{"a # b"}}},
+		"a line in a hook":        {Interface: Interface{PreUp: []string{"a\nPostUp = b"}}},
+		"a section's name":        {Sections: []Section{{Name: "a]\n[b"}}},
+		"an entry's key":          {Sections: []Section{{Name: "a", Entries: []Entry{{Key: "a=b"}}}}},
+		"a long entry":            {Globals: []Entry{{Key: "a", Value: strings.Repeat("b", maxLine-3)}}},
+		"a table like a variable": {Interface: Interface{Table: "$a"}},
+		"a key like a variable":   {Interface: Interface{Extra: []Entry{{Key: "CheckAlive", Value: "$a"}}}},
+		"all quotes in a value":   {Globals: []Entry{{Key: "a", Value: "`\"'#"}}},
 	} {
 		var b strings.Builder
 		if err := Write(&b, f); err == nil || b.Len() > 0 {
 			t.Errorf("%s: %v, and wrote %.100q", name, err, b.String())
+		}
+	}
+}
+
+// Values that came from variables, or begin with '$' otherwise, mean the same to every reader, or aren't written.
+func TestWriteVariables(t *testing.T) {
+	p := Parser{Extra: []string{"CheckAlive"}, Env: func(name string) (string, bool) { return map[string]string{"A": "b", "B": "$b"}[name], true }}
+	for text, written := range map[string]bool{
+		"[Interface]\nTable = $A\nCheckAlive = $A":            true,
+		"X = $$a\nY = '$a'\nZ = $B\n[Socks5]\nPassword = $$a": true,
+		"[Interface]\nPostUp = $A\nPreDown = $$ > $B":         true,
+		"[Interface]\nTable = $$a":                            false,
+		"[Interface]\nCheckAlive = $$a":                       false,
+		"[Interface]\nTable = $B":                             false,
+		"[Interface]\nCheckAlive = $B":                        false,
+	} {
+		f, err := p.Parse("f", strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		if err := Write(&b, f); !written {
+			if err == nil || b.Len() > 0 {
+				t.Errorf("%q: %v, and wrote %q", text, err, b.String())
+			}
+			continue
+		}
+		for _, reader := range []*Parser{&p, {Extra: p.Extra}} {
+			got, err := reader.Parse("again", strings.NewReader(b.String()))
+			if err != nil || !reflect.DeepEqual(forget(got), forget(f)) {
+				t.Errorf("%q, written as %q: %v", text, b.String(), err)
+			}
 		}
 	}
 }
