@@ -64,25 +64,27 @@ func (h *Host) listenAt(port uint16) (*conn, error) {
 	return c, nil
 }
 
-// listen opens a port in both families.
+// listen opens a port in both families, or in the one in which it can be.
 func listen(open func(network string, port uint16) (*socket, error), port uint16) (*conn, error) {
 	for attempt := 1; ; attempt++ {
 		c := &conn{port: port}
 		var err4, err6 error
 		if c.v4, err4 = open("udp4", port); err4 == nil {
 			c.port = c.v4.port()
-		} else if !familyMissing(err4) {
+		} else if ofBoth(err4) {
 			return nil, err4
 		}
 		if c.v6, err6 = open("udp6", c.port); err6 == nil {
 			c.port = c.v6.port()
+			c.lack("IPv4", err4)
 			return c, nil
 		}
 		switch {
-		case familyMissing(err6) && err4 == nil:
+		case err4 == nil && !ofBoth(err6):
+			c.lack("IPv6", err6)
 			return c, nil
 		case familyMissing(err6):
-			return nil, err4 // both are
+			return nil, err4 // which says more
 		}
 		if c.v4 != nil {
 			c.v4.close()
@@ -92,6 +94,12 @@ func listen(open func(network string, port uint16) (*socket, error), port uint16
 			return nil, err6
 		}
 	}
+}
+
+// ofBoth reports whether an error that one family had is no reason to do without it: the port must be the same in both,
+// and that no descriptor is left will pass.
+func ofBoth(err error) bool {
+	return errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // open opens the socket of one family. Go makes the one for udp6 IPV6_V6ONLY, and shares the port with nobody.
@@ -115,6 +123,7 @@ func (h *Host) open(network string, port uint16) (*socket, error) {
 type conn struct {
 	port   uint16
 	v4, v6 *socket
+	lacks  error // why one is nil, when the host has the family
 
 	markMu sync.Mutex
 	mark   uint32 // guarded by markMu
@@ -122,6 +131,16 @@ type conn struct {
 
 // Port implements [Conn].
 func (c *conn) Port() uint16 { return c.port }
+
+// Lacks implements [Partial].
+func (c *conn) Lacks() error { return c.lacks }
+
+// lack notes why a family can't be had. That a host has none of it is no news.
+func (c *conn) lack(family string, err error) {
+	if err != nil && !familyMissing(err) {
+		c.lacks = fmt.Errorf("udp: listen on port %d in %s: %w", c.port, family, err)
+	}
+}
 
 // sockets returns those that are there.
 func (c *conn) sockets() []*socket {

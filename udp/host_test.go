@@ -20,6 +20,7 @@ import (
 var (
 	_ Network   = (*Host)(nil)
 	_ Offloader = (*conn)(nil)
+	_ Partial   = (*conn)(nil)
 
 	lo4, lo6 = netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")
 )
@@ -314,7 +315,7 @@ func TestListen(t *testing.T) {
 	again.Close()
 }
 
-// TestListenFamilies has families that are missing, and ports that are taken in IPv6.
+// TestListenFamilies has families that are missing or broken, and ports that are taken in IPv6.
 func TestListenFamilies(t *testing.T) {
 	system := (&Host{}).open
 	var opened []*socket
@@ -335,8 +336,15 @@ func TestListenFamilies(t *testing.T) {
 		{"collision", 0, nil, syscall.EADDRINUSE, 3, true, true, nil, 4},
 		{"collision for ever", 0, nil, syscall.EADDRINUSE, 99, false, false, syscall.EADDRINUSE, listenAttempts},
 		{"no IPv4, port taken", 7, syscall.EAFNOSUPPORT, syscall.EADDRINUSE, 99, false, false, syscall.EADDRINUSE, 1},
-		{"not allowed", 7, syscall.EACCES, nil, 0, false, false, syscall.EACCES, 1},
+		{"IPv6 not allowed", 0, nil, syscall.EPERM, 99, true, false, nil, 1},
+		{"IPv6 broken", 0, nil, syscall.EINVAL, 99, true, false, nil, 1},
+		{"IPv4 not allowed", 0, syscall.EACCES, nil, 0, false, true, nil, 1},
+		{"neither allowed", 0, syscall.EACCES, syscall.EACCES, 99, false, false, syscall.EACCES, 1},
+		{"IPv4 not allowed, no IPv6", 0, syscall.EACCES, syscall.EAFNOSUPPORT, 99, false, false, syscall.EACCES, 1},
+		{"IPv4 not allowed, port taken", 7, syscall.EACCES, syscall.EADDRINUSE, 99, false, false, syscall.EADDRINUSE, 1},
+		{"port taken in IPv4", 7, syscall.EADDRINUSE, nil, 0, false, false, syscall.EADDRINUSE, 1},
 		{"no more files", 0, nil, syscall.EMFILE, 99, false, false, syscall.EMFILE, 1},
+		{"no more files for IPv4", 0, syscall.ENFILE, nil, 0, false, false, syscall.ENFILE, 1},
 	} {
 		attempts, taken := 0, c.taken
 		opened = nil
@@ -362,6 +370,18 @@ func TestListenFamilies(t *testing.T) {
 		if err == nil {
 			if (got.v4 != nil) != c.is4 || (got.v6 != nil) != c.is6 || got.port == 0 {
 				t.Errorf("%s: IPv4 %t, IPv6 %t, port %d", c.name, got.v4 != nil, got.v6 != nil, got.port)
+			}
+			broken, what := c.err6, "IPv6"
+			if c.err4 != nil {
+				broken, what = c.err4, "IPv4"
+			}
+			switch lacks := got.Lacks(); {
+			case c.is4 && c.is6, familyMissing(broken):
+				if lacks != nil {
+					t.Errorf("%s: lacks %v", c.name, lacks)
+				}
+			case !errors.Is(lacks, broken) || !strings.Contains(lacks.Error(), what):
+				t.Errorf("%s: lacks %v, want %s: %v", c.name, lacks, what, broken)
 			}
 			for _, s := range got.sockets() {
 				if s.port() != got.port {

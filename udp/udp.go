@@ -14,8 +14,14 @@ import "throughline/packet"
 // A Network opens sockets. The zero [Host] is the operating system's.
 type Network interface {
 	// Listen opens sockets on port in both families; 0 picks a port that is free in both. One family may be missing on
-	// the host; that both are is an error. A port in use is an error that wraps syscall.EADDRINUSE.
+	// the host, or be refused; that both are is an error. A port in use is an error that wraps syscall.EADDRINUSE.
 	Listen(port uint16) (Conn, error)
+}
+
+// A Partial is a [Conn] that can tell whether it is less than what was asked for, as those of a [Host] can.
+type Partial interface {
+	// Lacks returns why there is no socket of a family that the host has, or nil.
+	Lacks() error
 }
 
 // A Conn is what Listen opened. Its methods are safe for concurrent use.

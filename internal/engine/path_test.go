@@ -2,12 +2,14 @@ package engine
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,6 +80,34 @@ func (c *nullConn) Receivers() []udp.Receiver  { return nil }
 func (c *nullConn) SetMark(uint32) error       { return nil }
 func (c *nullConn) Close() error               { return nil }
 func (c *nullConn) Send(b *packet.Batch) error { c.sent += len(b.Packets); return nil }
+
+// A halfConn lacks an address family.
+type halfConn struct{ nullConn }
+
+func (c *halfConn) Listen(uint16) (udp.Conn, error) { return c, nil }
+func (c *halfConn) Lacks() error                    { return errors.New("IPv6 is broken") }
+
+// An address family that can't be had is told of whenever sockets are opened.
+func TestLacksAreLogged(t *testing.T) {
+	var log strings.Builder
+	e, err := New(Options{
+		TUN: tuntest.New(1420), Network: &halfConn{}, Clock: simulatedClock(),
+		Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	for i := range 2 {
+		if err := e.Up(); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(log.String(), "IPv6 is broken"); n != i+1 {
+			t.Errorf("logged %d times, want %d: %s", n, i+1, log.String())
+		}
+		e.Down()
+	}
+}
 
 // newPath makes an engine that is up, with one peer that has a session, and the ends of its path.
 func newPath(t testing.TB, packets ...[]byte) (*Engine, *scripted, *outbound, *inbound) {
