@@ -57,6 +57,20 @@ func serveOn(t testing.TB, l *Listener, dev Device) (stop func()) {
 	return stop
 }
 
+// The directory is its owner's alone; those above it, should they be missing, are for everybody, as /var/run is.
+func TestListenMakesDirectories(t *testing.T) {
+	top := socketDir(t)
+	dir := filepath.Join(top, "run", "wireguard")
+	old := unix.Umask(0o022)
+	mustListen(t, dir+"/", "wg0")
+	unix.Umask(old)
+	for path, want := range map[string]fs.FileMode{top: 0o755, filepath.Dir(dir): 0o755, dir: 0o700} {
+		if f, err := os.Stat(path); err != nil || f.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v, want %v", path, f.Mode(), err, want)
+		}
+	}
+}
+
 func TestListen(t *testing.T) {
 	dir := socketDir(t)
 	old := unix.Umask(0) // the worst there is

@@ -40,7 +40,7 @@ func ListenDir(dir, name string) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(filepath.Clean(dir)); err != nil {
 		return nil, fmt.Errorf("uapi: %w", err)
 	}
 	// Two of us that find the same dead socket must not both replace it.
@@ -66,6 +66,14 @@ func ListenDir(dir, name string) (*Listener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// makeDir makes a directory for its owner only. Those above it are everybody's: others keep their sockets in /var/run.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	return os.MkdirAll(dir, 0o700)
 }
 
 // FromFile takes over the socket of the interface called name from the process that made it and handed the open file
