@@ -93,10 +93,16 @@ func isOpen(fd int) bool {
 	return err == nil
 }
 
+// isPipe reports whether fd is the number of an open descriptor, which is a pipe's.
+func isPipe(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
+}
+
 // runReporting is the daemon in the background: it runs, and says over the pipe that it is ready, or why not.
 func (d *daemon) runReporting() error {
 	fd, err := strconv.Atoi(os.Getenv(readyFD))
-	if err != nil || fd < 3 {
+	if err != nil || fd < 3 || !isPipe(fd) {
 		return fmt.Errorf("%s is set, but not by this program: unset it", readyFD)
 	}
 	syscall.CloseOnExec(fd)
