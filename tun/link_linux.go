@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"syscall"
@@ -200,8 +201,11 @@ func (l *link) get(name string) (linkState, error) {
 		m.attr(unix.IFLA_TARGET_NETNSID, u32(uint32(nsid)))
 	}
 	reply, err := l.exchange(m, unix.RTM_NEWLINK)
-	if err != nil || len(reply) < unix.SizeofIfInfomsg {
-		return linkState{}, errors.Join(errors.New("tun: rtnetlink: get link"), err)
+	if err == nil && len(reply) < unix.SizeofIfInfomsg {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return linkState{}, fmt.Errorf("rtnetlink: get link: %w", err)
 	}
 	st := linkState{
 		nsid:  nsid,

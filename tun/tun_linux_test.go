@@ -242,6 +242,16 @@ func TestEventsGather(t *testing.T) {
 	}
 }
 
+// An error is one line.
+func TestLinkError(t *testing.T) {
+	inNetns(t)
+	l := open(t, "tl0", Options{}).link
+	l.close()
+	if _, err := l.state(); !errors.Is(err, os.ErrClosed) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%v", err)
+	}
+}
+
 // gsoMaxSegs asks how many segments the kernel's super-packets may have.
 func gsoMaxSegs(t *testing.T, name string) string {
 	t.Helper()
