@@ -12,5 +12,7 @@
 // be used by several goroutines at once as long as nobody changes it, a File belongs to who asked for it.
 //
 // Where wg(8) takes the last of several values for a key, merges several [Interface] sections, or lets a peer that is
-// named twice lose its first allowed IPs, this package reports a mistake.
+// named twice lose its first allowed IPs, this package reports a mistake. So it does where wg(8) takes a key or a value
+// with spaces in it (Public Key, 10.0.0.0 / 8) or an endpoint's IPv6 address without brackets, and where wg-quick(8) takes
+// an MTU below 576.
 package conf

@@ -109,6 +109,8 @@ func TestMistakes(t *testing.T) {
 	for _, tt := range []struct{ section, line, want string }{
 		{"Peer", `AllowedIPs = 10.0.0.0/33`, `wg0.conf:2:14: AllowedIPs "10.0.0.0/33": not a prefix; use address/length`},
 		{"Peer", `AllowedIPs = 10.0.0.0/8,  fd00::/129 , ::/0`, `wg0.conf:2:27: AllowedIPs "fd00::/129": not a prefix; use address/length`},
+		{"Peer", `AllowedIPs = 10.0.0.0 / 8`, `wg0.conf:2:14: AllowedIPs "10.0.0.0 / 8": not a prefix; use address/length`},
+		{"Peer", `Allowed IPs = ::/0`, `wg0.conf:2:15: there is no such key in [Peer]; use one of AllowedIPs, Endpoint, PersistentKeepalive, PresharedKey, PublicKey`},
 		{"Peer", `AllowedIPs = 10.0.0.0/8,`, `wg0.conf:2:25: AllowedIPs: not a prefix; use address/length`},
 		{"Peer", `AllowedIPs = ::ffff:10.0.0.0/64`, `wg0.conf:2:14: AllowedIPs "::ffff:10.0.0.0/64": not a prefix; use address/length`},
 		{"Peer", `AllowedIPs = fe80::1%eth0`, `wg0.conf:2:14: AllowedIPs "fe80::1%eth0": not a prefix; use address/length`},
