@@ -51,8 +51,8 @@ type Write struct {
 //     One with a wrong checksum goes alone, unchanged.
 //   - IPv4 with options, IPv6 with extension headers and fragments go alone, and end the runs between their addresses.
 //
-// The order within each flow is kept: a write stands where its first packet stood, and a packet that goes alone ends
-// the run before it.
+// The order within each flow is kept: a write stands where its first packet stood, and whatever goes alone ends the run
+// before it, but for a TCP segment without payload, which may come to lie behind later data.
 //
 // The zero Merger merges nothing. Its memory grows to that of the largest batch it saw and stays.
 type Merger struct {
