@@ -38,7 +38,7 @@ var floors = [][]string{
 	{"tun", "udp"},
 	{"tun/offload"},
 	{"packet"},
-	{"internal/wire", "internal/mono"},
+	{"internal/wire", "internal/mono", "internal/linux"},
 }
 
 // pure are the rooms that take time, randomness and bytes as arguments.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"throughline/internal/linux"
 	"throughline/packet"
 )
 
@@ -150,52 +151,20 @@ func TestAppendControl(t *testing.T) {
 	}
 }
 
-func TestKernelVersions(t *testing.T) {
-	for _, c := range []struct {
-		release    string
-		want       version
-		gro, equal bool
-	}{
-		{"", version{}, false, false},
-		{"nonsense", version{}, false, false},
-		{"4.19.0", version{4, 19, 0}, false, false},
-		{"5.11.22-generic", version{5, 11, 22}, false, false},
-		{"5.12.0", version{5, 12, 0}, true, false},
-		{"5.12-rc1", version{5, 12, 0}, true, false},
-		{"6.8.0-45-generic", version{6, 8, 0}, true, false},
-		{"6.99.255", version{6, 99, 255}, true, false},
-		{"7.0.0-14-generic", version{7, 0, 0}, true, true},
-		{"7.0.12.3", version{7, 0, 12}, true, true},
-		{"7.1.4", version{7, 1, 4}, true, true},
-		{"7.1.5", version{7, 1, 5}, true, false},
-		{"7.2.0", version{7, 2, 0}, true, false},
-		{"10.0+", version{10, 0, 0}, true, false},
-		{"99999999999999999999", version{9999999, 0, 0}, true, false},
-	} {
-		v := parseVersion(c.release)
-		if v != c.want || v.hasSoundGRO() != c.gro || v.corruptsEqualTrains() != c.equal {
-			t.Errorf("%q: %v, GRO %t, corrupts %t", c.release, v, v.hasSoundGRO(), v.corruptsEqualTrains())
-		}
-	}
-	if v := kernelRelease(); v == (version{}) {
-		t.Error("this kernel has no version")
-	}
-}
-
 // TestOptions opens sockets as on other kernels.
 func TestOptions(t *testing.T) {
 	for _, c := range []struct {
 		host         Host
-		release      version
+		release      linux.Version
 		gso, unequal bool
 		gro          bool
 	}{
-		{Host{}, version{5, 11, 22}, true, false, false},
-		{Host{}, version{5, 12, 0}, true, false, true},
-		{Host{}, version{7, 1, 0}, true, true, true},
-		{Host{}, version{7, 2, 0}, true, false, true},
-		{Host{NoGSO: true}, version{7, 1, 0}, false, false, true},
-		{Host{NoGRO: true}, version{7, 2, 0}, true, false, false},
+		{Host{}, linux.Version{5, 11, 22}, true, false, false},
+		{Host{}, linux.Version{5, 12, 0}, true, false, true},
+		{Host{}, linux.Version{7, 1, 0}, true, true, true},
+		{Host{}, linux.Version{7, 2, 0}, true, false, true},
+		{Host{NoGSO: true}, linux.Version{7, 1, 0}, false, false, true},
+		{Host{NoGRO: true}, linux.Version{7, 2, 0}, true, false, false},
 	} {
 		pc, err := net.ListenUDP("udp4", nil)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"throughline/internal/linux"
 	"throughline/packet"
 )
 
@@ -177,7 +178,7 @@ func TestNoChecksumOffload(t *testing.T) {
 			if slices.Contains(k.got, unix.EIO) {
 				want = packet.OffloadWithdrawn
 			}
-			t.Logf("to %v on kernel %v: refused with %v", to, kernelRelease(), k.got)
+			t.Logf("to %v on kernel %v: refused with %v", to, linux.Running(), k.got)
 			if o := a.Offloads(); o.GSO != want || !slices.Contains(k.got, unix.EIO) && len(k.got) > 0 {
 				t.Errorf("GSO is %v after %v", o.GSO, k.got)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"throughline/internal/linux"
 	"throughline/packet"
 )
 
@@ -210,7 +211,7 @@ func TestTrainsArriveWhole(t *testing.T) {
 		a, c := newConn(t, &Host{}), newConn(t, &Host{})
 		watch(t, c)
 		if o := c.Offloads(); o != (Offloads{GSO: packet.OffloadOn, GRO: packet.OffloadOn}) {
-			t.Fatalf("offloads %+v on kernel %v", o, kernelRelease())
+			t.Fatalf("offloads %+v on kernel %v", o, linux.Running())
 		}
 		needGSO(t, a)
 		k := newSeam(a)

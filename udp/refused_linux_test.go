@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"throughline/internal/linux"
 	"throughline/packet"
 )
 
@@ -127,7 +128,7 @@ func isAnything(int, netip.Addr) bool            { return true }
 func needGSO(t *testing.T, c *conn) {
 	t.Helper()
 	if o := c.Offloads(); o.GSO != packet.OffloadOn {
-		t.Fatalf("GSO is %v on kernel %v", o.GSO, kernelRelease())
+		t.Fatalf("GSO is %v on kernel %v", o.GSO, linux.Running())
 	}
 	c.v4.unequal, c.v6.unequal = false, false
 }

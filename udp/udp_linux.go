@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"throughline/internal/linux"
 	"throughline/packet"
 )
 
@@ -35,7 +36,7 @@ func (h *Host) newSocket(pc *net.UDPConn, v6 bool) (*socket, error) {
 		return nil, err
 	}
 	s := &socket{pc: pc, rc: rc, v6: v6, sys: syscalls{}, zones: &hostZones}
-	err = rc.Control(func(fd uintptr) { s.setOptions(int(fd), h, kernelRelease()) })
+	err = rc.Control(func(fd uintptr) { s.setOptions(int(fd), h, linux.Running()) })
 	if err != nil {
 		pc.Close()
 		return nil, err
@@ -44,7 +45,7 @@ func (h *Host) newSocket(pc *net.UDPConn, v6 bool) (*socket, error) {
 	return s, nil
 }
 
-func (s *socket) setOptions(fd int, h *Host, release version) {
+func (s *socket) setOptions(fd int, h *Host, release linux.Version) {
 	// FORCE goes beyond the administrator's limit, and needs CAP_NET_ADMIN.
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bufferSize) != nil {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize)
@@ -60,10 +61,10 @@ func (s *socket) setOptions(fd int, h *Host, release version) {
 	if !h.NoGSO {
 		if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err == nil {
 			s.gso.Store(uint32(packet.OffloadOn))
-			s.unequal = release.corruptsEqualTrains()
+			s.unequal = release.CorruptsEqualTrains()
 		}
 	}
-	if !h.NoGRO && release.hasSoundGRO() {
+	if !h.NoGRO && release.HasSoundGRO() {
 		s.gro = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) == nil
 	}
 }
