@@ -28,6 +28,7 @@ type queue struct {
 	vnet  int         // the length of the virtio header before each packet: offload.HeaderSize, or 0
 	gone  func() bool // tells whether the interface is gone, and lets the device know
 	state [4]atomic.Uint32
+	apart atomic.Bool // datagrams aren't merged now, though they could be
 
 	// The reading half.
 	read    func(fd uintptr) bool // made once: a closure made per call is an allocation
@@ -223,7 +224,7 @@ func (q *queue) Write(b *packet.Batch) error {
 	q.wb, q.werr, q.w = b, nil, 0
 	defer func() { q.wb = nil }()
 	if q.vnet > 0 {
-		q.merger.TCP, q.merger.UDP = q.is(tcpGRO), q.is(udpGRO)
+		q.merger.TCP, q.merger.UDP = q.is(tcpGRO), q.is(udpGRO) && !q.apart.Load()
 		q.writes = q.merger.Merge(b)
 	} else {
 		q.w = nextLive(b, -1)
@@ -352,7 +353,11 @@ func (q *queue) set(i int, to packet.OffloadState) { q.state[i].Store(uint32(to)
 
 func (q *queue) offloads() Offloads {
 	s := func(i int) packet.OffloadState { return packet.OffloadState(q.state[i].Load()) }
-	return Offloads{TSO: s(tso), USO: s(uso), TCPGRO: s(tcpGRO), UDPGRO: s(udpGRO)}
+	o := Offloads{TSO: s(tso), USO: s(uso), TCPGRO: s(tcpGRO), UDPGRO: s(udpGRO)}
+	if o.UDPGRO == packet.OffloadOn && q.apart.Load() {
+		o.UDPGRO = packet.OffloadOff
+	}
+	return o
 }
 
 func sysRead(fd uintptr, p []byte) (int, unix.Errno) {

@@ -315,6 +315,29 @@ func TestWriteMerges(t *testing.T) {
 	}
 }
 
+func TestWriteApart(t *testing.T) {
+	k := newFakeKernel(t, offload.HeaderSize)
+	for _, c := range []struct {
+		apart bool
+		n     int
+		state packet.OffloadState
+	}{{false, 1, packet.OffloadOn}, {true, 2, packet.OffloadOff}, {false, 1, packet.OffloadOn}} {
+		k.q.apart.Store(c.apart)
+		b := packet.New()
+		b.Append(udpPacket(100))
+		b.Append(udpPacket(100))
+		if err := k.q.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(k.received()); n != c.n {
+			t.Errorf("apart %v: %d writes, want %d", c.apart, n, c.n)
+		}
+		if o := k.q.offloads(); o.UDPGRO != c.state || o.TCPGRO != packet.OffloadOn {
+			t.Errorf("apart %v: %+v", c.apart, o)
+		}
+	}
+}
+
 func TestWritePlain(t *testing.T) {
 	k := newFakeKernel(t, 0)
 	b := packet.New()

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"throughline/internal/linux"
 	"throughline/packet"
 	"throughline/tun/offload"
 )
@@ -176,7 +177,7 @@ func newDevice(fd int, name string, vnet bool, opts Options) (Device, error) {
 	}
 	d.mtu.Store(int32(st.mtu))
 	if err == nil {
-		d.shape(st)
+		d.adapt(st)
 	}
 	if vnet && err == nil && !st.up {
 		d.probe(fd)
@@ -226,6 +227,16 @@ func (d *device) probe(fd int) {
 			d.q.set(i, packet.OffloadWithdrawn)
 		}
 	}
+}
+
+// running is the kernel's version; a test's is another.
+var running = linux.Running
+
+// adapt makes the device fit what its interface is now. Merged datagrams that the host forwards leave as trains of equal
+// segments, which some kernels corrupt.
+func (d *device) adapt(st linkState) {
+	d.q.apart.Store(st.forwards && running().CorruptsEqualTrains())
+	d.shape(st)
 }
 
 // maxTrain is the most segments that UDP_SEGMENT takes in one send, on kernels before 6.9.
@@ -353,7 +364,7 @@ func (d *device) listen(st linkState) {
 				e |= MTU
 			}
 			if now.mtu != st.mtu || now.forwards != st.forwards {
-				d.shape(now)
+				d.adapt(now)
 			}
 			st = now
 			d.tell(e)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"throughline/internal/linux"
 	"throughline/packet"
 )
 
@@ -283,36 +284,74 @@ func TestSuperPacketsFillTrains(t *testing.T) {
 	shaped("tl1", "65535") // as the kernel made it
 }
 
+// setForwarding makes the host a router, or not.
+func setForwarding(t *testing.T, setting, to string) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/net/"+setting, []byte(to), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// becomesShaped waits until the kernel's super-packets may have so many segments.
+func becomesShaped(t *testing.T, name, want string) {
+	t.Helper()
+	for end := time.Now().Add(patience); gsoMaxSegs(t, name) != want; {
+		if time.Now().After(end) {
+			t.Fatalf("gso_max_segs of %s is %s, want %s", name, gsoMaxSegs(t, name), want)
+		}
+	}
+}
+
 // On a router super-packets come as others built them: a bound would have the kernel cut them up.
 func TestNoShapeOnARouter(t *testing.T) {
 	inNetns(t)
-	forward := func(setting, to string) {
-		t.Helper()
-		if err := os.WriteFile("/proc/sys/net/"+setting, []byte(to), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	becomes := func(name, want string) {
-		t.Helper()
-		for end := time.Now().Add(patience); gsoMaxSegs(t, name) != want; {
-			if time.Now().After(end) {
-				t.Fatalf("gso_max_segs of %s is %s, want %s", name, gsoMaxSegs(t, name), want)
-			}
-		}
-	}
 	open(t, "tl0", Options{})
 	for i, setting := range []string{"ipv4/ip_forward", "ipv4/conf/tl0/forwarding", "ipv6/conf/all/forwarding", "ipv6/conf/tl0/forwarding"} {
-		becomes("tl0", "45")
-		forward(setting, "1")
-		becomes("tl0", "65535")
+		becomesShaped(t, "tl0", "45")
+		setForwarding(t, setting, "1")
+		becomesShaped(t, "tl0", "65535")
 		if strings.HasSuffix(setting, "tl0/forwarding") {
-			forward(setting, "0")
+			setForwarding(t, setting, "0")
 			continue
 		}
 		late := fmt.Sprint("late", i)
 		open(t, late, Options{}) // on a router from the start
-		becomes(late, "65535")
-		forward(setting, "0")
-		becomes(late, "45")
+		becomesShaped(t, late, "65535")
+		setForwarding(t, setting, "0")
+		becomesShaped(t, late, "45")
+	}
+}
+
+// A kernel that corrupts trains of equal segments gets none to forward.
+func TestNoMergedDatagramsOnARouter(t *testing.T) {
+	inNetns(t)
+	t.Cleanup(func() { running = linux.Running })
+	for _, c := range []struct {
+		kernel  linux.Version
+		forward packet.OffloadState
+	}{{linux.Version{7, 1, 0}, packet.OffloadOff}, {linux.Version{7, 1, 5}, packet.OffloadOn}} {
+		running = func() linux.Version { return c.kernel }
+		d := open(t, "tl0", Options{})
+		if d.Offloads().UDPGRO != packet.OffloadOn {
+			t.Skip("this kernel takes no merged datagrams")
+		}
+		setForwarding(t, "ipv4/ip_forward", "1")
+		becomesShaped(t, "tl0", "65535") // which comes last
+		late := open(t, "tl1", Options{})
+		for _, d := range []*device{d, late} {
+			if o := d.Offloads(); o.UDPGRO != c.forward || o.TCPGRO != packet.OffloadOn {
+				t.Errorf("kernel %v: forwarding, %+v", c.kernel, o)
+			}
+		}
+		setForwarding(t, "ipv4/ip_forward", "0")
+		for _, name := range []string{"tl0", "tl1"} {
+			becomesShaped(t, name, "45")
+		}
+		for _, d := range []*device{d, late} {
+			if o := d.Offloads(); o.UDPGRO != packet.OffloadOn {
+				t.Errorf("kernel %v: no longer forwarding, %+v", c.kernel, o)
+			}
+			d.Close()
+		}
 	}
 }
