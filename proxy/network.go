@@ -14,7 +14,7 @@ import (
 // Connections have CloseWrite where a half-closed connection is to be carried through, and SetLinger where a reset is;
 // reading and writing end with an error once they are closed or their deadline has passed.
 type Network interface {
-	// DialContext connects "tcp" or "udp" to host:port.
+	// DialContext connects "tcp" or "udp" to host:port. It returns soon after ctx has ended.
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Listen accepts "tcp" at host:port; an empty host stands for all addresses.

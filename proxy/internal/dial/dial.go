@@ -1,19 +1,20 @@
-// Package dial reaches a host by name or address: it asks for the addresses of a name, orders them by family, and tries
-// them one by one, each with its share of the time.
+// Package dial reaches a host by name or address: it asks for the addresses of a name, orders them with their families in
+// turn, and lets the attempts to connect to them race, each with a start on the next.
 //
-// A Dialer doesn't change, and may be used by any number of goroutines; it starts none. At most 8 addresses are tried.
+// A Dialer doesn't change, and may be used by any number of goroutines. At most 8 addresses are tried, each by a goroutine
+// that has ended when Dial returns.
 package dial
 
 import (
 	"context"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 )
 
 // A Dialer connects through one network.
 type Dialer struct {
+	// Network connects. When ctx ends it returns soon, whatever the far end does.
 	Network interface {
 		DialContext(ctx context.Context, network, address string) (net.Conn, error)
 	}
@@ -22,6 +23,9 @@ type Dialer struct {
 	}
 	PreferIPv4 bool
 }
+
+// attemptDelay is how long an attempt to connect has the field for itself. RFC 8305 §5.
+const attemptDelay = 250 * time.Millisecond
 
 // Dial connects to host:port. When no address can be reached, the error is that of the first one.
 func (d *Dialer) Dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -33,37 +37,90 @@ func (d *Dialer) Dial(ctx context.Context, network, address string) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	var first error
+	to := make([]string, len(addrs))
 	for i, a := range addrs {
-		one, stop := share(ctx, len(addrs)-i)
-		c, err := d.Network.DialContext(one, network, net.JoinHostPort(a.String(), port))
-		stop()
+		to[i] = net.JoinHostPort(a.String(), port)
+	}
+	if network == "udp" || len(to) == 1 {
+		return d.inTurn(ctx, network, to)
+	}
+	return d.race(ctx, network, to)
+}
+
+// inTurn is for what needs no race: a UDP socket connects, or finds that it has no route, without waiting for anybody.
+func (d *Dialer) inTurn(ctx context.Context, network string, to []string) (net.Conn, error) {
+	var first error
+	for _, address := range to {
+		c, err := d.Network.DialContext(ctx, network, address)
 		if err == nil {
 			return c, nil
 		}
 		if first == nil {
 			first = err
 		}
-		if ctx.Err() != nil {
-			break
-		}
 	}
 	return nil, first
 }
 
-// share returns the context of the next of n attempts: it has its part of what time is left, but not less than 2 s.
-func share(ctx context.Context, n int) (context.Context, context.CancelFunc) {
-	end, ok := ctx.Deadline()
-	if !ok || n == 1 {
-		return context.WithCancel(ctx)
+// race begins an attempt when the one before has had its time, or when one has failed. The first to connect is kept; the
+// others are cancelled, and closed where they had connected all the same.
+func (d *Dialer) race(ctx context.Context, network string, to []string) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		attempt int
+		conn    net.Conn
+		err     error
 	}
-	return context.WithTimeout(ctx, max(time.Until(end)/time.Duration(n), 2*time.Second))
+	var (
+		results      = make(chan result)
+		pace         = time.NewTimer(0)
+		begun, ended int
+		kept         net.Conn
+		first        error
+	)
+	defer pace.Stop()
+	more := func() bool { return begun == 0 || kept == nil && begun < len(to) && ctx.Err() == nil }
+	for more() || ended < begun {
+		select {
+		case <-pace.C:
+			if !more() {
+				continue
+			}
+			i := begun
+			begun++
+			go func() {
+				c, err := d.Network.DialContext(ctx, network, to[i])
+				results <- result{i, c, err}
+			}()
+			pace.Reset(attemptDelay)
+		case r := <-results:
+			ended++
+			switch {
+			case r.err != nil:
+				if r.attempt == 0 {
+					first = r.err
+				}
+				pace.Reset(0)
+			case kept == nil:
+				kept = r.conn
+				cancel()
+			default:
+				r.conn.Close()
+			}
+		}
+	}
+	if kept != nil {
+		return kept, nil
+	}
+	return nil, first
 }
 
 // maxAddresses bounds how many addresses of a name are tried.
 const maxAddresses = 8
 
-// Lookup returns the addresses of a host, at least one, the preferred family first.
+// Lookup returns the addresses of a host, at least one. The families take turns, beginning with the preferred one, so that
+// a family that leads nowhere costs little time. RFC 8305 §4.
 func (d *Dialer) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
@@ -75,14 +132,22 @@ func (d *Dialer) Lookup(ctx context.Context, host string) ([]netip.Addr, error) 
 	if len(found) == 0 {
 		return nil, &net.DNSError{Err: "no address", Name: host, IsNotFound: true}
 	}
-	var first, second []netip.Addr
+	var of [2][]netip.Addr // the preferred family, the other
 	for _, a := range found {
-		if a = a.Unmap(); a.Is4() == d.PreferIPv4 {
-			first = append(first, a)
-		} else {
-			second = append(second, a)
+		a = a.Unmap()
+		i := 0
+		if a.Is4() != d.PreferIPv4 {
+			i = 1
+		}
+		of[i] = append(of[i], a)
+	}
+	var all []netip.Addr
+	for i := range max(len(of[0]), len(of[1])) {
+		for _, as := range of {
+			if i < len(as) {
+				all = append(all, as[i])
+			}
 		}
 	}
-	all := slices.Concat(first, second)
 	return all[:min(len(all), maxAddresses)], nil
 }
