@@ -100,7 +100,7 @@ func (s *Stack) resolve(ctx context.Context, n scheme, address string) ([]netip.
 	if host == "" {
 		return nil, &net.AddrError{Err: "missing host", Addr: address}
 	}
-	ips, err := s.LookupHost(ctx, host)
+	ips, err := s.lookup(ctx, host, n.v4 && s.v4, n.v6 && s.v6)
 	if err != nil {
 		return nil, err
 	}

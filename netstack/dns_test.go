@@ -22,6 +22,7 @@ type answer struct {
 	v4, v6    []string
 	truncated bool
 	rcode     byte
+	mute      uint16 // the kind of question that it doesn't answer
 }
 
 var zone = map[string]answer{
@@ -33,6 +34,8 @@ var zone = map[string]answer{
 	"nxdomain.test":  {rcode: 3},
 	"servfail.test":  {rcode: 2},
 	"localhost.test": {v4: []string{"10.7.0.2"}},
+	"mute4.test":     {mute: dns.A},
+	"mute6.test":     {v4: []string{"10.7.0.2"}, mute: dns.AAAA},
 }
 
 // reply answers the query q from the zone, or not at all.
@@ -48,7 +51,7 @@ func reply(t testing.TB, q []byte, tcp bool) []byte {
 	}
 	kind := binary.BigEndian.Uint16(q[end:])
 	a, ok := zone[strings.Join(labels, ".")]
-	if !ok {
+	if !ok || a.mute == kind {
 		return nil
 	}
 	m := append([]byte(nil), q[:end+4]...)
@@ -167,6 +170,7 @@ func TestLookupHost(t *testing.T) {
 		{"long.test", "fd07::2 10.7.0.2"},
 		{"10.1.2.3", "10.1.2.3"},
 		{"::ffff:10.1.2.3", "10.1.2.3"},
+		{"mute6.test", "10.7.0.2"},
 		{"none.test", "no such host"},
 		{"nxdomain.test", "no such host"},
 		{"servfail.test", "server misbehaving"},
@@ -229,6 +233,19 @@ func TestDialNames(t *testing.T) {
 			}
 			c.Close()
 		}
+	}
+	var de *net.DNSError // one that times out would say that the other family was asked for
+	if _, err := a.DialContext(ctx, "tcp6", "mute4.test:80"); !errors.As(err, &de) || !de.IsNotFound {
+		t.Errorf("IPv6 of a name without any: %v", err)
+	}
+	four, err := New(Options{Addresses: []netip.Addr{netip.MustParseAddr("10.7.0.1")}, DNS: a.dns})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer four.Close()
+	var ae *net.AddrError
+	if _, err := four.DialContext(ctx, "tcp6", "both.test:80"); !errors.As(err, &ae) {
+		t.Errorf("IPv6 of a stack without it: %v", err)
 	}
 	l.Close()
 	for _, d := range [][2]string{{"tcp", "both.test"}, {"tcp", ":80"}, {"sctp", "both.test:80"}, {"tcp", "both.test:nope!"}, {"tcp46", "both.test:80"}} {

@@ -1,6 +1,6 @@
-// Package dns is the messages that a stub resolver sends and receives: questions for addresses, and what was answered.
+// Package dns is a stub resolver: it asks servers for the addresses of names, through connections that it is given.
 //
-// It asks nobody and keeps nothing: bytes in, bytes out, safe for concurrent use. Nothing of a message is believed; a
+// Nothing is kept, all of it is safe for concurrent use, and no goroutine is started. Nothing of a message is believed; a
 // malformed one is an error.
 package dns
 

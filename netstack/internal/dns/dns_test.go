@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// question is a whole query for the addresses of "both.test".
-const question = "\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01" + "\x04both\x04test\x00" + "\x00\x01\x00\x01" +
+// query is a whole query for the addresses of "both.test".
+const query = "\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01" + "\x04both\x04test\x00" + "\x00\x01\x00\x01" +
 	"\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00"
 
 // said returns an answer with the flags, and n records.
@@ -25,8 +25,8 @@ const (
 )
 
 func TestQuery(t *testing.T) {
-	if got := string(AppendQuery(nil, 7, "both.test.", A)); got != question {
-		t.Errorf("the query is %q, want %q", got, question)
+	if got := string(AppendQuery(nil, 7, "both.test.", A)); got != query {
+		t.Errorf("the query is %q, want %q", got, query)
 	}
 }
 
@@ -69,7 +69,7 @@ func TestIsAnswer(t *testing.T) {
 		t.Error("the answer isn't taken")
 	}
 	if IsAnswer(right, 8, "both.test", A) || IsAnswer(right, 7, "both.tesT.x", A) || IsAnswer(right, 7, "both.test", AAAA) ||
-		IsAnswer([]byte(question), 7, "both.test", A) || IsAnswer(right[:20], 7, "both.test", A) {
+		IsAnswer([]byte(query), 7, "both.test", A) || IsAnswer(right[:20], 7, "both.test", A) {
 		t.Error("what is no answer to the question is taken")
 	}
 }

@@ -1,0 +1,145 @@
+package dns
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// attempts is how long a server has to answer, each time it is asked: 10 s in all, as resolv.conf(5) has it by default with
+// 5 s twice. The first is shorter, so that a lost datagram or a dead server costs 1 s.
+var attempts = [...]time.Duration{time.Second, 3 * time.Second, 6 * time.Second}
+
+// resolutionDelay is how long addresses of one family wait at least for those of the other. RFC 8305 §3.
+const resolutionDelay = 50 * time.Millisecond
+
+// A Resolver asks servers in turn, by UDP and, where an answer is truncated, by TCP. It doesn't change, and starts no
+// goroutine.
+type Resolver struct {
+	Servers []netip.Addr // at least one
+
+	// Dial connects "udp" or "tcp"; what it returns knows deadlines.
+	Dial func(ctx context.Context, network string, server netip.AddrPort) (net.Conn, error)
+}
+
+// Lookup returns the addresses of name, one that IsName accepts, in the order of kinds, A and AAAA. With an error comes
+// the server that was asked last.
+func (r *Resolver) Lookup(ctx context.Context, name string, kinds ...uint16) (ips []netip.Addr, server netip.AddrPort, err error) {
+	for _, wait := range attempts {
+		for _, s := range r.Servers {
+			server = netip.AddrPortFrom(s, 53)
+			ips, err = r.ask(ctx, wait, server, name, kinds)
+			switch {
+			case err == nil && len(ips) == 0:
+				return nil, server, ErrNoHost
+			case err == nil || ctx.Err() != nil:
+				return ips, server, err
+			}
+		}
+	}
+	return nil, server, err
+}
+
+// A question is one that was asked, and what came of it.
+type question struct {
+	id   uint16
+	kind uint16
+	ips  []netip.Addr
+	err  error
+	done bool
+}
+
+// ask asks one server for all addresses of name. The questions are on their way at the same time.
+//
+// Some servers never answer about AAAA. Once there are addresses, the other answer has as long again as this one took: both
+// went the same way, so what differs is how long the server itself was at it.
+func (r *Resolver) ask(ctx context.Context, wait time.Duration, server netip.AddrPort, name string, kinds []uint16) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	began := time.Now()
+	c, err := r.Dial(ctx, "udp", server)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	giveUp := func() { c.SetDeadline(time.Unix(1, 0)) }
+	defer context.AfterFunc(ctx, giveUp)()
+	late := time.AfterFunc(wait, giveUp)
+	defer late.Stop()
+	var qs []*question
+	for _, kind := range kinds {
+		q := &question{id: uint16(rand.Uint32()), kind: kind}
+		if _, err := c.Write(AppendQuery(nil, q.id, name, kind)); err != nil {
+			return nil, err
+		}
+		qs = append(qs, q)
+	}
+	buf := make([]byte, 4096)
+	for slices.ContainsFunc(qs, func(q *question) bool { return !q.done }) {
+		n, err := c.Read(buf)
+		if err != nil {
+			for _, q := range qs {
+				if !q.done {
+					q.err = err
+				}
+			}
+			break
+		}
+		for _, q := range qs {
+			if q.done || !IsAnswer(buf[:n], q.id, name, q.kind) {
+				continue
+			}
+			q.done = true
+			q.ips, q.err = Parse(buf[:n], q.kind)
+			if q.err == ErrTruncated {
+				q.ips, q.err = r.askTCP(ctx, server, name, q)
+			}
+			if len(q.ips) > 0 {
+				late.Reset(max(resolutionDelay, time.Since(began)))
+			}
+		}
+	}
+	var ips []netip.Addr
+	for _, q := range qs {
+		ips = append(ips, q.ips...)
+		if q.err != nil && q.err != ErrNoHost {
+			err = q.err
+		}
+	}
+	if len(ips) > 0 {
+		return ips, nil // what is known of the other family doesn't matter
+	}
+	return nil, err
+}
+
+// askTCP asks again what was too long for UDP. RFC 7766 §8.
+func (r *Resolver) askTCP(ctx context.Context, server netip.AddrPort, name string, q *question) ([]netip.Addr, error) {
+	c, err := r.Dial(ctx, "tcp", server)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })()
+	msg := AppendQuery(make([]byte, 2), q.id, name, q.kind)
+	binary.BigEndian.PutUint16(msg, uint16(len(msg)-2))
+	if _, err := c.Write(msg); err != nil {
+		return nil, err
+	}
+	var size [2]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		return nil, err
+	}
+	msg = make([]byte, binary.BigEndian.Uint16(size[:]))
+	if _, err := io.ReadFull(c, msg); err != nil {
+		return nil, err
+	}
+	if !IsAnswer(msg, q.id, name, q.kind) {
+		return nil, ErrServer
+	}
+	return Parse(msg, q.kind)
+}

@@ -1,0 +1,198 @@
+package dns
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A server is what one server does with a question: it answers after a time, or never.
+type server func(kind uint16, tcp bool) (msg string, after time.Duration)
+
+const never = time.Hour
+
+// A servers is a network with servers in it, by their addresses.
+type servers struct {
+	all   map[string]server
+	began time.Time
+	mu    sync.Mutex
+	asked []string // "address/kind@ms"
+	wg    sync.WaitGroup
+}
+
+func (s *servers) dial(_ context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	near, far := net.Pipe()
+	s.wg.Go(func() { s.serve(far, to.Addr().String(), network == "tcp") })
+	return near, nil
+}
+
+func (s *servers) serve(c net.Conn, name string, tcp bool) {
+	defer c.Close()
+	var answers sync.WaitGroup
+	defer answers.Wait()
+	ended := make(chan struct{})
+	defer close(ended)
+	buf := make([]byte, 512)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		q := buf[:n]
+		if tcp {
+			q = q[2:]
+		}
+		id, kind := binary.BigEndian.Uint16(q), binary.BigEndian.Uint16(q[len(q)-15:])
+		what := name + "/A@"
+		if kind == AAAA {
+			what = name + "/AAAA@"
+		}
+		s.mu.Lock()
+		s.asked = append(s.asked, what+time.Since(s.began).String())
+		msg, after := s.all[name](kind, tcp)
+		s.mu.Unlock()
+		answers.Go(func() {
+			select {
+			case <-time.After(after):
+			case <-ended:
+				return
+			}
+			m := binary.BigEndian.AppendUint16(nil, id)
+			m = append(m, msg[2:]...)
+			if tcp {
+				m = append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...)
+			}
+			c.Write(m)
+		})
+	}
+}
+
+// about returns an answer of a kind, with one address or none.
+func about(kind uint16, records int) string {
+	m := said(ok, "\x00"+string(rune(records)), "")
+	binary.BigEndian.PutUint16(m[header+11:], kind)
+	switch {
+	case records == 0:
+	case kind == A:
+		m = append(m, addr...)
+	default:
+		m = append(m, "\xc0\x0c"+six[3:]...)
+	}
+	return string(m)
+}
+
+func TestLookup(t *testing.T) {
+	const ms = time.Millisecond
+	// answers has both kinds answered after their times, with an address.
+	answers := func(v6, v4 time.Duration) server {
+		return func(kind uint16, _ bool) (string, time.Duration) {
+			if kind == AAAA {
+				return about(AAAA, 1), v6
+			}
+			return about(A, 1), v4
+		}
+	}
+	silent := answers(never, never)
+	// lossy loses the first n questions.
+	lossy := func(n int) server {
+		return func(kind uint16, tcp bool) (string, time.Duration) {
+			if n--; n >= 0 {
+				return "", never
+			}
+			return about(kind, 1), 20 * ms
+		}
+	}
+	says := func(flags string, after time.Duration) server {
+		return func(kind uint16, _ bool) (string, time.Duration) {
+			m := []byte(about(kind, 0))
+			copy(m[2:], flags)
+			return string(m), after
+		}
+	}
+	const both = "fd07::2 10.0.0.1"
+	for _, tt := range []struct {
+		what    string
+		servers []server
+		kinds   []uint16
+		want    string
+		took    time.Duration
+		asked   string
+	}{
+		{"both at once", []server{answers(20*ms, 20*ms)}, nil, both, 20 * ms, ""},
+		{"IPv6 a little later", []server{answers(60*ms, 20*ms)}, nil, both, 60 * ms, ""},
+		{"IPv4 a little later", []server{answers(20*ms, 60*ms)}, nil, both, 60 * ms, ""},
+		{"a server far away, IPv6 later", []server{answers(550*ms, 300*ms)}, nil, both, 550 * ms, ""},
+		{"no answer about IPv6", []server{answers(never, 20*ms)}, nil, "10.0.0.1", 70 * ms, ""},
+		{"no answer about IPv4", []server{answers(20*ms, never)}, nil, "fd07::2", 70 * ms, ""},
+		{"no answer about IPv6, far away", []server{answers(never, 300*ms)}, nil, "10.0.0.1", 600 * ms, ""},
+		{"no answer about IPv6, until the attempt ends", []server{answers(never, 800*ms)}, nil, "10.0.0.1", 1000 * ms, ""},
+		{"one kind only", []server{answers(never, 20*ms)}, []uint16{A}, "10.0.0.1", 20 * ms, ""},
+		{"one kind of address, both answers", []server{func(kind uint16, _ bool) (string, time.Duration) {
+			if kind == AAAA {
+				return about(AAAA, 1), 400 * ms
+			}
+			return about(A, 0), 20 * ms
+		}}, nil, "fd07::2", 400 * ms, ""},
+		{"no address", []server{says(ok, 20*ms)}, nil, "no such host", 20 * ms, ""},
+		{"no such name", []server{says("\x81\x83", 20*ms)}, nil, "no such host", 20 * ms, ""},
+		{"a lost question", []server{lossy(2)}, nil, both, 1020 * ms, ""},
+		{"two lost questions", []server{lossy(4)}, nil, both, 4020 * ms, ""},
+		{"a server slower than the first attempt", []server{answers(2500*ms, 2500*ms)}, nil, both, 3500 * ms, ""},
+		{"a slow server", []server{answers(5*time.Second, 5*time.Second)}, nil, both, 9 * time.Second, ""},
+		{"a silent server", []server{silent}, []uint16{A}, "i/o timeout", 10 * time.Second, "1/A@0s 1/A@1s 1/A@4s"},
+		{"the second server", []server{silent, answers(20*ms, 20*ms)}, nil, both, 1020 * ms, ""},
+		{"servers in turn", []server{silent, lossy(1)}, []uint16{A}, "10.0.0.1", 5020 * ms, "1/A@0s 2/A@1s 1/A@2s 2/A@5s"},
+		{"a failing server", []server{says("\x81\x82", 20*ms), answers(20*ms, 20*ms)}, nil, both, 40 * ms, ""},
+		{"failing servers", []server{says("\x81\x82", 0)}, nil, "server misbehaving", 0, ""},
+		{"by TCP", []server{func(kind uint16, tcp bool) (string, time.Duration) {
+			if tcp {
+				return about(kind, 1), 100 * ms
+			}
+			m, _ := says("\x83\x80", 0)(kind, false)
+			return m, 20 * ms
+		}}, nil, both, 220 * ms, ""},
+		{"IPv6 by TCP, while the other is there", []server{func(kind uint16, tcp bool) (string, time.Duration) {
+			if kind == A || tcp {
+				return about(kind, 1), 200 * ms
+			}
+			m, _ := says("\x83\x80", 0)(kind, false)
+			return m, 210 * ms
+		}}, nil, both, 410 * ms, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			net := &servers{all: map[string]server{}, began: time.Now()}
+			r := &Resolver{Dial: net.dial}
+			for i, s := range tt.servers {
+				at := netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})
+				r.Servers = append(r.Servers, at)
+				net.all[at.String()] = s
+			}
+			if tt.kinds == nil {
+				tt.kinds = []uint16{AAAA, A}
+			}
+			ips, _, err := r.Lookup(t.Context(), "both.test", tt.kinds...)
+			took := time.Since(net.began)
+			net.wg.Wait()
+			var words []string
+			for _, ip := range ips {
+				words = append(words, ip.String())
+			}
+			got := strings.Join(words, " ")
+			if err != nil {
+				got = err.Error()
+			}
+			if got != tt.want && !(err != nil && strings.HasSuffix(got, tt.want)) || took != tt.took {
+				t.Errorf("%s: %s after %v, want %s after %v", tt.what, got, took, tt.want, tt.took)
+			}
+			if asked := strings.ReplaceAll(strings.Join(net.asked, " "), "192.0.2.", ""); tt.asked != "" && asked != tt.asked {
+				t.Errorf("%s: asked %s, want %s", tt.what, asked, tt.asked)
+			}
+		})
+	}
+}
