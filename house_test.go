@@ -25,7 +25,7 @@ var floors = [][]string{
 	{"internal/demo"},
 	{"netstack", "proxy"},
 	{"proxy/wireproxy", "proxy/internal/hop", "proxy/internal/login", "proxy/internal/socks5"},
-	{"proxy/internal/relay", "proxy/internal/dial", "proxy/internal/datagram"},
+	{"proxy/internal/relay", "proxy/internal/dial", "proxy/internal/datagram", "proxy/internal/names"},
 	{"netstack/internal/link", "netstack/internal/dns"},
 	{"conf", "uapi"},
 	{"uapi/text"},

@@ -1,27 +1,25 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"time"
 
 	"throughline/proxy/internal/datagram"
+	"throughline/proxy/internal/names"
 	"throughline/proxy/internal/relay"
 	"throughline/proxy/internal/socks5"
 )
 
 const (
-	nameLifetime   = time.Minute // how long the address of a name is used for datagrams
-	maxNames       = 64
 	controlTick    = 30 * time.Second // how late idleness may be noticed
-	nameTimeout    = 5 * time.Second
-	maxReadFailure = 16 // in a row, before a UDP socket is given up: an ICMP error may be one
+	maxReadFailure = 16               // in a row, before a UDP socket is given up: an ICMP error may be one
 )
 
 // An association carries datagrams between one client and the targets. RFC 1928 §7. It lives as long as the connection
@@ -31,7 +29,6 @@ const (
 // source that sends from the client's address is the client from then on.
 type association struct {
 	s       *section
-	l       *live
 	control net.Conn
 	inner   net.PacketConn // to the client
 	outer   net.PacketConn // to the targets
@@ -39,12 +36,7 @@ type association struct {
 	client  atomic.Pointer[netip.AddrPort]
 	start   time.Time
 	last    atomic.Int64 // when a datagram moved, since start
-	names   map[string]namedAddress
-}
-
-type namedAddress struct {
-	addr  netip.Addr
-	until time.Time
+	names   *names.Names
 }
 
 // associate serves a request for datagrams until its connection ends.
@@ -72,7 +64,9 @@ func (s *section) associate(l *live, c net.Conn, expected string) error {
 	if !l.add(inner) || !l.add(outer) {
 		return net.ErrClosed
 	}
-	a := &association{s: s, l: l, control: c, inner: inner, outer: outer, from: remote.Addr().WithZone(""), start: time.Now(), names: make(map[string]namedAddress)}
+	a := &association{s: s, control: c, inner: inner, outer: outer, from: remote.Addr().WithZone(""), start: time.Now()}
+	a.names = names.New(l.ctx, s.dialer.Lookup, a.toTarget)
+	defer a.names.Close()
 	if want, err := netip.ParseAddrPort(expected); err == nil && want.Port() != 0 && want.Addr() == a.from {
 		a.client.Store(&want) // the client says where it will send from
 	}
@@ -144,8 +138,22 @@ func (a *association) fromClient(b []byte, n int, from netip.AddrPort) {
 	} else if c.Port() != from.Port() {
 		return
 	}
-	to, ok := a.resolve(address)
-	if !ok || datagram.Send(a.outer, data, to) != nil {
+	if to, err := netip.ParseAddrPort(address); err == nil {
+		a.toTarget(data, to)
+		return
+	}
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return
+	}
+	if port, err := strconv.ParseUint(service, 10, 16); err == nil {
+		a.names.Send(host, uint16(port), data)
+	}
+}
+
+// toTarget sends a datagram; there is no port 0 to send to.
+func (a *association) toTarget(data []byte, to netip.AddrPort) {
+	if to.Port() == 0 || datagram.Send(a.outer, data, to) != nil {
 		return
 	}
 	a.s.toTarget.Add(uint64(len(data)))
@@ -166,30 +174,4 @@ func (a *association) fromTarget(b []byte, n int, from netip.AddrPort) {
 		a.s.toClient.Add(uint64(n))
 		a.last.Store(int64(time.Since(a.start)))
 	}
-}
-
-// resolve returns where a datagram goes. A name is looked up once a minute, and holds up the datagrams behind it.
-func (a *association) resolve(address string) (netip.AddrPort, bool) {
-	if ap, err := netip.ParseAddrPort(address); err == nil {
-		return ap, ap.Port() != 0
-	}
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return netip.AddrPort{}, false
-	}
-	known, ok := a.names[host]
-	if !ok || time.Now().After(known.until) {
-		ctx, cancel := context.WithTimeout(a.l.ctx, nameTimeout)
-		defer cancel()
-		known = namedAddress{until: time.Now().Add(nameLifetime)} // a failure is remembered too
-		if addrs, err := a.s.dialer.Lookup(ctx, host); err == nil {
-			known.addr = addrs[0]
-		}
-		if len(a.names) >= maxNames {
-			clear(a.names)
-		}
-		a.names[host] = known
-	}
-	ap, err := netip.ParseAddrPort(net.JoinHostPort(known.addr.String(), port))
-	return ap, err == nil && ap.Port() != 0
 }

@@ -251,3 +251,76 @@ func TestAssociate(t *testing.T) {
 		t.Error("what isn't asked for is answered")
 	}
 }
+
+// A slowNames is the network of targets, with a resolver that is slow, and fails as often as it is told to.
+type slowNames struct {
+	pipes
+	failures int
+	asked    int
+}
+
+func (s *slowNames) LookupHost(ctx context.Context, _ string) ([]netip.Addr, error) {
+	s.asked++
+	if s.failures--; s.failures >= 0 {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	select {
+	case <-time.After(12 * time.Second): // as after datagrams lost, or with servers that are dead
+		return []netip.Addr{loopback}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// A control is the connection of an association: silent, from the address that a pipe's datagrams come from.
+type control struct{ *pipe }
+
+func (c control) Write(b []byte) (int, error) { return len(b), nil }
+func (c control) Close() error                { return c.pipe.Close() }
+
+// TestAssociateSlowNames has an association send to a name that resolves late, or only when it is asked again.
+func TestAssociateSlowNames(t *testing.T) {
+	byName := func(data string) []byte { return []byte("\x00\x00\x00\x03\x04name\x00\x50" + data) }
+	for _, failures := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			host := &pipes{listener: newPipe()}
+			tunnel := &slowNames{pipes: pipes{listener: newPipe()}, failures: failures}
+			p := New(config(t, "[Interface]\nDNS=1.1.1.1\n[Socks5]\nBindAddress=127.0.0.1:1"), tunnel, host, nil)
+			l := &live{ctx: t.Context(), open: make(map[io.Closer]struct{})}
+			c, done := control{newPipe()}, make(chan error, 1)
+			go func() { done <- p.sections[0].associate(l, c, "") }()
+			began := time.Now()
+			host.listener.in <- byName("one")
+			host.listener.in <- byName("two")
+			host.listener.in <- datagramTo(netip.AddrPortFrom(loopback, 80), "elsewhere")
+			want := func(data string, after time.Duration) {
+				t.Helper()
+				if got := string(<-tunnel.listener.out); got != data || time.Since(began) != after {
+					t.Fatalf("%q after %v, want %q after %v", got, time.Since(began), data, after)
+				}
+			}
+			want("elsewhere", 0)
+			resolved := 12 * time.Second
+			if failures > 0 {
+				time.Sleep(30 * time.Second) // the failure, and then some
+				host.listener.in <- byName("one")
+				host.listener.in <- byName("two")
+				resolved += 30 * time.Second
+			}
+			want("one", resolved)
+			want("two", resolved)
+			host.listener.in <- byName("three")
+			want("three", resolved)
+			if tunnel.asked != failures+1 {
+				t.Errorf("asked %d times", tunnel.asked)
+			}
+			host.listener.in <- []byte("\x00\x00\x00\x03\x05other\x00\x50data") // its look-up ends with the association
+			synctest.Wait()
+			c.Close()
+			if err := <-done; err == nil {
+				t.Error("no error when the connection breaks")
+			}
+		})
+	}
+}
