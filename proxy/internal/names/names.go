@@ -19,7 +19,7 @@ const (
 
 	lifetime = time.Minute      // of an address, until it is asked for again
 	pause    = 5 * time.Second  // after a failure
-	timeout  = 20 * time.Second // of a look-up: for two servers, each asked twice for 5 s, as resolv.conf(5) has it
+	timeout  = 20 * time.Second // of a look-up: for two servers, each asked for 10 s in all
 )
 
 // Names are those that one sender of datagrams uses.
