@@ -394,6 +394,33 @@ func TestForwardHalfClose(t *testing.T) {
 	})
 }
 
+// TestForwardClosed has a client close its connection while the target is silent: it doesn't hold its place for hours.
+func TestForwardClosed(t *testing.T) {
+	for _, idle := range []string{"2h", "off", "30"} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			ended := make(chan time.Duration, 1)
+			c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1\nIdleTimeout="+idle, func(target net.Conn) {
+				in := bufio.NewReader(target)
+				http.ReadRequest(in)
+				io.Copy(io.Discard, in)
+				ended <- time.Since(began)
+			})
+			io.WriteString(c, "GET http://192.0.2.1/ HTTP/1.1\r\n\r\n")
+			time.Sleep(time.Second)
+			c.CloseWrite()
+			go io.Copy(io.Discard, c)
+			want := 121 * time.Second
+			if idle == "30" {
+				want = 30 * time.Second
+			}
+			if got := <-ended; got != want {
+				t.Errorf("IdleTimeout %s: the target was let go after %v, want %v", idle, got, want)
+			}
+		})
+	}
+}
+
 // TestForwardPipelined has a client send on while it waits: piece by piece, and more than the proxy's buffer holds.
 func TestForwardPipelined(t *testing.T) {
 	for _, idle := range []string{"60", "off"} {

@@ -27,6 +27,7 @@ const (
 	maxInterim        = 8                      // 1xx responses to one request
 	maxEmptyLines     = 4                      // before a request
 	bodyGrace         = 100 * time.Millisecond // for the rest of a body whose response has come whole
+	halfClosed        = 2 * time.Minute        // how long nothing may move when the client has ended its direction
 )
 
 // hopByHop are the header fields that concern one connection only. RFC 9110 §7.6.1, with those that RFC 2616 §13.5.1
@@ -109,9 +110,11 @@ func Exchange(client *Meter, in *bufio.Reader, conn net.Conn, req *http.Request,
 			w.CloseWrite() // or the target waits for the rest
 		}
 		sent <- err
-		in.Peek(in.Size()) // what the client says next can wait; that it is gone can't
-		if client.lost != nil {
+		switch _, err := in.Peek(in.Size()); { // what the client says next can wait; that it is gone can't
+		case client.lost != nil:
 			relay.Abort(conn)
+		case err == io.EOF: // gone, or it has no more to say: that can't be told from here
+			target.shorten(halfClosed)
 		}
 	}()
 	late, again, err = respond(client, target, req, last)
