@@ -11,7 +11,8 @@
 //
 // Limits: each section has at most MaxConnections connections or UDP sessions (1024), and says so to those it refuses;
 // who doesn't finish a handshake in 10 s is closed; the header of a request has at most 64 KiB, that of a response
-// 256 KiB; a connection holds two buffers of 2 KiB, or of 32 KiB while it moves much, of which there are 1,024 in all, and
+// 256 KiB; a UDP session holds one buffer of 64 KiB and an association two, besides what waits for a target or a name; a
+// connection holds two buffers of 2 KiB, or of 32 KiB while it moves much, of which there are 1,024 in all, and
 // none where the kernel moves the bytes (splice).
 //
 // As an HTTP proxy it adds no Via and no Forwarded header: it is used to be somewhere else, not to be seen.

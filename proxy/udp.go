@@ -13,8 +13,12 @@ import (
 	"throughline/proxy/internal/datagram"
 )
 
-// maxPending bounds the datagrams that wait until a session has reached its target.
-const maxPending = 8
+// What bounds the datagrams that wait until a session has reached its target: their number, and from the second on their
+// bytes.
+const (
+	maxPending      = 8
+	maxPendingBytes = 16 << 10
+)
 
 // sessions are those of one UDP tunnel, by the source of their datagrams.
 type sessions struct {
@@ -32,6 +36,7 @@ type session struct {
 	mu      sync.Mutex
 	conn    net.Conn // nil until the target is reached
 	pending [][]byte
+	bytes   int // in pending
 }
 
 // serveUDP forwards datagrams until Run ends. Above the limit no session is begun: those that are there are not pushed out
@@ -78,8 +83,10 @@ func (t *sessions) forward(b []byte, from netip.AddrPort) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.conn == nil {
-		if len(u.pending) < maxPending {
+		if u.bytes += len(b); len(u.pending) == 0 || len(u.pending) < maxPending && u.bytes <= maxPendingBytes {
 			u.pending = append(u.pending, append([]byte(nil), b...))
+		} else {
+			u.bytes -= len(b)
 		}
 		return
 	}
@@ -116,7 +123,7 @@ func (t *sessions) carry(u *session) error {
 	for _, b := range u.pending {
 		t.write(u, b)
 	}
-	u.pending = nil
+	u.pending, u.bytes = nil, 0
 	u.mu.Unlock()
 	b := datagram.Buffers.Get().(*datagram.Buffer)
 	defer datagram.Buffers.Put(b)

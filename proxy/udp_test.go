@@ -122,6 +122,38 @@ func (p *pipes) DialContext(ctx context.Context, _, _ string) (net.Conn, error) 
 	return c, nil
 }
 
+// What waits for a target is bounded in bytes, too; the first datagram waits whatever its size.
+func TestUDPPendingBytes(t *testing.T) {
+	for _, c := range []struct{ sizes, want []int }{
+		{[]int{40000, 1}, []int{40000}},
+		{[]int{10000, 10000, 6000, 2}, []int{10000, 6000, 2}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			host, tunnel := &pipes{listener: newPipe()}, &pipes{delay: time.Second}
+			p := New(config(t, "[UDPClientTunnel]\nBindAddress=127.0.0.1:1\nTarget=192.0.2.9:9\nIdleTimeout=30"), tunnel, host, nil)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- p.Run(ctx) }()
+			for _, n := range c.sizes {
+				host.listener.in <- make([]byte, n)
+			}
+			time.Sleep(2 * time.Second)
+			for _, n := range c.want {
+				if b := <-tunnel.reached(0).out; len(b) != n {
+					t.Errorf("a datagram of %d bytes, want %d", len(b), n)
+				}
+			}
+			if n := len(tunnel.reached(0).out); n != 0 {
+				t.Errorf("%d more datagrams than may wait", n)
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestUDPSessionExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host, tunnel := &pipes{listener: newPipe()}, &pipes{delay: time.Second}
