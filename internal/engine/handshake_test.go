@@ -136,6 +136,7 @@ func TestIdentityChangesMeanwhile(t *testing.T) {
 		a.knows(b)
 		initiations := count(net, wire.TypeInitiation)
 		p := a.peer(b)
+		synctest.Wait() // nobody else asks for the time
 		stall.Store(true)
 		go a.initiate(p)
 		<-stalled

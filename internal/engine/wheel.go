@@ -162,10 +162,13 @@ func (e *Engine) turnWheel() {
 		if len(due) > 0 {
 			continue // looking took time, and put peers back
 		}
-		if alarm != mono.Never {
-			timer.Reset(max(alarm.Sub(now), 0))
-		} else {
+		switch wait := alarm.Sub(now); {
+		case alarm == mono.Never:
 			timer.Stop()
+		case wait > 0:
+			timer.Reset(wait)
+		default:
+			continue
 		}
 		select {
 		case <-timer.C:

@@ -221,7 +221,9 @@ func (n *Net) setTimer() {
 	if len(n.queue) == 0 {
 		return
 	}
-	wait := time.Until(n.queue[0].at)
+	// Not 0: in a bubble the runtime would call land's starter at once, on this goroutine, and Go 1.26's race detector can
+	// crash when another one does so at the same moment.
+	wait := max(time.Until(n.queue[0].at), 1)
 	if n.timer == nil {
 		n.timer = time.AfterFunc(wait, n.land)
 	} else {
