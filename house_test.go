@@ -36,7 +36,7 @@ var floors = [][]string{
 	{"internal/noise", "internal/aead", "internal/replay", "internal/allowedips", "internal/index", "internal/ratelimit"},
 	{"tun/tuntest", "udp/udptest"},
 	{"tun", "udp"},
-	{"tun/offload"},
+	{"tun/offload", "udp/internal/zone"},
 	{"packet"},
 	{"internal/wire", "internal/mono", "internal/linux"},
 }

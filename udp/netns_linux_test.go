@@ -17,6 +17,7 @@ import (
 
 	"throughline/internal/linux"
 	"throughline/packet"
+	"throughline/udp/internal/zone"
 )
 
 // Real refusals come from real networks: these tests make network namespaces, with links between them. They need root,
@@ -112,7 +113,7 @@ func (ns *netns) listen(h Host) (c *conn) {
 	}
 	ns.t.Cleanup(func() { c.Close() })
 	watch(ns.t, c)
-	z := &zones{ask: func() (ifis []net.Interface, err error) {
+	z := &zone.Names{Ask: func() (ifis []net.Interface, err error) {
 		ns.run(func() { ifis, err = net.Interfaces() })
 		return
 	}}

@@ -12,6 +12,7 @@ import (
 
 	"throughline/internal/linux"
 	"throughline/packet"
+	"throughline/udp/internal/zone"
 )
 
 // An answer is what a script's recvmsg returns.
@@ -41,7 +42,7 @@ func (k *script) recvmsg(_ uintptr, m *unix.Msghdr) (int, syscall.Errno) {
 		return 0, a.errno
 	}
 	from := netip.MustParseAddrPort("192.0.2.1:51820")
-	m.Namelen = (*sockaddr)(unsafe.Slice(m.Name, m.Namelen)).put(from, &hostZones)
+	m.Namelen = (*sockaddr)(unsafe.Slice(m.Name, m.Namelen)).put(from, &zone.Host)
 	if a.v6 {
 		m.Namelen = 0
 	}

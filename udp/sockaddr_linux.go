@@ -5,13 +5,15 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"throughline/udp/internal/zone"
 )
 
 // A sockaddr is a sockaddr_in or a sockaddr_in6 as the kernel has it. ip(7), ipv6(7).
 type sockaddr [unix.SizeofSockaddrInet6]byte
 
 // put writes a, and returns how long it is.
-func (sa *sockaddr) put(a netip.AddrPort, z *zones) uint32 {
+func (sa *sockaddr) put(a netip.AddrPort, z *zone.Names) uint32 {
 	clear(sa[:])
 	binary.BigEndian.PutUint16(sa[2:], a.Port())
 	if a.Addr().Is4() {
@@ -24,13 +26,13 @@ func (sa *sockaddr) put(a netip.AddrPort, z *zones) uint32 {
 	ip := a.Addr().As16()
 	copy(sa[8:], ip[:])
 	if isLinkLocal(a.Addr()) {
-		binary.NativeEndian.PutUint32(sa[24:], z.index(a.Addr().Zone()))
+		binary.NativeEndian.PutUint32(sa[24:], z.Index(a.Addr().Zone()))
 	}
 	return unix.SizeofSockaddrInet6
 }
 
 // get reads what put, or the kernel, wrote. What is no address of the two families is the zero AddrPort.
-func (sa *sockaddr) get(n uint32, z *zones) netip.AddrPort {
+func (sa *sockaddr) get(n uint32, z *zone.Names) netip.AddrPort {
 	port := binary.BigEndian.Uint16(sa[2:])
 	switch family := binary.NativeEndian.Uint16(sa[:]); {
 	case family == unix.AF_INET && n >= unix.SizeofSockaddrInet4:
@@ -38,7 +40,7 @@ func (sa *sockaddr) get(n uint32, z *zones) netip.AddrPort {
 	case family == unix.AF_INET6 && n >= unix.SizeofSockaddrInet6:
 		a := netip.AddrFrom16([16]byte(sa[8:24])).Unmap()
 		if isLinkLocal(a) {
-			a = z.with(a, binary.NativeEndian.Uint32(sa[24:]))
+			a = z.With(a, binary.NativeEndian.Uint32(sa[24:]))
 		}
 		return netip.AddrPortFrom(a, port)
 	}

@@ -2,19 +2,18 @@ package udp
 
 import (
 	"bytes"
-	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"throughline/udp/internal/zone"
 )
 
 func TestSockaddr(t *testing.T) {
-	z := &zones{ask: func() ([]net.Interface, error) { return []net.Interface{{Index: 7, Name: "eth7"}}, nil }}
+	z := &zone.Names{Ask: func() ([]net.Interface, error) { return []net.Interface{{Index: 7, Name: "eth7"}}, nil }}
 	for _, c := range []struct{ put, got string }{
 		{"192.0.2.1:51820", "192.0.2.1:51820"},
 		{"[2001:db8::1]:1", "[2001:db8::1]:1"},
@@ -47,58 +46,5 @@ func TestSockaddr(t *testing.T) {
 		if got := sa.get(n, z); got.IsValid() {
 			t.Errorf("of %d bytes: %v", n, got)
 		}
-	}
-}
-
-func TestZones(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		asked := 0
-		links, fail := []net.Interface{{Index: 2, Name: "eth0"}}, error(nil)
-		z := &zones{ask: func() ([]net.Interface, error) { asked++; return links, fail }}
-		a := netip.MustParseAddr("fe80::1")
-		want := func(index uint32, zone string, times int) {
-			t.Helper()
-			if got := z.with(a, index); got != a.WithZone(zone) || asked != times {
-				t.Fatalf("%d: %v after asking %d times, want %%%s after %d", index, got, asked, zone, times)
-			}
-		}
-		want(0, "", 0)
-		want(2, "eth0", 1)
-		want(2, "eth0", 1)
-		want(3, "3", 1) // unknown, but asked just now
-		links = append(links, net.Interface{Index: 3, Name: "eth1"})
-		time.Sleep(zoneRest)
-		want(3, "eth1", 2)
-		if i := z.index("eth1"); i != 3 || asked != 2 {
-			t.Fatalf("eth1 is %d after asking %d times", i, asked)
-		}
-		links[0].Name = "lan0" // renamed
-		want(2, "eth0", 2)
-		time.Sleep(zoneLife)
-		want(2, "lan0", 3)
-		for range 100 {
-			if z.index("nope") != noLink || z.index("") != 0 || z.index("17") != 17 || asked != 3 {
-				t.Fatalf("asked %d times", asked)
-			}
-		}
-		fail = errors.New("no netlink here")
-		time.Sleep(zoneLife)
-		want(2, "2", 4)
-
-		for range 2 {
-			if n := testing.AllocsPerRun(100, func() { z.index("") }); n != 0 {
-				t.Errorf("index allocates %v times", n)
-			}
-		}
-	})
-	z := &zones{ask: net.Interfaces}
-	a, index := netip.MustParseAddr("fe80::1"), uint32(1)
-	zone := z.with(a, index).Zone()
-	if n := testing.AllocsPerRun(1000, func() {
-		if z.with(a, index).Zone() != zone || z.index(zone) != index {
-			t.Error("changed")
-		}
-	}); n != 0 {
-		t.Errorf("a known link-local address allocates %v times", n)
 	}
 }

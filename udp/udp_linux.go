@@ -10,6 +10,7 @@ import (
 
 	"throughline/internal/linux"
 	"throughline/packet"
+	"throughline/udp/internal/zone"
 )
 
 // A socket is the socket of one family. Opening and its options are here; send_linux.go and recv_linux.go move data.
@@ -18,7 +19,7 @@ type socket struct {
 	rc    syscall.RawConn
 	v6    bool
 	sys   kernel
-	zones *zones
+	zones *zone.Names
 	rx    receiver
 
 	gso      atomic.Uint32 // an Offload; packet.OffloadOn may become packet.OffloadWithdrawn
@@ -35,7 +36,7 @@ func (h *Host) newSocket(pc *net.UDPConn, v6 bool) (*socket, error) {
 		pc.Close()
 		return nil, err
 	}
-	s := &socket{pc: pc, rc: rc, v6: v6, sys: syscalls{}, zones: &hostZones}
+	s := &socket{pc: pc, rc: rc, v6: v6, sys: syscalls{}, zones: &zone.Host}
 	err = rc.Control(func(fd uintptr) { s.setOptions(int(fd), h, linux.Running()) })
 	if err != nil {
 		pc.Close()
