@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"throughline/internal/rtnl"
 )
 
 // A link asks the kernel about one interface by rtnetlink, and hears of its changes. The interface may be in another
@@ -18,15 +20,14 @@ import (
 type link struct {
 	tun syscall.RawConn // the TUN's descriptor, which knows the interface wherever it is
 
-	mu    sync.Mutex // guards what follows, and one exchange on req
-	req   int        // a socket for requests
-	seq   uint32
-	ns    nsKey // the namespace of our sockets
-	index int32 // the interface's last known index
-	wide  bool  // hears of all namespaces
+	req *rtnl.Conn
+	ns  nsKey // the namespace of our sockets
 
-	events *os.File // a socket that is in the group of link changes
-	conn   syscall.RawConn
+	mu    sync.Mutex // guards what follows, and a look
+	index int32      // the interface's last known index
+	wide  bool       // hears of all namespaces
+
+	events *rtnl.Events
 	buf    [4096]byte // of hear; the head of a message is enough
 }
 
@@ -51,7 +52,6 @@ const noNSID = -1
 const (
 	sizeofRtgenmsg       = 4 // struct rtgenmsg, padded
 	rtextFilterSkipStats = 1 << 3
-	nlaTypeMask          = 0x3fff // include/uapi/linux/netlink.h
 
 	// What IFLA_AF_SPEC holds for an address family: settings by number, of which forwarding is the first in both.
 	iflaInetConf  = 1 // include/uapi/linux/if_link.h
@@ -63,37 +63,27 @@ const (
 )
 
 func newLink(tun syscall.RawConn) (*link, error) {
-	req, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	req, err := rtnl.Dial()
 	if err != nil {
-		return nil, os.NewSyscallError("netlink socket", err)
-	}
-	ev, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
-	if err != nil {
-		unix.Close(req)
-		return nil, os.NewSyscallError("netlink socket", err)
-	}
-	l := &link{tun: tun, req: req, events: os.NewFile(uintptr(ev), "rtnetlink")}
-	l.conn, err = l.events.SyscallConn()
-	if err == nil {
-		err = os.NewSyscallError("netlink bind", unix.Bind(ev, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groupsHeard}))
-	}
-	if err == nil {
-		// The kernel answers before the request's send returns; this bounds a surprise.
-		err = unix.SetsockoptTimeval(req, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2})
-	}
-	if err != nil {
-		l.close()
 		return nil, err
 	}
-	if fd, err := unix.IoctlRetInt(req, unix.SIOCGSKNS); err == nil {
-		l.ns, _ = nsKeyOf(fd)
-		unix.Close(fd)
-	} else {
-		var st unix.Stat_t // not permitted: without namespaces of its own, a process has one for all threads
-		if unix.Stat("/proc/thread-self/ns/net", &st) == nil {
-			l.ns = nsKey{uint64(st.Dev), st.Ino}
-		}
+	events, err := rtnl.Listen(groupsHeard)
+	if err != nil {
+		req.Close()
+		return nil, err
 	}
+	l := &link{tun: tun, req: req, events: events}
+	req.Control(func(fd int) {
+		if ns, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS); err == nil {
+			l.ns, _ = nsKeyOf(ns)
+			unix.Close(ns)
+		} else {
+			var st unix.Stat_t // not permitted: without namespaces of its own, a process has one for all threads
+			if unix.Stat("/proc/thread-self/ns/net", &st) == nil {
+				l.ns = nsKey{uint64(st.Dev), st.Ino}
+			}
+		}
+	})
 	return l, nil
 }
 
@@ -109,28 +99,17 @@ func (l *link) stop() { l.events.Close() }
 // close frees the sockets. Nothing may be asked any more.
 func (l *link) close() {
 	l.events.Close()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.req >= 0 {
-		unix.Close(l.req)
-		l.req = -1
-	}
+	l.req.Close()
 }
 
 // hear waits until something may have changed about the interface. It returns an error only after stop.
 func (l *link) hear() error {
 	for {
-		n, overrun := 0, false
-		err := l.conn.Read(func(fd uintptr) bool {
-			var err error
-			n, _, err = unix.Recvfrom(int(fd), l.buf[:], unix.MSG_DONTWAIT)
-			overrun = errors.Is(err, unix.ENOBUFS) // messages were lost: look
-			return err == nil || overrun
-		})
+		n, lost, err := l.events.Next(l.buf[:])
 		if err != nil {
 			return err
 		}
-		if overrun || l.concerns(l.buf[:n]) {
+		if lost || l.concerns(l.buf[:n]) {
 			return nil
 		}
 	}
@@ -149,7 +128,7 @@ func (l *link) concerns(m []byte) bool {
 			index = body[4:8]
 		}
 	case unix.RTM_NEWNETCONF:
-		index = attr(body[sizeofNetconfmsg:], netconfaIfindex)
+		index = rtnl.Attr(body[sizeofNetconfmsg:], netconfaIfindex)
 	}
 	if len(index) < 4 {
 		return false
@@ -194,13 +173,13 @@ func (l *link) get(name string) (linkState, error) {
 	if err != nil {
 		return linkState{}, err
 	}
-	m := newMessage(unix.RTM_GETLINK, unix.NLM_F_REQUEST, make([]byte, unix.SizeofIfInfomsg))
-	m.attr(unix.IFLA_IFNAME, append([]byte(name), 0))
-	m.attr(unix.IFLA_EXT_MASK, u32(rtextFilterSkipStats))
+	m := rtnl.NewMessage(unix.RTM_GETLINK, unix.NLM_F_REQUEST, make([]byte, unix.SizeofIfInfomsg))
+	m.Add(unix.IFLA_IFNAME, append([]byte(name), 0))
+	m.AddUint32(unix.IFLA_EXT_MASK, rtextFilterSkipStats)
 	if nsid != noNSID {
-		m.attr(unix.IFLA_TARGET_NETNSID, u32(uint32(nsid)))
+		m.AddUint32(unix.IFLA_TARGET_NETNSID, uint32(nsid))
 	}
-	reply, err := l.exchange(m, unix.RTM_NEWLINK)
+	reply, err := l.req.Exchange(m, unix.RTM_NEWLINK)
 	if err == nil && len(reply) < unix.SizeofIfInfomsg {
 		err = io.ErrUnexpectedEOF
 	}
@@ -212,12 +191,12 @@ func (l *link) get(name string) (linkState, error) {
 		index: int32(binary.NativeEndian.Uint32(reply[4:])),
 		up:    binary.NativeEndian.Uint32(reply[8:])&unix.IFF_UP != 0,
 	}
-	if v := attr(reply[unix.SizeofIfInfomsg:], unix.IFLA_MTU); len(v) >= 4 {
-		st.mtu = int(binary.NativeEndian.Uint32(v))
+	if mtu, ok := rtnl.Uint32(reply[unix.SizeofIfInfomsg:], unix.IFLA_MTU); ok {
+		st.mtu = int(mtu)
 	}
-	families := attr(reply[unix.SizeofIfInfomsg:], unix.IFLA_AF_SPEC)
+	families := rtnl.Attr(reply[unix.SizeofIfInfomsg:], unix.IFLA_AF_SPEC)
 	for family, conf := range map[uint16]uint16{unix.AF_INET: iflaInetConf, unix.AF_INET6: iflaInet6Conf} {
-		if v := attr(attr(families, family), conf); len(v) >= 4 && binary.NativeEndian.Uint32(v) != 0 {
+		if forwards, _ := rtnl.Uint32(rtnl.Attr(families, family), conf); forwards != 0 {
 			st.forwards = true
 		}
 	}
@@ -234,9 +213,9 @@ func (l *link) set(st linkState, attr uint16, v int) error {
 	defer l.mu.Unlock()
 	info := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(info[4:], uint32(st.index))
-	m := newMessage(unix.RTM_NEWLINK, unix.NLM_F_REQUEST|unix.NLM_F_ACK, info)
-	m.attr(attr, u32(uint32(v)))
-	_, err := l.exchange(m, unix.NLMSG_ERROR)
+	m := rtnl.NewMessage(unix.RTM_NEWLINK, unix.NLM_F_REQUEST|unix.NLM_F_ACK, info)
+	m.AddUint32(attr, uint32(v))
+	_, err := l.req.Exchange(m, unix.NLMSG_ERROR)
 	return err
 }
 
@@ -256,11 +235,11 @@ func (l *link) locate() (nsid int32, err error) {
 	}
 	nsid, err = l.nsid(fd)
 	if err == nil && nsid == noNSID { // nobody gave it one yet
-		m := newMessage(unix.RTM_NEWNSID, unix.NLM_F_REQUEST|unix.NLM_F_ACK, make([]byte, sizeofRtgenmsg))
-		m.attr(unix.NETNSA_FD, u32(uint32(fd)))
+		m := rtnl.NewMessage(unix.RTM_NEWNSID, unix.NLM_F_REQUEST|unix.NLM_F_ACK, make([]byte, sizeofRtgenmsg))
+		m.AddUint32(unix.NETNSA_FD, uint32(fd))
 		none := int32(noNSID)
-		m.attr(unix.NETNSA_NSID, u32(uint32(none)))
-		if _, err = l.exchange(m, unix.NLMSG_ERROR); err == nil || errors.Is(err, unix.EEXIST) {
+		m.AddUint32(unix.NETNSA_NSID, uint32(none))
+		if _, err = l.req.Exchange(m, unix.NLMSG_ERROR); err == nil || errors.Is(err, unix.EEXIST) {
 			nsid, err = l.nsid(fd)
 		}
 	}
@@ -273,7 +252,7 @@ func (l *link) locate() (nsid int32, err error) {
 	if !l.wide {
 		l.wide = true
 		// Without CAP_NET_BROADCAST there are no events from there; a read will still notice deletion.
-		l.conn.Control(func(fd uintptr) {
+		l.events.Control(func(fd uintptr) {
 			unix.SetsockoptInt(int(fd), unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1)
 		})
 	}
@@ -282,96 +261,16 @@ func (l *link) locate() (nsid int32, err error) {
 
 // nsid asks for the id of the namespace that fd refers to.
 func (l *link) nsid(fd int) (int32, error) {
-	m := newMessage(unix.RTM_GETNSID, unix.NLM_F_REQUEST, make([]byte, sizeofRtgenmsg))
-	m.attr(unix.NETNSA_FD, u32(uint32(fd)))
-	reply, err := l.exchange(m, unix.RTM_NEWNSID)
+	m := rtnl.NewMessage(unix.RTM_GETNSID, unix.NLM_F_REQUEST, make([]byte, sizeofRtgenmsg))
+	m.AddUint32(unix.NETNSA_FD, uint32(fd))
+	reply, err := l.req.Exchange(m, unix.RTM_NEWNSID)
 	if err != nil {
 		return 0, err
 	}
 	if len(reply) >= sizeofRtgenmsg {
-		if v := attr(reply[sizeofRtgenmsg:], unix.NETNSA_NSID); len(v) >= 4 {
-			return int32(binary.NativeEndian.Uint32(v)), nil
+		if id, ok := rtnl.Uint32(reply[sizeofRtgenmsg:], unix.NETNSA_NSID); ok {
+			return int32(id), nil
 		}
 	}
 	return 0, errors.New("tun: rtnetlink: no namespace id in the answer")
 }
-
-// exchange sends m and returns the body of the answer, which must be of the given type; NLMSG_ERROR means that an
-// acknowledgment is the answer.
-func (l *link) exchange(m message, want uint16) ([]byte, error) {
-	if l.req < 0 {
-		return nil, os.ErrClosed
-	}
-	l.seq++
-	if err := unix.Sendto(l.req, m.finish(l.seq), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, os.NewSyscallError("netlink send", err)
-	}
-	buf := make([]byte, 16<<10)
-	for {
-		n, _, err := unix.Recvfrom(l.req, buf, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return nil, os.NewSyscallError("netlink receive", err)
-		}
-		if n < unix.SizeofNlMsghdr || binary.NativeEndian.Uint32(buf[8:]) != l.seq {
-			continue // the late answer to a request that was given up
-		}
-		body := buf[unix.SizeofNlMsghdr:n]
-		switch typ := binary.NativeEndian.Uint16(buf[4:]); {
-		case typ == unix.NLMSG_ERROR && len(body) >= 4:
-			if e := int32(binary.NativeEndian.Uint32(body)); e != 0 {
-				return nil, unix.Errno(-e)
-			}
-			return nil, nil
-		case typ == want:
-			return body, nil
-		default:
-			return nil, fmt.Errorf("tun: rtnetlink: answer of type %d", typ)
-		}
-	}
-}
-
-// A message is a netlink message being made.
-type message []byte
-
-func newMessage(typ, flags uint16, body []byte) message {
-	m := make(message, unix.SizeofNlMsghdr, 128)
-	binary.NativeEndian.PutUint16(m[4:], typ)
-	binary.NativeEndian.PutUint16(m[6:], flags)
-	return append(m, body...)
-}
-
-func (m *message) attr(typ uint16, v []byte) {
-	h := make([]byte, unix.SizeofRtAttr)
-	binary.NativeEndian.PutUint16(h, uint16(len(h)+len(v)))
-	binary.NativeEndian.PutUint16(h[2:], typ)
-	*m = append(append(*m, h...), v...)
-	for len(*m)%unix.NLMSG_ALIGNTO != 0 {
-		*m = append(*m, 0)
-	}
-}
-
-func (m message) finish(seq uint32) []byte {
-	binary.NativeEndian.PutUint32(m, uint32(len(m)))
-	binary.NativeEndian.PutUint32(m[8:], seq)
-	return m
-}
-
-// attr returns the value of the first attribute of a type in b, or nil.
-func attr(b []byte, typ uint16) []byte {
-	for len(b) >= unix.SizeofRtAttr {
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < unix.SizeofRtAttr || n > len(b) {
-			return nil
-		}
-		if binary.NativeEndian.Uint16(b[2:])&nlaTypeMask == typ {
-			return b[unix.SizeofRtAttr:n]
-		}
-		b = b[min(len(b), (n+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
-	}
-	return nil
-}
-
-func u32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
