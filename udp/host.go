@@ -33,19 +33,18 @@ const (
 	listenAttempts = 32
 )
 
-// Listen implements [Network]. The Conn is an [Offloader].
+// Listen implements [Network]. The Conn is an [Offloader], and on Linux a [Watcher].
 func (h *Host) Listen(port uint16) (Conn, error) {
+	var c *conn
+	var err error
 	if h.Address.IsValid() {
-		c, err := h.listenAt(port)
-		if err != nil {
+		if c, err = h.listenAt(port); err != nil {
 			return nil, fmt.Errorf("udp: listen on %v: %w", netip.AddrPortFrom(h.Address, port), err)
 		}
-		return c, nil
-	}
-	c, err := listen(h.open, port)
-	if err != nil {
+	} else if c, err = listen(h.open, port); err != nil {
 		return nil, fmt.Errorf("udp: listen on port %d: %w", port, err)
 	}
+	c.routes = newRoutes()
 	return c, nil
 }
 
@@ -124,6 +123,7 @@ type conn struct {
 	port   uint16
 	v4, v6 *socket
 	lacks  error // why one is nil, when the host has the family
+	routes routes
 
 	markMu sync.Mutex
 	mark   uint32 // guarded by markMu
@@ -257,6 +257,7 @@ func (c *conn) Close() (err error) {
 			err = e
 		}
 	}
+	c.routes.close()
 	return err
 }
 

@@ -19,6 +19,13 @@ type socket struct {
 	rx receiver
 }
 
+// routes are what a conn knows of the system's: nothing.
+type routes struct{}
+
+func newRoutes() routes { return routes{} }
+
+func (routes) close() {}
+
 func (h *Host) newSocket(pc *net.UDPConn, v6 bool) (*socket, error) {
 	// Some systems refuse what is beyond their limit, and some count the whole against a small total.
 	for size := bufferSize; size >= 256<<10 && pc.SetReadBuffer(size) != nil; size /= 2 {

@@ -1,0 +1,18 @@
+package udp
+
+import "throughline/packet"
+
+// A Watcher is a [Conn] that notices when the system may send datagrams another way than before. An endpoint's Src can
+// outlive its use without the system refusing it: Linux keeps the addresses of a link that is down, and sends from them
+// by any other. Methods are safe for concurrent use.
+type Watcher interface {
+	// Changed returns a channel that receives soon after links, addresses, routes or rules changed, at most about once a
+	// second; what nobody has received yet stands for all changes until then. It is always the same, and closed by the
+	// time that Close returns; where the system doesn't tell, it is closed from the start.
+	Changed() <-chan struct{}
+
+	// Stale reports whether datagrams to ep would now leave from ep.Src by another link than ep.SrcIf, or not at all.
+	// Where that can't be found out, and without Src, they wouldn't. It asks the system: microseconds, so not for the
+	// packet path. ep is borrowed until it returns.
+	Stale(ep *packet.Endpoint) bool
+}

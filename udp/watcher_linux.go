@@ -1,0 +1,62 @@
+package udp
+
+import (
+	"net/netip"
+	"syscall"
+
+	"throughline/internal/rtnl"
+	"throughline/packet"
+)
+
+// routes are what a conn knows of the system's.
+type routes struct {
+	watch *rtnl.Watch // nil where rtnetlink is not to be had
+}
+
+func newRoutes() routes {
+	w, _ := rtnl.NewWatch()
+	return routes{w}
+}
+
+func (r routes) close() {
+	if r.watch != nil {
+		r.watch.Close()
+	}
+}
+
+// untold is the channel that nothing is told through.
+var untold = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// Changed implements [Watcher].
+func (c *conn) Changed() <-chan struct{} {
+	if c.routes.watch == nil {
+		return untold
+	}
+	return c.routes.watch.Changed()
+}
+
+// Stale implements [Watcher].
+func (c *conn) Stale(ep *packet.Endpoint) bool {
+	if c.routes.watch == nil || !ep.Src.IsValid() || ep.SrcIf == 0 {
+		return false
+	}
+	f := rtnl.Flow{To: ep.Addr, From: netip.AddrPortFrom(ep.Src, c.port)}
+	c.markMu.Lock()
+	f.Mark = c.mark
+	c.markMu.Unlock()
+	// Such datagrams are bound to their link: all that may be missing is the way.
+	if ep.Src.Is6() && (isLinkLocal(ep.Addr.Addr()) || isLinkLocal(ep.Src)) {
+		f.Link = ep.SrcIf
+	}
+	r, err := c.routes.watch.Route(&f)
+	if err != nil {
+		_, refused := err.(syscall.Errno)
+		return refused
+	}
+	// What stays in this host goes by lo, and in IPv6 it is heard on the link that has the address.
+	return r.Link != ep.SrcIf && !r.Local
+}
