@@ -90,7 +90,7 @@ type Engine struct {
 	spare sync.Pool      // of *packet.Batch, for what doesn't come through a lane
 	done  chan struct{}  // closed when the engine closes
 	gone  chan struct{}  // closed when the TUN has ended
-	tasks sync.WaitGroup // the outbound lanes, the handshake workers, the wheel
+	tasks sync.WaitGroup // the outbound lanes, the handshake workers, the wheel, who watches routes
 }
 
 // self is who we are: a snapshot that changes with the private key.
@@ -252,6 +252,7 @@ func (e *Engine) listen(port uint16, mark uint32) (*link, error) {
 // start puts a link to use, and a lane to each of its receivers.
 func (e *Engine) start(l *link) {
 	e.link.Store(l)
+	e.watch(l)
 	for _, r := range l.conn.Receivers() {
 		l.lanes.Go(func() {
 			lane.New(&inbound{e: e, link: l, from: r}, e.workers, e.workers+2, newInBatch).Run()

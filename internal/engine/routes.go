@@ -1,0 +1,32 @@
+package engine
+
+import (
+	"slices"
+
+	"throughline/udp"
+)
+
+// watch forgets, whenever routes change, the local addresses that peers would no longer be spoken to from by the link they
+// were heard on, until the link's sockets close. The kernel's module does it when its cached route is renewed: Linux,
+// drivers/net/wireguard/socket.c, send4 and send6.
+//
+// It takes the configuration lock, so stop, which is called with that held, mustn't wait for it, and doesn't: closing the
+// sockets ends it, and Close waits, when it has let go of the lock. It asks the system without the lock.
+func (e *Engine) watch(l *link) {
+	w, ok := l.conn.(udp.Watcher)
+	if !ok {
+		return
+	}
+	e.tasks.Go(func() {
+		for range w.Changed() {
+			e.config.RLock()
+			peers := slices.Clone(e.order)
+			e.config.RUnlock()
+			for _, p := range peers {
+				if to := p.Endpoint(); to != nil && w.Stale(to) {
+					p.ClearSource()
+				}
+			}
+		}
+	})
+}
