@@ -39,6 +39,12 @@ func simulatedClock() func() mono.Time {
 // newNode makes node number n, which is up, has a key, and no peers.
 func newNode(t *testing.T, net *udptest.Net, n byte) *node {
 	t.Helper()
+	return newNodeWith(t, net, n, simulatedClock(), io.Discard)
+}
+
+// newNodeWith makes it with a clock of its own, and something that its engine writes to what it logs.
+func newNodeWith(t *testing.T, net *udptest.Net, n byte, clock func() mono.Time, log io.Writer) *node {
+	t.Helper()
 	x := &node{
 		t: t, tun: tuntest.New(1420), host: net.Host(netip.AddrFrom4([4]byte{192, 0, 2, n}), addr6("2001:db8::", n)),
 		inner: netip.AddrFrom4([4]byte{10, 0, 0, n}), inner6: addr6("fd00::", n), port: 51820,
@@ -50,8 +56,8 @@ func newNode(t *testing.T, net *udptest.Net, n byte) *node {
 	x.key[31] = x.key[31]&127 | 64
 	var err error
 	x.Engine, err = New(Options{
-		TUN: x.tun, Network: x.host, Clock: simulatedClock(), Workers: 2,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		TUN: x.tun, Network: x.host, Clock: clock, Workers: 2,
+		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"io"
-	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -15,28 +14,8 @@ import (
 	"throughline/internal/noise"
 	"throughline/internal/wire"
 	"throughline/packet"
-	"throughline/tun/tuntest"
 	"throughline/udp/udptest"
 )
-
-// newNodeWith makes a node as newNode does, whose engine has another clock or logger.
-func newNodeWith(t *testing.T, net *udptest.Net, clock func() mono.Time, log io.Writer) *node {
-	t.Helper()
-	x := &node{
-		t: t, tun: tuntest.New(1420), host: net.Host(netip.AddrFrom4([4]byte{192, 0, 2, 99})),
-		inner: netip.AddrFrom4([4]byte{10, 0, 0, 99}), inner6: addr6("fd00::", 99), port: 51820, key: [wire.KeySize]byte{0: 8, 1: 99, 31: 64},
-	}
-	var err error
-	x.Engine, err = New(Options{TUN: x.tun, Network: x.host, Clock: clock, Workers: 2, Log: slog.New(slog.NewTextHandler(log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	x.configure(&Change{Private: &x.key, Port: &x.port})
-	if err := x.Up(); err != nil {
-		t.Fatal(err)
-	}
-	return x
-}
 
 // When both sides begin at once, no packet is lost, and the next time one of them comes first.
 func TestBothBeginAtOnce(t *testing.T) {
@@ -102,7 +81,7 @@ func TestLowOrderPublicKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		var said bytes.Buffer
-		a := newNodeWith(t, net, simulatedClock(), &said)
+		a := newNodeWith(t, net, 1, simulatedClock(), &said)
 		to := netip.MustParseAddrPort("198.51.100.1:1")
 		a.configure(&Change{Peers: []PeerChange{{Public: noise.PublicKey{}, Endpoint: &to, AllowedIPs: prefixes("10.0.0.0/8")}}})
 		for i := range uint32(100) {
@@ -125,7 +104,7 @@ func TestIdentityChangesMeanwhile(t *testing.T) {
 		var stall atomic.Bool
 		stalled, goOn := make(chan struct{}), make(chan struct{})
 		clock := simulatedClock()
-		a := newNodeWith(t, net, func() mono.Time {
+		a := newNodeWith(t, net, 1, func() mono.Time {
 			if stall.CompareAndSwap(true, false) {
 				close(stalled)
 				<-goOn
@@ -239,7 +218,7 @@ func TestTimersWakeWithTheMachine(t *testing.T) {
 		defer b.Close()
 		var slept atomic.Int64
 		clock := simulatedClock()
-		a := newNodeWith(t, net, func() mono.Time { return clock().Add(time.Duration(slept.Load())) }, io.Discard)
+		a := newNodeWith(t, net, 1, func() mono.Time { return clock().Add(time.Duration(slept.Load())) }, io.Discard)
 		defer a.Close()
 		a.knows(b)
 		b.knows(a)
