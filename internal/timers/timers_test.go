@@ -187,6 +187,34 @@ func TestRetransmit(t *testing.T) {
 	}
 }
 
+// TestAnswering: who has answered an initiation sends none for a while, and forgets neither the one it was about to
+// repeat nor what was wanted meanwhile.
+func TestAnswering(t *testing.T) {
+	var m Timers
+	m.HandshakeInitiated(at(0), 0)
+	m.HandshakeSent(at(3 * sec))
+	if m.MayInitiate(at(8*sec-1)) || !m.MayInitiate(at(8*sec)) || m.LastInitiation() != at(3*sec) {
+		t.Error("an initiation may be sent at the wrong time")
+	}
+	look(t, &m, 5*sec, 0, 0, at(8*sec))
+	look(t, &m, 8*sec, 0, ClearSource|Initiate|Retry, mono.Never)
+
+	m = Timers{}
+	m.HandshakeSent(at(0))
+	look(t, &m, 100*sec, 0, 0, mono.Never) // it is the peer's to repeat
+	m.HandshakeSent(at(100 * sec))
+	wantDue(t, m.HandshakeAwaited(100*ms), at(105*sec+100*ms))
+	wantDue(t, m.HandshakeAwaited(0), at(105*sec+100*ms))
+	look(t, &m, 105*sec, 0, 0, at(105*sec+100*ms))
+	look(t, &m, 106*sec, 0, ClearSource|Initiate|Retry, mono.Never)
+
+	m = Timers{}
+	m.HandshakeSent(at(0))
+	m.HandshakeAwaited(0)
+	m.HandshakeComplete(at(sec))
+	look(t, &m, 10*sec, 0, 0, mono.Never)
+}
+
 func TestHandshakeComplete(t *testing.T) {
 	var m Timers
 	m.HandshakeInitiated(at(0), 0)
