@@ -11,8 +11,9 @@ type Watcher interface {
 	// time that Close returns; where the system doesn't tell, it is closed from the start.
 	Changed() <-chan struct{}
 
-	// Stale reports whether datagrams to ep would now leave from ep.Src by another link than ep.SrcIf, or not at all.
-	// Where that can't be found out, and without Src, they wouldn't. It asks the system: microseconds, so not for the
+	// Stale reports whether datagrams to ep would now leave from ep.Src by another link than ep.SrcIf. Where that can't be
+	// found out, or there is no way at all for now, and in IPv6, it says no: there Linux takes the addresses of a link away
+	// that goes down, and that an address is gone is for Send to find out. It asks the system: microseconds, so not for the
 	// packet path. ep is borrowed until it returns.
 	Stale(ep *packet.Endpoint) bool
 }

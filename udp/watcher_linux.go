@@ -2,7 +2,6 @@ package udp
 
 import (
 	"net/netip"
-	"syscall"
 
 	"throughline/internal/rtnl"
 	"throughline/packet"
@@ -41,22 +40,15 @@ func (c *conn) Changed() <-chan struct{} {
 
 // Stale implements [Watcher].
 func (c *conn) Stale(ep *packet.Endpoint) bool {
-	if c.routes.watch == nil || !ep.Src.IsValid() || ep.SrcIf == 0 {
+	if c.routes.watch == nil || !ep.Src.Is4() || ep.SrcIf == 0 {
 		return false
 	}
 	f := rtnl.Flow{To: ep.Addr, From: netip.AddrPortFrom(ep.Src, c.port)}
 	c.markMu.Lock()
 	f.Mark = c.mark
 	c.markMu.Unlock()
-	// Such datagrams are bound to their link: all that may be missing is the way.
-	if ep.Src.Is6() && (isLinkLocal(ep.Addr.Addr()) || isLinkLocal(ep.Src)) {
-		f.Link = ep.SrcIf
-	}
 	r, err := c.routes.watch.Route(&f)
-	if err != nil {
-		_, refused := err.(syscall.Errno)
-		return refused
-	}
-	// What stays in this host goes by lo, and in IPv6 it is heard on the link that has the address.
-	return r.Link != ep.SrcIf && !r.Local
+	// That there is no way may pass, and choosing anew would find none. What stays in this host goes by lo, whichever link
+	// it is heard on.
+	return err == nil && r.Link != ep.SrcIf && !r.Local
 }

@@ -352,14 +352,17 @@ func (f *follower) resolve(ctx context.Context, n *named, has netip.AddrPort, no
 		n.tries++
 		return
 	}
-	to := netip.AddrPortFrom(addrs[0].Unmap(), n.at.Port)
+	to, known := netip.AddrPortFrom(addrs[0].Unmap(), n.at.Port), false
 	for i, a := range addrs {
 		if a.Unmap() == has.Addr() {
-			to = netip.AddrPortFrom(addrs[(i+1)%len(addrs)].Unmap(), n.at.Port)
+			to, known = netip.AddrPortFrom(addrs[(i+1)%len(addrs)].Unmap(), n.at.Port), true
 		}
 	}
-	if n.tries > 0 || has.IsValid() && has != to {
+	switch {
+	case n.tries > 0 || has.IsValid() && !known:
 		f.log.Warn("proxy: an endpoint's name resolves anew", "endpoint", n.at, "to", to)
+	case known && has != to:
+		f.log.Info("proxy: trying the next address of an endpoint's name", "endpoint", n.at, "to", to)
 	}
 	n.several, n.tries, n.renewed = len(addrs) > 1, 0, now
 	if n.several {

@@ -140,7 +140,7 @@ func (e *Engine) relink(port *uint16, mark *uint32) error {
 // mark, may have to send from elsewhere. The configuration lock is held.
 func (e *Engine) clearSources() {
 	for _, p := range e.order {
-		p.ClearSource()
+		p.ClearSource(p.Endpoint())
 	}
 }
 

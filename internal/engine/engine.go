@@ -5,16 +5,17 @@
 // packet's whole life is on one goroutine. Handshakes run on a few workers of their own (handshake.go) and never in a
 // lane. One goroutine turns the timer wheel for all peers (wheel.go).
 //
-// Locks, outermost first; nobody holds more than three of them, and the last two are leaves:
+// Locks, outermost first; nobody holds more than three of them, and the last three are leaves:
 //
 //	Engine.config    the peers, their allowed IPs and keepalives, the identity, the link; configure.go
 //	Peer.handshake   one peer's handshake state; held through Diffie-Hellman
 //	Peer.state       one peer's keypairs, staged packets and cold timers; held for moments
 //	Engine.indexing  writers of the receiver-index table
 //	wheel.mu         the wheel
+//	inbox.mu         the peers that want something
 //
 // The packet path takes no lock but, once for each train that arrives, the keypair's own (which guards its replay
-// window), and Peer.state where a packet has to wait for a session.
+// window), and Peer.state where a packet has to wait for a session or comes with another than the one we send with.
 package engine
 
 import (

@@ -44,6 +44,30 @@ func TestBothBeginAtOnce(t *testing.T) {
 	})
 }
 
+// Nor is one lost when they do it twice in a row, because the one that is to come first had nothing to say at its time.
+func TestBothBeginAtOnceTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.New(1, udptest.Options{Latency: 100 * time.Millisecond})
+		a, b := pair(t, net)
+		defer a.Close()
+		defer b.Close()
+		var sent, atA, atB int
+		for range 3 {
+			for end := time.Now().Add(2 * time.Second); time.Now().Before(end); sent++ {
+				a.send(datagram(a.inner, b.inner, uint32(sent), 300))
+				b.send(datagram(b.inner, a.inner, uint32(sent), 300))
+				time.Sleep(25 * time.Millisecond)
+				atA, atB = atA+len(a.received()), atB+len(b.received())
+			}
+			time.Sleep(140 * time.Second)
+			atA, atB = atA+len(a.received()), atB+len(b.received())
+			if atA != sent || atB != sent {
+				t.Errorf("of %d packets %d came to a and %d to b; %v, %v", sent, atA, atB, a.reasons(), b.reasons())
+			}
+		}
+	})
+}
+
 // Who has answered an initiation waits for the session to be confirmed, and begins none beside it; but not for ever.
 func TestResponderWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -72,6 +96,9 @@ func TestResponderWaits(t *testing.T) {
 		time.Sleep(wire.RekeyTimeout + time.Second)
 		if n := initiations(); n != 1 {
 			t.Errorf("a peer that answered and heard no more sent %d initiations, want 1", n)
+		}
+		if !b.peer(a).Endpoint().Src.IsValid() {
+			t.Error("it forgot the address that it was spoken to at, before it had sent anything from there in vain")
 		}
 	})
 }
@@ -274,6 +301,23 @@ func TestMarkForgetsTheSource(t *testing.T) {
 			t.Errorf("the source is still %v", src)
 		}
 	})
+}
+
+// What was heard since a train was claimed isn't taken for a source that the socket refused.
+func TestSourceHeardMeanwhile(t *testing.T) {
+	e, s, out, _ := newPath(t, fullTrain("10.0.0.1", "10.0.0.2")...)
+	p := e.order[0]
+	b := newOutBatch()
+	if _, _, err := out.Take(b); err != nil {
+		t.Fatal(err)
+	}
+	heard := packet.Endpoint{Addr: s.from.Addr, Src: netip.MustParseAddr("192.0.2.1"), SrcIf: 7}
+	p.SetEndpoint(&heard)
+	out.Work(b)
+	out.Emit(b)
+	if *p.Endpoint() != heard {
+		t.Errorf("forgotten: %+v", p.Endpoint())
+	}
 }
 
 // A source that the socket finds gone is forgotten at once, not tried for every train.

@@ -31,6 +31,7 @@ type outTrain struct {
 	first, n int
 	peer     *Peer
 	keypair  *session.Keypair
+	to       *packet.Endpoint
 }
 
 func newOutBatch() *outBatch {
@@ -109,7 +110,7 @@ func (e *Engine) claim(b *outBatch, p *Peer, first, n int) {
 	for i := range packets {
 		packets[i].SetCounter(counter + uint64(i))
 	}
-	b.trains = append(b.trains, outTrain{first: first, n: n, peer: p, keypair: kp})
+	b.trains = append(b.trains, outTrain{first: first, n: n, peer: p, keypair: kp, to: to})
 	b.Runs = append(b.Runs, packet.Run{First: first, N: n, Endpoint: *to})
 }
 
@@ -128,7 +129,11 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 		}
 	}
 	for i := first; i < first+n; i++ {
-		if p.Gone || e.link.Load() == nil {
+		if p.Gone {
+			b.Packets[i].Drop = packet.DropNoPeer
+			continue
+		}
+		if e.link.Load() == nil {
 			b.Packets[i].Drop = packet.DropDown
 			continue
 		}
@@ -170,8 +175,8 @@ func (o *outbound) Emit(b *outBatch) {
 	}
 	e.send(&b.Batch)
 	for i, t := range b.trains { // each is a run
-		if !b.Runs[i].Endpoint.Src.IsValid() {
-			t.peer.ClearSource() // the socket found that it can't be had any more
+		if t.to.Src.IsValid() && !b.Runs[i].Endpoint.Src.IsValid() {
+			t.peer.ClearSource(t.to) // the socket found that it can't be had any more
 		}
 		e.sentData(t.peer, t.keypair, b.now, sentBytes(b.Packets[t.first:t.first+t.n]))
 	}

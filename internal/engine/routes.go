@@ -2,13 +2,14 @@ package engine
 
 import (
 	"slices"
+	"time"
 
 	"throughline/udp"
 )
 
 // watch forgets, whenever routes change, the local addresses that peers would no longer be spoken to from by the link they
 // were heard on, until the link's sockets close. The kernel's module does it when its cached route is renewed: Linux,
-// drivers/net/wireguard/socket.c, send4 and send6.
+// drivers/net/wireguard/socket.c, send4.
 //
 // It takes the configuration lock, so stop, which is called with that held, mustn't wait for it, and doesn't: closing the
 // sockets ends it, and Close waits, when it has let go of the lock. It asks the system without the lock.
@@ -19,13 +20,23 @@ func (e *Engine) watch(l *link) {
 	}
 	e.tasks.Go(func() {
 		for range w.Changed() {
+			begun := e.clock()
 			e.config.RLock()
 			peers := slices.Clone(e.order)
 			e.config.RUnlock()
 			for _, p := range peers {
-				if to := p.Endpoint(); to != nil && w.Stale(to) {
-					p.ClearSource()
+				if e.link.Load() != l {
+					return
 				}
+				if to := p.Endpoint(); to != nil && w.Stale(to) {
+					p.ClearSource(to)
+				}
+			}
+			// A twentieth of a processor at most, however many peers there are and however often routes change.
+			select {
+			case <-time.After(20 * e.clock().Sub(begun)):
+			case <-e.done:
+				return
 			}
 		}
 	})

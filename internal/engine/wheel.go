@@ -162,13 +162,10 @@ func (e *Engine) turnWheel() {
 		if len(due) > 0 {
 			continue // looking took time, and put peers back
 		}
-		switch wait := alarm.Sub(now); {
-		case alarm == mono.Never:
+		if alarm != mono.Never {
+			timer.Reset(alarm.Sub(now)) // more than 0: what was due by now has been taken out
+		} else {
 			timer.Stop()
-		case wait > 0:
-			timer.Reset(wait)
-		default:
-			continue
 		}
 		select {
 		case <-timer.C:
@@ -198,7 +195,7 @@ func (e *Engine) look(p *Peer, now mono.Time) {
 		e.eraseKeys(p)
 	}
 	if do&timers.ClearSource != 0 {
-		p.ClearSource()
+		p.ClearSource(p.Endpoint()) // it may be why nothing comes back
 	}
 	if do&timers.Initiate != 0 {
 		e.want(p, wantRetry)

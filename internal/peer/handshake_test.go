@@ -259,7 +259,14 @@ func TestEndpoint(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { p.SetEndpoint(&ep) }); n != 0 || p.Endpoint() != got {
 		t.Errorf("setting the same endpoint: %v allocations", n)
 	}
-	p.ClearSource()
+	again := packet.Endpoint{Addr: ep.Addr, Src: netip.MustParseAddr("192.0.2.3"), SrcIf: 3}
+	p.SetEndpoint(&again)
+	p.ClearSource(got) // it was heard since
+	if *p.Endpoint() != again {
+		t.Errorf("what was learned since is forgotten: %+v", p.Endpoint())
+	}
+	p.ClearSource(p.Endpoint())
+	p.ClearSource(nil)
 	if got := p.Endpoint(); got.Src.IsValid() || got.SrcIf != 0 || got.Addr != ep.Addr {
 		t.Errorf("without source: %+v", got)
 	}

@@ -54,11 +54,11 @@ func (p *Peer) SetEndpoint(ep *packet.Endpoint) {
 	}
 }
 
-// ClearSource forgets the local address the peer was spoken to from: the kernel chooses anew. It is done when nothing
-// comes back, for the address may be why.
-func (p *Peer) ClearSource() {
-	if old := p.endpoint.Load(); old != nil && (old.Src.IsValid() || old.SrcIf != 0) {
-		p.endpoint.CompareAndSwap(old, &packet.Endpoint{Addr: old.Addr})
+// ClearSource forgets the local address the peer was spoken to from, which seen, what Endpoint returned, had: the kernel
+// chooses anew. If the peer was heard since, elsewhere or at another address, nothing happens.
+func (p *Peer) ClearSource(seen *packet.Endpoint) {
+	if seen != nil && (seen.Src.IsValid() || seen.SrcIf != 0) {
+		p.endpoint.CompareAndSwap(seen, &packet.Endpoint{Addr: seen.Addr})
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 // A Flow is what the kernel looks at to route a UDP datagram.
 type Flow struct {
 	To, From netip.AddrPort // of one family, unmapped; zones are not looked at
-	Link     uint32         // the index of the link it has to leave by; 0: any
 	Mark     uint32
 }
 
@@ -28,11 +27,10 @@ func (c *Conn) Route(f *Flow) (Route, error) {
 	if err != nil {
 		return Route{}, err
 	}
-	r, ok := readRoute(body)
-	if !ok {
-		return Route{}, errors.New("rtnl: no link in the answer about a route")
+	if r, ok := readRoute(body); ok {
+		return r, nil
 	}
-	return r, nil
+	return Route{}, errors.New("rtnl: no link in the answer about a route")
 }
 
 // ask makes the question. It names protocol and ports, as rules may look at them; kernels before 4.18, where rules can't,
@@ -51,9 +49,6 @@ func (f *Flow) ask() Message {
 	m.Add(unix.RTA_IP_PROTO, []byte{unix.IPPROTO_UDP})
 	m.Add(unix.RTA_SPORT, binary.BigEndian.AppendUint16(nil, f.From.Port()))
 	m.Add(unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, f.To.Port()))
-	if f.Link != 0 {
-		m.AddUint32(unix.RTA_OIF, f.Link)
-	}
 	if f.Mark != 0 {
 		m.AddUint32(unix.RTA_MARK, f.Mark)
 	}

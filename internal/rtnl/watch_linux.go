@@ -19,9 +19,8 @@ type Watch struct {
 }
 
 const (
-	// routing are the groups that hear of what decides routes: links, addresses, routes, rules.
-	routing = unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE |
-		unix.RTMGRP_IPV6_ROUTE | unix.RTMGRP_IPV4_RULE | 1<<(unix.RTNLGRP_IPV6_RULE-1)
+	// routing are the groups that hear of what decides routes in IPv4: links, addresses, routes, rules.
+	routing = unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV4_RULE
 
 	// settle is how long a change may take: the kernel tells that a link goes down before it takes its routes away, and
 	// of IPv4's it doesn't tell at all.

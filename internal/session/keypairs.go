@@ -3,33 +3,38 @@ package session
 // Keypairs is the trio of keypairs a peer holds: the previous one, from which late packets may still come; the current
 // one, which sends; and the next one, made as responder, which must not send before the initiator has used it. It is a
 // value: each step returns the trio after it and the keypairs that fell out, whose receiver indices are to be forgotten.
-// Whitepaper §6.3 gives the limits; the rotation is the kernel's, but for Older.
+// Whitepaper §6.3 gives the limits; the rotation is the kernel's, but for Late.
 type Keypairs struct {
 	Previous, Current, Next *Keypair
 
 	// When both sides begin at once, two sessions come in place of one: each side sends with that which it began, until
-	// another takes the place of both. So one more is kept that the peer may send with until our answer has reached it.
-	Older   *Keypair
+	// another takes the place of both. So more are kept that the peer may send with until our answer has reached it.
+	Late    [2]*Keypair
 	crossed bool // Previous is the peer's, Current ours
 }
 
 // Gone are the keypairs that fell out in one step. Each may be nil.
-type Gone [4]*Keypair
+type Gone [5]*Keypair
 
 // Initiated brings in a keypair whose handshake we began: the response has come, so it may be used at once.
 func (k Keypairs) Initiated(fresh *Keypair) (Keypairs, Gone) {
-	if k.Crossed() {
-		return Keypairs{Older: k.Current, Previous: k.Next, Current: fresh, crossed: true}, Gone{k.Previous, k.Older}
+	if !k.Crossed() {
+		return k.followed(fresh)
 	}
-	return k.followed(fresh)
+	n, gone := Keypairs{Late: [2]*Keypair{k.Current}, Previous: k.Next, Current: fresh, crossed: true}, Gone{k.Previous, k.Late[0], k.Late[1]}
+	if k.crossed { // once more
+		n.Late[1], gone[0] = k.Previous, nil
+	}
+	return n, gone
 }
 
 // followed makes a keypair current that takes the place of what is.
 func (k Keypairs) followed(fresh *Keypair) (Keypairs, Gone) {
+	n, gone := Keypairs{Previous: k.Current, Current: fresh}, Gone{k.Previous, k.Late[0], k.Late[1]}
 	if k.crossed {
-		return Keypairs{Older: k.Previous, Previous: k.Current, Current: fresh}, Gone{k.Older}
+		n.Late[0], gone[0] = k.Previous, nil
 	}
-	return Keypairs{Previous: k.Current, Current: fresh}, Gone{k.Previous, k.Older}
+	return n, gone
 }
 
 // Crossed reports whether, were a keypair whose handshake we began brought in now, both sides had begun at once.
@@ -49,5 +54,5 @@ func (k Keypairs) Confirmed() (Keypairs, Gone) { return k.followed(k.Next) }
 
 // Erased lets all of them go.
 func (k Keypairs) Erased() (Keypairs, Gone) {
-	return Keypairs{}, Gone{k.Previous, k.Current, k.Next, k.Older}
+	return Keypairs{}, Gone{k.Previous, k.Current, k.Next, k.Late[0], k.Late[1]}
 }

@@ -191,8 +191,10 @@ func TestRotation(t *testing.T) {
 	}
 	show := func(k Keypairs, gone Gone) string {
 		s := fmt.Sprintf("%s %s %s ", named[k.Previous], named[k.Current], named[k.Next])
-		if k.Older != nil {
-			s += named[k.Older] + " "
+		for _, late := range k.Late {
+			if late != nil {
+				s += named[late] + " "
+			}
 		}
 		s += "gone"
 		for _, g := range gone {
@@ -208,7 +210,7 @@ func TestRotation(t *testing.T) {
 		t.Helper()
 		k, gone = next, g
 		if got := show(k, gone); got != want {
-			t.Errorf("previous, current, next, older: %s; want %s", got, want)
+			t.Errorf("previous, current, next, late: %s; want %s", got, want)
 		}
 	}
 	then := func(want string) func(Keypairs, Gone) { return func(n Keypairs, g Gone) { step(want, n, g) } }
@@ -222,9 +224,9 @@ func TestRotation(t *testing.T) {
 	then("C E F gone")(k.Responded(make("F")))
 	then("F G - E gone C")(k.Initiated(make("G"))) // both began at once: the peer may still send with E
 	then("F G H E gone")(k.Responded(make("H")))
-	then("H I - G gone F E")(k.Initiated(make("I"))) // and once more
-	then("H I J G gone")(k.Responded(make("J")))
-	then("I J - H gone G")(k.Confirmed()) // the peer sent with H
+	then("H I - G F gone E")(k.Initiated(make("I"))) // and once more: with F, or with G if it never heard of F
+	then("H I J G F gone")(k.Responded(make("J")))
+	then("I J - H gone G F")(k.Confirmed()) // the peer sent with H
 	then("J K - gone I H")(k.Initiated(make("K")))
 	then("J K L gone")(k.Responded(make("L")))
 	then("L M - K gone J")(k.Initiated(make("M")))

@@ -64,6 +64,7 @@ type Timers struct {
 	erase          mono.Time
 	lastInitiation mono.Time
 	attempts       int32 // repeats of the initiation
+	awaited        bool  // at retransmit, the first is sent
 }
 
 // DataSent records that a transport packet other than a keepalive was sent. It is hot.
@@ -138,7 +139,7 @@ func (t *Timers) SetPersistentKeepalive(now mono.Time, interval time.Duration) (
 // random, at least 0 and at most [wire.RekeyTimeoutJitterMax]. §6.1, §6.4.
 func (t *Timers) HandshakeInitiated(now mono.Time, jitter time.Duration) (due mono.Time) {
 	t.lastInitiation = now
-	t.retransmit = now.Add(wire.RekeyTimeout + jitter)
+	t.retransmit, t.awaited = now.Add(wire.RekeyTimeout+jitter), false
 	return t.retransmit
 }
 
@@ -155,7 +156,7 @@ func (t *Timers) HandshakeSent(now mono.Time) {
 // a handshake is completed until then.
 func (t *Timers) HandshakeAwaited(jitter time.Duration) (due mono.Time) {
 	if t.retransmit == 0 {
-		t.retransmit = t.lastInitiation.Add(wire.RekeyTimeout + jitter)
+		t.retransmit, t.awaited = t.lastInitiation.Add(wire.RekeyTimeout+jitter), true
 	}
 	return t.retransmit
 }
@@ -213,7 +214,10 @@ func (t *Timers) Look(now mono.Time, jitter time.Duration) (do Actions, next mon
 	}
 	if t.retransmit != 0 && !wait(t.retransmit) {
 		t.retransmit = 0
-		if int(t.attempts) < wire.MaxHandshakeAttempts {
+		if t.awaited {
+			t.awaited = false
+			do |= Initiate
+		} else if int(t.attempts) < wire.MaxHandshakeAttempts {
 			t.attempts++
 			do |= ClearSource | Initiate | Retry
 		} else {

@@ -206,7 +206,12 @@ func TestAnswering(t *testing.T) {
 	wantDue(t, m.HandshakeAwaited(100*ms), at(105*sec+100*ms))
 	wantDue(t, m.HandshakeAwaited(0), at(105*sec+100*ms))
 	look(t, &m, 105*sec, 0, 0, at(105*sec+100*ms))
-	look(t, &m, 106*sec, 0, ClearSource|Initiate|Retry, mono.Never)
+	look(t, &m, 106*sec, 0, Initiate, mono.Never) // the first, and not because of where we sent from
+	if m.HandshakeAttempts() != 0 {
+		t.Error("it counts as a repeat")
+	}
+	m.HandshakeInitiated(at(106*sec), 0)
+	look(t, &m, 111*sec, 0, ClearSource|Initiate|Retry, mono.Never)
 
 	m = Timers{}
 	m.HandshakeSent(at(0))
