@@ -30,7 +30,7 @@ type node struct {
 	port   uint16
 }
 
-// epoch is when the simulated clock of every bubble began.
+// simulatedClock returns a clock that begins now, at an hour: 0 stands for never.
 func simulatedClock() func() mono.Time {
 	began := time.Now()
 	return func() mono.Time { return mono.Time(time.Since(began) + time.Hour) }
