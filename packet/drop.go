@@ -53,3 +53,6 @@ func (d Drop) String() string {
 	}
 	return "unknown"
 }
+
+// MarshalText returns what String does.
+func (d Drop) MarshalText() ([]byte, error) { return []byte(d.String()), nil }

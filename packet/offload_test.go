@@ -1,6 +1,53 @@
 package packet
 
-import "testing"
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What is printed is what is read, whatever the set.
+func TestOffloadsAreReadAsPrinted(t *testing.T) {
+	for o := range AllOffloads + 1 {
+		if got, err := ParseOffloads(o.String()); err != nil || got != o {
+			t.Errorf("%q is read as %q, %v", o, got, err)
+		}
+		var union Offload
+		for one := range o.Each() {
+			if one&(one-1) != 0 || one&o == 0 {
+				t.Errorf("%q contains %q", o, one)
+			}
+			union |= one
+		}
+		if union != o {
+			t.Errorf("%q consists of %q", o, union)
+		}
+	}
+	for list, want := range map[string]Offload{"": 0, "all": AllOffloads, " gso, tso,,": GSO | TSO, "tcp-gro udp-gro": TCPGRO | UDPGRO} {
+		if got, err := ParseOffloads(list); err != nil || got != want {
+			t.Errorf("%q is read as %q, %v", list, got, err)
+		}
+	}
+	_, err := ParseOffloads("tso,lro")
+	if err == nil || !strings.Contains(err.Error(), `"lro"`) || !strings.Contains(err.Error(), "tcp-gro") {
+		t.Errorf("an unknown name: %v", err)
+	}
+	if first := slices.Collect(AllOffloads.Each())[0]; first != TSO {
+		t.Errorf("the first offload is %q", first)
+	}
+}
+
+func TestOffloadStatesAsJSON(t *testing.T) {
+	got, err := json.Marshal(OffloadStates{GSO: OffloadOn, TCPGRO: OffloadWithdrawn})
+	if want := `{"gso":"on","tcp-gro":"withdrawn"}`; err != nil || string(got) != want {
+		t.Errorf("%s, %v; want %s", got, err, want)
+	}
+	got, err = json.Marshal(map[Drop]int{DropNoPeer: 3})
+	if want := `{"no_peer":3}`; err != nil || string(got) != want {
+		t.Errorf("%s, %v; want %s", got, err, want)
+	}
+}
 
 func TestOffloadStates(t *testing.T) {
 	const off, on, withdrawn = OffloadOff, OffloadOn, OffloadWithdrawn
