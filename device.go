@@ -1,21 +1,15 @@
 package throughline
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
-	"slices"
 	"sync"
-	"time"
 
 	"throughline/internal/aead"
 	"throughline/internal/engine"
 	"throughline/internal/mono"
-	"throughline/internal/noise"
-	"throughline/packet"
 	"throughline/tun"
 	"throughline/udp"
 )
@@ -32,13 +26,14 @@ type Options struct {
 	// logged, and nothing for each packet. Nil stands for silence.
 	Logger *slog.Logger
 
-	// Cipher is the way in which packets are sealed and opened, one of [Ciphers]; "" stands for the first of them. All ways
-	// are ChaCha20-Poly1305, to the bit.
-	Cipher string
+	// CipherImplementation names the code that seals and opens packets, one of [CipherImplementations]; "" stands for the
+	// first of them. All compute ChaCha20-Poly1305, to the bit.
+	CipherImplementation string
 }
 
-// Ciphers returns the names of the ways in which this machine can seal and open packets, the fastest first.
-func Ciphers() []string {
+// CipherImplementations returns the names of the code with which this machine can seal and open packets, the fastest
+// first.
+func CipherImplementations() []string {
 	var names []string
 	for _, w := range aead.Ways() {
 		names = append(names, w.String())
@@ -71,10 +66,10 @@ func newDevice(o Options, clock func() mono.Time) (*Device, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	cipher := aead.Best()
-	if o.Cipher != "" {
+	if o.CipherImplementation != "" {
 		var err error
-		if cipher, err = aead.Named(o.Cipher); err != nil {
-			return nil, fmt.Errorf("throughline: Options.Cipher: %w", err)
+		if cipher, err = aead.Named(o.CipherImplementation); err != nil {
+			return nil, fmt.Errorf("throughline: Options.CipherImplementation: %w", err)
 		}
 	}
 	e, err := engine.New(engine.Options{TUN: o.TUN, Network: o.Network, Clock: clock, Log: o.Logger, Cipher: cipher})
@@ -124,7 +119,7 @@ func (d *Device) heed(ev tun.Event) {
 			return
 		}
 		s := d.Status()
-		d.log.Info("interface: up", "port", s.ListenPort, "cipher", s.Cipher, "offloads", s.Offloads)
+		d.log.Info("interface: up", "port", s.ListenPort, "cipher", s.CipherImplementation, "offloads", s.Offloads)
 	}
 }
 
@@ -150,110 +145,14 @@ func (d *Device) Close() error {
 	return err
 }
 
-// Configure applies a change, whole or not at all. A port in use is an error that wraps syscall.EADDRINUSE; after Close
-// it returns net.ErrClosed.
+// Configure applies a change, whole or not at all; what c points to is copied. A port in use is an error that wraps
+// syscall.EADDRINUSE; after Close the error wraps net.ErrClosed.
 func (d *Device) Configure(c Config) error {
-	change, err := c.change()
-	if err != nil {
-		return err
+	if err := d.engine.Configure(&c); err != nil {
+		return fmt.Errorf("throughline: %w", err)
 	}
-	return d.engine.Configure(change)
-}
-
-// maxKeepalive is what the configuration protocol can say, in seconds.
-const maxKeepalive = 65535 * time.Second
-
-// change checks a configuration and spells it as the engine does.
-func (c *Config) change() (*engine.Change, error) {
-	e := &engine.Change{
-		Port: c.ListenPort, Mark: c.Mark, ReplacePeers: c.ReplacePeers,
-		Peers: make([]engine.PeerChange, 0, len(c.Peers)),
-	}
-	if c.PrivateKey != nil {
-		key := [len(PrivateKey{})]byte(c.PrivateKey.Clamped())
-		e.Private = &key
-	}
-	for i := range c.Peers {
-		pc, err := c.Peers[i].change()
-		if err != nil {
-			return nil, fmt.Errorf("throughline: peer %v: %w", c.Peers[i].PublicKey, err)
-		}
-		e.Peers = append(e.Peers, pc)
-	}
-	return e, nil
-}
-
-func (c *PeerConfig) change() (e engine.PeerChange, err error) {
-	e = engine.PeerChange{
-		Public: noise.PublicKey(c.PublicKey), Remove: c.Remove, UpdateOnly: c.UpdateOnly,
-		Preshared: (*[len(PresharedKey{})]byte)(c.PresharedKey), Keepalive: c.PersistentKeepalive,
-		ReplaceAllowedIPs: c.ReplaceAllowedIPs,
-	}
-	if k := c.PersistentKeepalive; k != nil && (*k < 0 || *k > maxKeepalive || *k%time.Second != 0) {
-		return e, fmt.Errorf("persistent keepalive %v is not a whole number of seconds from 0 to 65535", *k)
-	}
-	if c.Endpoint != nil {
-		if !c.Endpoint.IsValid() || c.Endpoint.Port() == 0 {
-			return e, fmt.Errorf("endpoint %v is not an address and a port", *c.Endpoint)
-		}
-		to := netip.AddrPortFrom(c.Endpoint.Addr().Unmap(), c.Endpoint.Port())
-		e.Endpoint = &to
-	}
-	if e.AllowedIPs, err = masked(c.AllowedIPs); err != nil {
-		return e, err
-	}
-	e.RemoveAllowedIPs, err = masked(c.RemoveAllowedIPs)
-	return e, err
-}
-
-// masked returns prefixes with the bits beyond their length cleared, and IPv4 ones in IPv6 unmapped.
-func masked(prefixes []netip.Prefix) ([]netip.Prefix, error) {
-	out := make([]netip.Prefix, 0, len(prefixes))
-	for _, p := range prefixes {
-		addr, bits := p.Addr(), p.Bits()
-		if addr.Is4In6() && bits >= 96 {
-			addr, bits = addr.Unmap(), bits-96
-		}
-		m, err := addr.WithZone("").Prefix(bits)
-		if err != nil || !m.IsValid() {
-			return nil, fmt.Errorf("allowed IP %v is not a prefix", p)
-		}
-		out = append(out, m)
-	}
-	return out, nil
+	return nil
 }
 
 // Status returns what the device is and does, its private key included.
-func (d *Device) Status() Status {
-	e := d.engine.Status()
-	s := Status{
-		PrivateKey: PrivateKey(e.Private), PublicKey: PublicKey(e.Public), ListenPort: e.Port, Mark: e.Mark, Cipher: e.Cipher,
-		Peers: make([]PeerStatus, 0, len(e.Peers)), Drops: make(map[string]uint64), Offloads: make(map[string]string),
-	}
-	if o := e.TUN; o != nil {
-		s.Offloads["tso"], s.Offloads["uso"] = o.TSO.String(), o.USO.String()
-		s.Offloads["tcp-gro"], s.Offloads["udp-gro"] = o.TCPGRO.String(), o.UDPGRO.String()
-	}
-	if o := e.UDP; o != nil {
-		s.Offloads["gso"], s.Offloads["gro"] = o.GSO.String(), o.GRO.String()
-	}
-	for why, n := range e.Drops {
-		if n > 0 {
-			s.Drops[packet.Drop(why).String()] = n
-		}
-	}
-	for i := range e.Peers {
-		p := &e.Peers[i]
-		slices.SortFunc(p.AllowedIPs, comparePrefixes)
-		s.Peers = append(s.Peers, PeerStatus{
-			PublicKey: PublicKey(p.Public), PresharedKey: PresharedKey(p.Preshared), Endpoint: p.Endpoint,
-			PersistentKeepalive: p.Keepalive, LastHandshake: p.LastHandshake, RxBytes: p.Rx, TxBytes: p.Tx,
-			AllowedIPs: p.AllowedIPs,
-		})
-	}
-	return s
-}
-
-func comparePrefixes(a, b netip.Prefix) int {
-	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
-}
+func (d *Device) Status() Status { return d.engine.Status() }

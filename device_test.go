@@ -184,20 +184,20 @@ func TestOptionsAreChecked(t *testing.T) {
 	if _, err := throughline.New(throughline.Options{}); err == nil || !strings.Contains(err.Error(), "TUN") {
 		t.Errorf("without a TUN: %v", err)
 	}
-	_, err := throughline.New(throughline.Options{TUN: tuntest.New(1420), Cipher: "rot13"})
-	if err == nil || !strings.Contains(err.Error(), `Options.Cipher: this machine has no cipher "rot13": it has `+strings.Join(throughline.Ciphers(), ", ")) {
+	_, err := throughline.New(throughline.Options{TUN: tuntest.New(1420), CipherImplementation: "rot13"})
+	if err == nil || !strings.Contains(err.Error(), `Options.CipherImplementation: this machine has no "rot13": it has `+strings.Join(throughline.CipherImplementations(), ", ")) {
 		t.Errorf("a cipher that isn't there: %v", err)
 	}
 }
 
 // Each way can be asked for by name, and the status names it.
-func TestStatusNamesTheCipher(t *testing.T) {
-	for _, name := range throughline.Ciphers() {
-		d, err := throughline.New(throughline.Options{TUN: tuntest.New(1420), Cipher: name})
+func TestStatusNamesTheCipherImplementation(t *testing.T) {
+	for _, name := range throughline.CipherImplementations() {
+		d, err := throughline.New(throughline.Options{TUN: tuntest.New(1420), CipherImplementation: name})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := d.Status().Cipher; got != name {
+		if got := d.Status().CipherImplementation; got != name {
 			t.Errorf("the status names %q, want %q", got, name)
 		}
 		d.Close()

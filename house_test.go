@@ -37,6 +37,7 @@ var floors = [][]string{
 	{"tun/tuntest", "udp/udptest"},
 	{"tun", "udp"},
 	{"tun/offload", "udp/internal/zone", "internal/rtnl"},
+	{"wgtypes"},
 	{"packet"},
 	{"internal/wire", "internal/mono", "internal/linux"},
 }
@@ -255,6 +256,24 @@ func receiverExported(d *ast.FuncDecl) bool {
 	}
 	id, ok := typ.(*ast.Ident)
 	return ok && id.IsExported()
+}
+
+// TestTypesComeAlone holds that who names a key or reads a file compiles no device, no socket and no TUN.
+func TestTypesComeAlone(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}}", "./wgtypes", "./conf", "./uapi/text", "./proxy/...").Output()
+	if err != nil {
+		t.Fatal("go list:", err)
+	}
+	deps := strings.Fields(string(out))
+	if !slices.Contains(deps, "throughline/wgtypes") {
+		t.Fatalf("go list found %v", deps)
+	}
+	for _, dep := range deps {
+		switch room, ours := strings.CutPrefix(dep, "throughline/"); {
+		case dep == "throughline", ours && (room == "internal/engine" || room == "tun" || room == "udp" || strings.HasPrefix(room, "tun/") || strings.HasPrefix(room, "udp/")):
+			t.Errorf("the types, the readers of files or the proxy depend on %s", dep)
+		}
+	}
 }
 
 // TestCoreImportsLittle holds that who imports the library compiles no user-space stack, no metrics and no command line.

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"time"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 // A File is a configuration file as it was read.
@@ -22,7 +22,7 @@ type File struct {
 // An Interface is an [Interface] section.
 type Interface struct {
 	Pos        Pos // of the header; its Line is 0 when there is none
-	PrivateKey *throughline.PrivateKey
+	PrivateKey *wgtypes.PrivateKey
 	ListenPort *uint16
 	Mark       *uint32 // FwMark; "off" is 0
 	Address    []netip.Prefix
@@ -41,8 +41,8 @@ type Interface struct {
 // A Peer is a [Peer] section.
 type Peer struct {
 	Pos                 Pos // of the header
-	PublicKey           throughline.PublicKey
-	PresharedKey        *throughline.PresharedKey
+	PublicKey           wgtypes.PublicKey
+	PresharedKey        *wgtypes.PresharedKey
 	AllowedIPs          []netip.Prefix // masked to their length
 	Endpoint            Endpoint       // zero: none
 	PersistentKeepalive *time.Duration // "off" is 0
@@ -71,10 +71,10 @@ func (e Endpoint) AddrPort() (netip.AddrPort, bool) {
 // Config returns the change that makes a device what the file says, as "wg setconf" does: what the file doesn't name is
 // taken away, and peers it doesn't name are removed. Endpoints that are names are asked of resolve; when that is nil
 // they are left out, and the caller gives them to the device later. Peers stand in the order of f.Peers.
-func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (throughline.Config, error) {
-	c := throughline.Config{
-		PrivateKey: new(throughline.PrivateKey), ListenPort: new(uint16), Mark: new(uint32),
-		ReplacePeers: true, Peers: make([]throughline.PeerConfig, 0, len(f.Peers)),
+func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (wgtypes.Config, error) {
+	c := wgtypes.Config{
+		PrivateKey: new(wgtypes.PrivateKey), ListenPort: new(uint16), Mark: new(uint32),
+		ReplacePeers: true, Peers: make([]wgtypes.PeerConfig, 0, len(f.Peers)),
 	}
 	if f.Interface.PrivateKey != nil {
 		*c.PrivateKey = *f.Interface.PrivateKey
@@ -88,8 +88,8 @@ func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (throughli
 	var wrong mistakes
 	for i := range f.Peers {
 		p := &f.Peers[i]
-		pc := throughline.PeerConfig{
-			PublicKey: p.PublicKey, PresharedKey: new(throughline.PresharedKey), PersistentKeepalive: new(time.Duration),
+		pc := wgtypes.PeerConfig{
+			PublicKey: p.PublicKey, PresharedKey: new(wgtypes.PresharedKey), PersistentKeepalive: new(time.Duration),
 			ReplaceAllowedIPs: true, AllowedIPs: p.AllowedIPs,
 		}
 		if p.PresharedKey != nil {
@@ -111,7 +111,7 @@ func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (throughli
 		c.Peers = append(c.Peers, pc)
 	}
 	if err := wrong.join(); err != nil {
-		return throughline.Config{}, err
+		return wgtypes.Config{}, err
 	}
 	return c, nil
 }
@@ -130,7 +130,7 @@ func (f *File) Plain() error {
 }
 
 // FromStatus returns the file that "wg showconf" shows of a running device.
-func FromStatus(s *throughline.Status) *File {
+func FromStatus(s *wgtypes.Status) *File {
 	f := &File{}
 	if s.ListenPort != 0 {
 		f.Interface.ListenPort = &s.ListenPort

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 // A key is one that [Interface] or [Peer] may have.
@@ -25,7 +25,7 @@ var interfaceKeys, peerKeys map[string]key
 func init() {
 	interfaceKeys = table([]key{
 		{name: "PrivateKey", set: func(s *state, e *Entry) {
-			k, err := throughline.ParsePrivateKey(e.Value)
+			k, err := wgtypes.ParsePrivateKey(e.Value)
 			if s.secret(e, err) {
 				s.file.Interface.PrivateKey = &k
 			}
@@ -80,7 +80,7 @@ func init() {
 	})
 	peerKeys = table([]key{
 		{name: "PublicKey", set: func(s *state, e *Entry) {
-			k, err := throughline.ParsePublicKey(e.Value)
+			k, err := wgtypes.ParsePublicKey(e.Value)
 			if err == nil && k.IsZero() {
 				err = errors.New("all zeros")
 			}
@@ -89,7 +89,7 @@ func init() {
 			}
 		}},
 		{name: "PresharedKey", set: func(s *state, e *Entry) {
-			k, err := throughline.ParsePresharedKey(e.Value)
+			k, err := wgtypes.ParsePresharedKey(e.Value)
 			if s.secret(e, err) {
 				s.peer().PresharedKey = &k
 			}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 // What bounds a file.
@@ -39,7 +39,7 @@ func Parse(name string, r io.Reader) (*File, error) { return (&Parser{}).Parse(n
 // Parse reads a file. The name is for errors; all mistakes found are reported, each an [*Error], the first one first.
 // With an error there is no File.
 func (p *Parser) Parse(name string, r io.Reader) (*File, error) {
-	s := &state{Parser: p, file: &File{Name: name}, peers: make(map[throughline.PublicKey]int)}
+	s := &state{Parser: p, file: &File{Name: name}, peers: make(map[wgtypes.PublicKey]int)}
 	// One byte more than a line may have, and its end, so that a line that is too long is told from one that isn't.
 	in := bufio.NewReaderSize(r, maxLine+2)
 	total := 0
@@ -86,7 +86,7 @@ type state struct {
 	line  int
 	in    kind
 	seen  map[string]int // keys of this section that may stand once, and their lines
-	peers map[throughline.PublicKey]int
+	peers map[wgtypes.PublicKey]int
 	wrong mistakes
 }
 

@@ -11,7 +11,7 @@ import (
 	"testing/iotest"
 	"time"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 const (
@@ -76,7 +76,7 @@ PublicKey = `+public2+`
 Endpoint = [2001:db8::1]:1
 PersistentKeepalive = off`)
 	i := f.Interface
-	if i.PrivateKey.Base64() != must(throughline.ParsePrivateKey(private)).Base64() || *i.ListenPort != 51820 || *i.Mark != 0xca6c ||
+	if i.PrivateKey.Base64() != must(wgtypes.ParsePrivateKey(private)).Base64() || *i.ListenPort != 51820 || *i.Mark != 0xca6c ||
 		!reflect.DeepEqual(i.Address, prefixes("10.0.0.2/24", "fd00::2/64", "10.0.1.2/32")) ||
 		fmt.Sprint(i.DNS, i.Search) != "[10.0.0.1 fd00::1] [example.net corp.example]" || i.MTU != 1420 || i.Table != "1234" ||
 		fmt.Sprintf("%q", [][]string{i.PreUp, i.PostUp, i.PreDown, i.PostDown}) != `[["echo \"$HOME\""] ["iptables -A FORWARD -i %i; echo a = b" "second"] ["three"] ["four"]]` ||

@@ -11,7 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 // forget takes positions away, which writing changes.
@@ -49,13 +49,13 @@ func again(t interface{ Fatalf(string, ...any) }, f *File) *File {
 }
 
 func TestWrite(t *testing.T) {
-	s := throughline.Status{
-		PrivateKey: must(throughline.ParsePrivateKey(private)), ListenPort: 51820, Mark: 0xca6c,
-		Peers: []throughline.PeerStatus{{
-			PublicKey: must(throughline.ParsePublicKey(public)), PresharedKey: must(throughline.ParsePresharedKey(preshared)),
+	s := wgtypes.Status{
+		PrivateKey: must(wgtypes.ParsePrivateKey(private)), ListenPort: 51820, Mark: 0xca6c,
+		Peers: []wgtypes.PeerStatus{{
+			PublicKey: must(wgtypes.ParsePublicKey(public)), PresharedKey: must(wgtypes.ParsePresharedKey(preshared)),
 			Endpoint: netip.MustParseAddrPort("[2001:db8::1]:51820"), PersistentKeepalive: 25 * time.Second,
 			AllowedIPs: prefixes("10.0.0.0/8", "fd00::/8"),
-		}, {PublicKey: must(throughline.ParsePublicKey(public2))}},
+		}, {PublicKey: must(wgtypes.ParsePublicKey(public2))}},
 	}
 	var b strings.Builder
 	if err := Write(&b, FromStatus(&s)); err != nil {
@@ -132,7 +132,7 @@ func TestWriteVariables(t *testing.T) {
 
 // A list may be longer than a line.
 func TestWriteLongLists(t *testing.T) {
-	many := &File{Peers: []Peer{{PublicKey: must(throughline.ParsePublicKey(public))}}}
+	many := &File{Peers: []Peer{{PublicKey: must(wgtypes.ParsePublicKey(public))}}}
 	i, p := &many.Interface, &many.Peers[0]
 	for n := range 20_000 {
 		a := netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), 1})
@@ -214,7 +214,7 @@ func TestRoundTrip(t *testing.T) {
 		f := &File{Globals: list(t, "globals", entry)}
 		i := &f.Interface
 		if rapid.Bool().Draw(t, "private") {
-			i.PrivateKey = new(genKey[throughline.PrivateKey](t).Clamped())
+			i.PrivateKey = new(genKey[wgtypes.PrivateKey](t).Clamped())
 		}
 		i.ListenPort = optional(t, "port", rapid.Uint16())
 		i.Mark = optional(t, "mark", rapid.Uint32())
@@ -226,15 +226,15 @@ func TestRoundTrip(t *testing.T) {
 		i.PreUp, i.PostUp = list(t, "preup", hook), list(t, "postup", hook)
 		i.PreDown, i.PostDown = list(t, "predown", hook), list(t, "postdown", hook)
 		i.SaveConfig = rapid.Bool().Draw(t, "save")
-		seen := map[throughline.PublicKey]bool{}
+		seen := map[wgtypes.PublicKey]bool{}
 		for range rapid.IntRange(0, 3).Draw(t, "peers") {
-			p := Peer{PublicKey: genKey[throughline.PublicKey](t), AllowedIPs: list(t, "ips", genPrefix(true))}
+			p := Peer{PublicKey: genKey[wgtypes.PublicKey](t), AllowedIPs: list(t, "ips", genPrefix(true))}
 			if seen[p.PublicKey] {
 				continue
 			}
 			seen[p.PublicKey] = true
 			if rapid.Bool().Draw(t, "psk") {
-				p.PresharedKey = new(genKey[throughline.PresharedKey](t))
+				p.PresharedKey = new(genKey[wgtypes.PresharedKey](t))
 			}
 			if rapid.Bool().Draw(t, "endpoint") {
 				p.Endpoint.Port = rapid.Uint16Min(1).Draw(t, "port")

@@ -1,5 +1,10 @@
 package packet
 
+import (
+	"fmt"
+	"slices"
+)
+
 // A Drop says why a packet went no further. A dropped packet is not an error: each reason has a counter, and the
 // counters are what an operator looks at. The zero Drop is no drop.
 type Drop uint8
@@ -56,3 +61,13 @@ func (d Drop) String() string {
 
 // MarshalText returns what String does.
 func (d Drop) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (d *Drop) UnmarshalText(text []byte) error {
+	i := slices.Index(dropNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("packet: %q is no reason for a drop", text)
+	}
+	*d = Drop(i)
+	return nil
+}

@@ -108,6 +108,17 @@ func (s OffloadState) String() string {
 // MarshalText returns what String does.
 func (s OffloadState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText reads what MarshalText wrote.
+func (s *OffloadState) UnmarshalText(text []byte) error {
+	for state := range OffloadWithdrawn + 1 {
+		if state.String() == string(text) {
+			*s = state
+			return nil
+		}
+	}
+	return fmt.Errorf("packet: %q is no state of an offload", text)
+}
+
 // Merge returns the state over two parts of one end: on when both are, withdrawn when one is.
 func (s OffloadState) Merge(t OffloadState) OffloadState {
 	if s == OffloadWithdrawn || t == OffloadWithdrawn {

@@ -43,9 +43,26 @@ func TestOffloadStatesAsJSON(t *testing.T) {
 	if want := `{"gso":"on","tcp-gro":"withdrawn"}`; err != nil || string(got) != want {
 		t.Errorf("%s, %v; want %s", got, err, want)
 	}
-	got, err = json.Marshal(map[Drop]int{DropNoPeer: 3})
+	var states OffloadStates
+	if err := json.Unmarshal(got, &states); err != nil || len(states) != 2 || states[GSO] != OffloadOn || states[TCPGRO] != OffloadWithdrawn {
+		t.Errorf("%s is read as %v, %v", got, states, err)
+	}
+	if err := json.Unmarshal([]byte(`{"gso":"perhaps"}`), &states); err == nil {
+		t.Error("an unknown state is read")
+	}
+}
+
+func TestDropsAsJSON(t *testing.T) {
+	got, err := json.Marshal(map[Drop]int{DropNoPeer: 3})
 	if want := `{"no_peer":3}`; err != nil || string(got) != want {
 		t.Errorf("%s, %v; want %s", got, err, want)
+	}
+	var drops map[Drop]int
+	if err := json.Unmarshal(got, &drops); err != nil || len(drops) != 1 || drops[DropNoPeer] != 3 {
+		t.Errorf("%s is read as %v, %v", got, drops, err)
+	}
+	if err := json.Unmarshal([]byte(`{"tired":1}`), &drops); err == nil {
+		t.Error("an unknown reason is read")
 	}
 }
 

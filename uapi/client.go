@@ -6,8 +6,8 @@ import (
 	"io"
 	"net"
 
-	"throughline"
 	"throughline/uapi/text"
+	"throughline/wgtypes"
 )
 
 // A Client asks a running tunnel, this project's or another's. It is for one goroutine at a time.
@@ -27,12 +27,12 @@ func NewClient(conn net.Conn) *Client {
 func (c *Client) Close() error { return c.conn.Close() }
 
 // Get asks for the device's status. The answer of a tunnel that refuses is an error that wraps a [syscall.Errno].
-func (c *Client) Get() (throughline.Status, error) {
+func (c *Client) Get() (wgtypes.Status, error) {
 	if c.broken != nil {
-		return throughline.Status{}, c.broken
+		return wgtypes.Status{}, c.broken
 	}
 	if _, err := io.WriteString(c.conn, text.Get+"\n\n"); err != nil {
-		return throughline.Status{}, c.fail(err)
+		return wgtypes.Status{}, c.fail(err)
 	}
 	st, err := text.ReadStatus(c.r)
 	if err != nil {
@@ -44,7 +44,7 @@ func (c *Client) Get() (throughline.Status, error) {
 // Set asks for a change. That the tunnel refuses it is an error that wraps a [syscall.Errno], as does
 // EADDRINUSE for a listen port in use; the client can go on asking then. A change that the protocol can't carry is an
 // error before anything is sent.
-func (c *Client) Set(cfg throughline.Config) error {
+func (c *Client) Set(cfg wgtypes.Config) error {
 	if c.broken != nil {
 		return c.broken
 	}

@@ -13,8 +13,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"throughline"
 	"throughline/uapi/text"
+	"throughline/wgtypes"
 )
 
 // TestFoldedMeansLineByLine holds a request's Config against its lines applied one after the other.
@@ -53,7 +53,7 @@ func TestFoldedMeansLineByLine(t *testing.T) {
 
 		got, want := fast.st.Peers, slow.m.st.Peers
 		if cfg.ReplacePeers { // peers that stay keep their place, and their endpoint if none is given
-			order := func(a, b throughline.PeerStatus) int { return bytes.Compare(a.PublicKey[:], b.PublicKey[:]) }
+			order := func(a, b wgtypes.PeerStatus) int { return bytes.Compare(a.PublicKey[:], b.PublicKey[:]) }
 			slices.SortFunc(got, order)
 			slices.SortFunc(want, order)
 			for i := range min(len(got), len(want)) {
@@ -71,14 +71,14 @@ func TestFoldedMeansLineByLine(t *testing.T) {
 // byLine applies lines one by one, as https://www.wireguard.com/xplatform/ says. update_only holds for its whole mention.
 type byLine struct {
 	m   model
-	cur *throughline.PublicKey // nil: lines have no effect
+	cur *wgtypes.PublicKey // nil: lines have no effect
 }
 
 func (d *byLine) apply(said []string) {
 	for i, line := range said {
 		name, value, _ := strings.Cut(line, "=")
 		if name == "public_key" {
-			var k throughline.PublicKey
+			var k wgtypes.PublicKey
 			hex.Decode(k[:], []byte(value))
 			rest := said[i+1:]
 			if end := slices.IndexFunc(rest, func(s string) bool { return strings.HasPrefix(s, "public_key=") }); end >= 0 {

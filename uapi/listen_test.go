@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 // socketDir returns a directory whose name is short enough for addresses of sockets.
@@ -297,7 +297,7 @@ func TestFromFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.Set(throughline.Config{ListenPort: new(uint16(7))}); err != nil || dev.Status().ListenPort != 7 {
+	if err := c.Set(wgtypes.Config{ListenPort: new(uint16(7))}); err != nil || dev.Status().ListenPort != 7 {
 		t.Errorf("set: %v", err)
 	}
 	os.Remove(l.Path())

@@ -12,18 +12,18 @@ import (
 	"syscall"
 	"time"
 
-	"throughline"
 	"throughline/uapi/text"
+	"throughline/wgtypes"
 )
 
 // A Device is what [Serve] serves. Its methods are safe for concurrent use.
 type Device interface {
 	// Configure applies cfg whole or not at all. It keeps nothing that cfg points to: the keys are wiped afterwards.
 	// The other side is told the [syscall.Errno] its error wraps, or else EINVAL.
-	Configure(cfg throughline.Config) error
+	Configure(cfg wgtypes.Config) error
 
 	// Status returns what the device is and does. The caller doesn't change what the Status points to.
-	Status() throughline.Status
+	Status() wgtypes.Status
 }
 
 const (

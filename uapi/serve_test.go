@@ -18,8 +18,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"throughline"
 	"throughline/uapi/text"
+	"throughline/wgtypes"
 )
 
 // A pipes is a listener whose connections are pipes in memory.
@@ -162,10 +162,10 @@ func TestSetErrors(t *testing.T) {
 // keeper keeps what it should not.
 type keeper struct {
 	model
-	kept throughline.Config
+	kept wgtypes.Config
 }
 
-func (k *keeper) Configure(cfg throughline.Config) error { k.kept = cfg; return nil }
+func (k *keeper) Configure(cfg wgtypes.Config) error { k.kept = cfg; return nil }
 
 func TestServeWipesKeys(t *testing.T) {
 	dev := &keeper{}
@@ -342,7 +342,7 @@ type slow struct {
 	begun, go_ chan struct{}
 }
 
-func (d *slow) Configure(cfg throughline.Config) error {
+func (d *slow) Configure(cfg wgtypes.Config) error {
 	close(d.begun)
 	<-d.go_
 	return d.model.Configure(cfg)
@@ -428,7 +428,7 @@ func TestClient(t *testing.T) {
 		if st, err := c.Get(); err != nil || st.ListenPort != 51820 || len(st.Peers) != 0 {
 			t.Errorf("got %+v, %v", st, err)
 		}
-		if err := c.Set(throughline.Config{Peers: []throughline.PeerConfig{{Endpoint: new(fullStatus.Peers[1].Endpoint)}}}); err == nil {
+		if err := c.Set(wgtypes.Config{Peers: []wgtypes.PeerConfig{{Endpoint: new(fullStatus.Peers[1].Endpoint)}}}); err == nil {
 			t.Error("an endpoint that is none was sent")
 		}
 		dev.refuse = fmt.Errorf("udp: %w", syscall.EADDRINUSE)
@@ -464,11 +464,11 @@ func TestClientOfABadServer(t *testing.T) {
 			}()
 			c := NewClient(ours)
 			defer c.Close()
-			first := c.Set(throughline.Config{})
+			first := c.Set(wgtypes.Config{})
 			if first == nil || strings.Contains(first.Error(), "xxx") {
 				t.Errorf("%.20q was taken for an answer: %v", answer, first)
 			}
-			if err := c.Set(throughline.Config{}); err != first {
+			if err := c.Set(wgtypes.Config{}); err != first {
 				t.Errorf("%.20q: the next request on the connection: %v", answer, err)
 			}
 			if _, err := c.Get(); err != first {

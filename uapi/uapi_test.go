@@ -6,8 +6,8 @@ import (
 	"strings"
 	"sync"
 
-	"throughline"
 	"throughline/uapi/text"
+	"throughline/wgtypes"
 )
 
 // key returns a key of one repeated byte.
@@ -25,7 +25,7 @@ func hexOf(b byte) string {
 }
 
 // parsed returns a configuration and a status that are well known to be good.
-func parsed(config, status string) (throughline.Config, throughline.Status) {
+func parsed(config, status string) (wgtypes.Config, wgtypes.Status) {
 	cfg, err := text.ReadConfig(bufio.NewReader(strings.NewReader(config + "\n")))
 	if err != nil {
 		panic(err)
@@ -52,16 +52,16 @@ var fullConfig, fullStatus = parsed(
 // A model is a device that holds a configuration, slowly and plainly, as config.go says what a Config means.
 type model struct {
 	mu      sync.Mutex
-	st      throughline.Status
-	configs []throughline.Config // as they came, with copies of the keys
+	st      wgtypes.Status
+	configs []wgtypes.Config // as they came, with copies of the keys
 	refuse  error
 }
 
-func (m *model) Status() throughline.Status {
+func (m *model) Status() wgtypes.Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	st := m.st
-	st.Peers = append([]throughline.PeerStatus(nil), st.Peers...)
+	st.Peers = append([]wgtypes.PeerStatus(nil), st.Peers...)
 	return st
 }
 
@@ -72,14 +72,14 @@ func (m *model) setRefuse(err error) {
 	m.refuse = err
 }
 
-func (m *model) Configure(cfg throughline.Config) error {
+func (m *model) Configure(cfg wgtypes.Config) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.refuse != nil {
 		return m.refuse
 	}
 	m.configs = append(m.configs, copied(cfg))
-	m.st.Peers = append([]throughline.PeerStatus(nil), m.st.Peers...)
+	m.st.Peers = append([]wgtypes.PeerStatus(nil), m.st.Peers...)
 	if cfg.PrivateKey != nil {
 		m.st.PrivateKey = *cfg.PrivateKey
 		m.st.PublicKey = cfg.PrivateKey.Public()
@@ -91,7 +91,7 @@ func (m *model) Configure(cfg throughline.Config) error {
 		m.st.Mark = *cfg.Mark
 	}
 	if cfg.ReplacePeers {
-		named := map[throughline.PublicKey]bool{}
+		named := map[wgtypes.PublicKey]bool{}
 		for _, p := range cfg.Peers {
 			named[p.PublicKey] = true
 		}
@@ -107,7 +107,7 @@ func (m *model) Configure(cfg throughline.Config) error {
 	return nil
 }
 
-func (m *model) peer(c throughline.PeerConfig) {
+func (m *model) peer(c wgtypes.PeerConfig) {
 	if c.Remove {
 		m.remove(c.PublicKey)
 		return
@@ -139,7 +139,7 @@ func (m *model) peer(c throughline.PeerConfig) {
 	}
 }
 
-func (m *model) find(k throughline.PublicKey) *throughline.PeerStatus {
+func (m *model) find(k wgtypes.PublicKey) *wgtypes.PeerStatus {
 	for i := range m.st.Peers {
 		if m.st.Peers[i].PublicKey == k {
 			return &m.st.Peers[i]
@@ -148,13 +148,13 @@ func (m *model) find(k throughline.PublicKey) *throughline.PeerStatus {
 	return nil
 }
 
-func (m *model) add(k throughline.PublicKey) *throughline.PeerStatus {
-	m.st.Peers = append(m.st.Peers, throughline.PeerStatus{PublicKey: k})
+func (m *model) add(k wgtypes.PublicKey) *wgtypes.PeerStatus {
+	m.st.Peers = append(m.st.Peers, wgtypes.PeerStatus{PublicKey: k})
 	return m.find(k)
 }
 
-func (m *model) remove(k throughline.PublicKey) {
-	var kept []throughline.PeerStatus
+func (m *model) remove(k wgtypes.PublicKey) {
+	var kept []wgtypes.PeerStatus
 	for _, p := range m.st.Peers {
 		if p.PublicKey != k {
 			kept = append(kept, p)
@@ -163,7 +163,7 @@ func (m *model) remove(k throughline.PublicKey) {
 	m.st.Peers = kept
 }
 
-func (m *model) grant(p *throughline.PeerStatus, prefix netip.Prefix) {
+func (m *model) grant(p *wgtypes.PeerStatus, prefix netip.Prefix) {
 	for i := range m.st.Peers {
 		m.st.Peers[i].AllowedIPs = without(m.st.Peers[i].AllowedIPs, prefix)
 	}
@@ -181,11 +181,11 @@ func without(list []netip.Prefix, prefix netip.Prefix) []netip.Prefix {
 }
 
 // copied returns cfg with keys of its own, for those of a request are wiped.
-func copied(cfg throughline.Config) throughline.Config {
+func copied(cfg wgtypes.Config) wgtypes.Config {
 	if cfg.PrivateKey != nil {
 		cfg.PrivateKey = new(*cfg.PrivateKey)
 	}
-	cfg.Peers = append([]throughline.PeerConfig(nil), cfg.Peers...)
+	cfg.Peers = append([]wgtypes.PeerConfig(nil), cfg.Peers...)
 	for i := range cfg.Peers {
 		if k := cfg.Peers[i].PresharedKey; k != nil {
 			cfg.Peers[i].PresharedKey = new(*k)

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 // A wg is the stock wg(8) and an interface it can find.
@@ -70,10 +70,10 @@ func (w *wg) must(stdin string, args ...string) string {
 
 func TestStockShow(t *testing.T) {
 	st := fullStatus
-	st.Peers = append([]throughline.PeerStatus(nil), fullStatus.Peers...)
+	st.Peers = append([]wgtypes.PeerStatus(nil), fullStatus.Peers...)
 	st.Peers[0].Endpoint = netip.MustParseAddrPort("[2001:db8::1]:4500")
 	for i := range 5 { // more, in an order that is neither that of their keys nor of their handshakes
-		st.Peers = append(st.Peers, throughline.PeerStatus{PublicKey: key[throughline.PublicKey](byte(100 + i*37)), RxBytes: uint64(i)})
+		st.Peers = append(st.Peers, wgtypes.PeerStatus{PublicKey: key[wgtypes.PublicKey](byte(100 + i*37)), RxBytes: uint64(i)})
 	}
 	w := newWG(t, &model{st: st})
 
@@ -99,8 +99,8 @@ func TestStockShow(t *testing.T) {
 func TestStockSet(t *testing.T) {
 	dev := &model{}
 	w := newWG(t, dev)
-	private, psk := throughline.NewPrivateKey(), throughline.NewPresharedKey()
-	a, b := throughline.NewPrivateKey().Public(), throughline.NewPrivateKey().Public()
+	private, psk := wgtypes.NewPrivateKey(), wgtypes.NewPresharedKey()
+	a, b := wgtypes.NewPrivateKey().Public(), wgtypes.NewPrivateKey().Public()
 	dir := t.TempDir()
 	file := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -112,9 +112,9 @@ func TestStockSet(t *testing.T) {
 	w.must("", "set", w.name, "listen-port", "51820", "fwmark", "0x33", "private-key", file("private", private.Base64()),
 		"peer", a.String(), "preshared-key", file("psk", psk.Base64()), "endpoint", "[2001:db8::1]:7", "persistent-keepalive", "25", "allowed-ips", "10.0.0.0/8,fd00::/8",
 		"peer", b.String(), "allowed-ips", "10.1.0.0/16")
-	want := throughline.Status{
+	want := wgtypes.Status{
 		PrivateKey: private, PublicKey: private.Public(), ListenPort: 51820, Mark: 0x33,
-		Peers: []throughline.PeerStatus{{
+		Peers: []wgtypes.PeerStatus{{
 			PublicKey: a, PresharedKey: psk, Endpoint: netip.MustParseAddrPort("[2001:db8::1]:7"), PersistentKeepalive: 25 * time.Second,
 			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
 		}, {
@@ -126,7 +126,7 @@ func TestStockSet(t *testing.T) {
 	}
 	w.must("", "set", w.name, "fwmark", "off", "private-key", os.DevNull,
 		"peer", a.String(), "remove", "peer", b.String(), "persistent-keepalive", "off", "allowed-ips", "")
-	want = throughline.Status{ListenPort: 51820, Peers: []throughline.PeerStatus{{PublicKey: b}}}
+	want = wgtypes.Status{ListenPort: 51820, Peers: []wgtypes.PeerStatus{{PublicKey: b}}}
 	if got := dev.Status(); !reflect.DeepEqual(got, want) {
 		t.Errorf("wg set again:\n got %+v\nwant %+v", got, want)
 	}
@@ -135,18 +135,18 @@ func TestStockSet(t *testing.T) {
 func TestStockConf(t *testing.T) {
 	dev := &model{}
 	w := newWG(t, dev)
-	a, b, c := throughline.NewPrivateKey().Public(), throughline.NewPrivateKey().Public(), throughline.NewPrivateKey().Public()
-	psk := throughline.NewPresharedKey()
-	private := throughline.NewPrivateKey()
+	a, b, c := wgtypes.NewPrivateKey().Public(), wgtypes.NewPrivateKey().Public(), wgtypes.NewPrivateKey().Public()
+	psk := wgtypes.NewPresharedKey()
+	private := wgtypes.NewPrivateKey()
 	conf := "[Interface]\nPrivateKey = " + private.Base64() + "\nListenPort = 7\n"
-	peer := func(k throughline.PublicKey, more string) string {
+	peer := func(k wgtypes.PublicKey, more string) string {
 		return "[Peer]\nPublicKey = " + k.String() + "\n" + more
 	}
 	ten := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	eleven := []netip.Prefix{netip.MustParsePrefix("11.0.0.0/8")}
 
 	w.must(conf+peer(a, "PresharedKey = "+psk.Base64()+"\nAllowedIPs = 10.0.0.0/8\nPersistentKeepalive = 5\n")+peer(b, "AllowedIPs = 11.0.0.0/8\n"), "setconf", w.name, "/dev/stdin")
-	want := throughline.Status{PrivateKey: private, PublicKey: private.Public(), ListenPort: 7, Peers: []throughline.PeerStatus{
+	want := wgtypes.Status{PrivateKey: private, PublicKey: private.Public(), ListenPort: 7, Peers: []wgtypes.PeerStatus{
 		{PublicKey: a, PresharedKey: psk, PersistentKeepalive: 5 * time.Second, AllowedIPs: ten}, {PublicKey: b, AllowedIPs: eleven}}}
 	if got := dev.Status(); !reflect.DeepEqual(got, want) {
 		t.Errorf("setconf:\n got %+v\nwant %+v", got, want)
@@ -154,19 +154,19 @@ func TestStockConf(t *testing.T) {
 
 	// Another file: a loses what the new one doesn't say, b goes, c comes and takes b's prefix.
 	w.must(conf+peer(a, "AllowedIPs = 10.0.0.0/8\n")+peer(c, "AllowedIPs = 11.0.0.0/8\n"), "setconf", w.name, "/dev/stdin")
-	want.Peers = []throughline.PeerStatus{{PublicKey: a, AllowedIPs: ten}, {PublicKey: c, AllowedIPs: eleven}}
+	want.Peers = []wgtypes.PeerStatus{{PublicKey: a, AllowedIPs: ten}, {PublicKey: c, AllowedIPs: eleven}}
 	if got := dev.Status(); !reflect.DeepEqual(got, want) {
 		t.Errorf("setconf again:\n got %+v\nwant %+v", got, want)
 	}
 
 	w.must(conf+peer(c, "AllowedIPs = 10.0.0.0/8\n")+peer(b, ""), "syncconf", w.name, "/dev/stdin")
-	want.Peers = []throughline.PeerStatus{{PublicKey: c, AllowedIPs: ten}, {PublicKey: b}}
+	want.Peers = []wgtypes.PeerStatus{{PublicKey: c, AllowedIPs: ten}, {PublicKey: b}}
 	if got := dev.Status(); !reflect.DeepEqual(got, want) {
 		t.Errorf("syncconf:\n got %+v\nwant %+v", got, want)
 	}
 
 	w.must("[Peer]\nPublicKey = "+a.String()+"\nAllowedIPs = 11.0.0.0/8\n", "addconf", w.name, "/dev/stdin")
-	want.Peers = append(want.Peers, throughline.PeerStatus{PublicKey: a, AllowedIPs: eleven})
+	want.Peers = append(want.Peers, wgtypes.PeerStatus{PublicKey: a, AllowedIPs: eleven})
 	if got := dev.Status(); !reflect.DeepEqual(got, want) {
 		t.Errorf("addconf:\n got %+v\nwant %+v", got, want)
 	}
@@ -198,11 +198,11 @@ func TestStockErrors(t *testing.T) {
 
 // TestStockMany has a gateway's peers go both ways.
 func TestStockMany(t *testing.T) {
-	dev := &model{st: throughline.Status{ListenPort: 51820}}
+	dev := &model{st: wgtypes.Status{ListenPort: 51820}}
 	for i := range 500 {
 		b := [4]byte{10, 0, byte(i >> 8), byte(i)}
-		p := throughline.PeerStatus{
-			PublicKey: throughline.PublicKey{0: b[3], 1: b[2]}, PresharedKey: throughline.PresharedKey{0: 1, 1: b[3]},
+		p := wgtypes.PeerStatus{
+			PublicKey: wgtypes.PublicKey{0: b[3], 1: b[2]}, PresharedKey: wgtypes.PresharedKey{0: 1, 1: b[3]},
 			Endpoint: netip.AddrPortFrom(netip.AddrFrom4(b), 51820), PersistentKeepalive: time.Duration(i) * time.Second,
 			AllowedIPs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4(b), 32), netip.MustParsePrefix(fmt.Sprintf("fd00:%x::/64", i))},
 		}

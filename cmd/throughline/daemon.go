@@ -57,8 +57,8 @@ func daemonFromEnvironment(name string) (*daemon, error) {
 	if err := d.switchOff(os.Getenv(offloadsOff)); err != nil {
 		return nil, err
 	}
-	if d.cipher = os.Getenv(cipherName); d.cipher != "" && !slices.Contains(throughline.Ciphers(), d.cipher) {
-		return nil, fmt.Errorf("%s is %q, which isn't among this machine's: use %s", cipherName, d.cipher, strings.Join(throughline.Ciphers(), ", "))
+	if d.cipher = os.Getenv(cipherName); d.cipher != "" && !slices.Contains(throughline.CipherImplementations(), d.cipher) {
+		return nil, fmt.Errorf("%s is %q, which isn't among this machine's: use %s", cipherName, d.cipher, strings.Join(throughline.CipherImplementations(), ", "))
 	}
 	switch os.Getenv("LOG_LEVEL") {
 	case "":
@@ -144,7 +144,7 @@ func (d *daemon) run(ready func()) (err error) {
 	}
 	defer socket.Close()
 	log = log.With("interface", name)
-	dev, err := throughline.New(throughline.Options{TUN: t, Network: &d.host, Logger: log, Cipher: d.cipher})
+	dev, err := throughline.New(throughline.Options{TUN: t, Network: &d.host, Logger: log, CipherImplementation: d.cipher})
 	if err != nil {
 		t.Close()
 		return err

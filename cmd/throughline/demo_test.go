@@ -59,7 +59,7 @@ func TestDemoOnceJSON(t *testing.T) {
 	if !r.Intact || len(r.Runs) != 4 || r.Runs[3].Streams != 2 || r.RTT.Sent != 5 {
 		t.Errorf("%+v", r)
 	}
-	if r.Offloads["gso"] == packet.OffloadOn.String() {
+	if r.Offloads[packet.GSO] == packet.OffloadOn {
 		t.Error("an offload that was switched off is on")
 	}
 }
@@ -141,8 +141,8 @@ func get(t *testing.T, url string, status int) string {
 func TestDemoReport(t *testing.T) {
 	s := &demo.Snapshot{Uptime: 9.4, Interval: 0.5, Down: []float64{9e12, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9}, Handshakes: 2}
 	s.RTT.Last = 1234
-	s.Far.Drops = map[string]uint64{"replay": 3}
-	s.Near.Drops = map[string]uint64{"replay": 1}
+	s.Far.Drops = map[packet.Drop]uint64{packet.DropReplay: 3}
+	s.Near.Drops = map[packet.Drop]uint64{packet.DropReplay: 1}
 	got := report(s)
 	for _, want := range []string{"9 s", "down 1.00 Gbit/s", "up     0 bit/s", "1.23 ms", "handshakes 2", "drops 4"} {
 		if !strings.Contains(got, want) {
@@ -225,7 +225,7 @@ func TestDemoDryRun(t *testing.T) {
 func TestDemoReportsFitATerminal(t *testing.T) {
 	s := &demo.Snapshot{Uptime: 9999, Interval: 0.5, Down: []float64{99.94e9}, Up: []float64{199e9}, Handshakes: 99}
 	s.RTT.Last = 99.99e3
-	s.Near.Drops = map[string]uint64{"replay": 99}
+	s.Near.Drops = map[packet.Drop]uint64{packet.DropReplay: 99}
 	narrow(t, report(s))
 	var out bytes.Buffer
 	if err := printWelcome(&out, "http://127.0.0.1:65535/", true, s); err != nil || !strings.Contains(out.String(), "Whoever") {

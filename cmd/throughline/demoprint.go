@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 
@@ -120,11 +119,15 @@ func batch(s demo.Step) string {
 	return fmt.Sprintf("%.1f", float64(s.Packets)/float64(s.Batches))
 }
 
-func inOrder[V any](m map[string]V) string {
+func inOrder[K interface {
+	comparable
+	fmt.Stringer
+}, V any](m map[K]V) string {
 	var words []string
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		words = append(words, fmt.Sprintf("%s %v", k, m[k]))
+	for k, v := range m {
+		words = append(words, fmt.Sprintf("%v %v", k, v))
 	}
+	slices.Sort(words)
 	if len(words) == 0 {
 		return "none"
 	}

@@ -21,6 +21,7 @@ import (
 	"throughline"
 	"throughline/conf"
 	"throughline/netstack"
+	"throughline/packet"
 	"throughline/proxy"
 	"throughline/proxy/wireproxy"
 	"throughline/udp"
@@ -188,7 +189,7 @@ func (p *proxyCall) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dev, err := throughline.New(throughline.Options{TUN: s, Network: &p.host, Logger: p.log, Cipher: p.cipher})
+	dev, err := throughline.New(throughline.Options{TUN: s, Network: &p.host, Logger: p.log, CipherImplementation: p.cipher})
 	if err != nil {
 		s.Close()
 		return err
@@ -404,18 +405,19 @@ func writeMetrics(w io.Writer, s throughline.Status) error {
 		}
 	}
 	head("drops_total", "counter", "Packets that went no further, by reason.")
-	for _, why := range slices.Sorted(maps.Keys(s.Drops)) {
+	for _, why := range slices.SortedFunc(maps.Keys(s.Drops), func(a, b packet.Drop) int { return cmp.Compare(a.String(), b.String()) }) {
 		fmt.Fprintf(&b, "throughline_drops_total{reason=\"%s\"} %d\n", why, s.Drops[why])
 	}
 	head("cipher", "gauge", "The way in which packets are sealed and opened.")
-	fmt.Fprintf(&b, "throughline_cipher{name=\"%s\"} 1\n", s.Cipher)
+	fmt.Fprintf(&b, "throughline_cipher{name=\"%s\"} 1\n", s.CipherImplementation)
 	head("offload", "gauge", "Work for many packets at once that the kernel does (1) or doesn't (0), and why.")
-	for _, name := range slices.Sorted(maps.Keys(s.Offloads)) {
+	byName := func(a, b packet.Offload) int { return cmp.Compare(a.String(), b.String()) }
+	for _, o := range slices.SortedFunc(maps.Keys(s.Offloads), byName) {
 		on := 0
-		if s.Offloads[name] == "on" {
+		if s.Offloads[o] == packet.OffloadOn {
 			on = 1
 		}
-		fmt.Fprintf(&b, "throughline_offload{name=\"%s\",state=\"%s\"} %d\n", name, s.Offloads[name], on)
+		fmt.Fprintf(&b, "throughline_offload{name=\"%s\",state=\"%s\"} %d\n", o, s.Offloads[o], on)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -26,6 +26,7 @@ import (
 
 	"throughline"
 	"throughline/netstack"
+	"throughline/packet"
 	"throughline/proxy"
 	"throughline/proxy/wireproxy"
 	"throughline/udp"
@@ -600,10 +601,10 @@ func TestMetrics(t *testing.T) {
 	var b bytes.Buffer
 	peer := throughline.NewPrivateKey().Public()
 	err := writeMetrics(&b, throughline.Status{
-		Peers:    []throughline.PeerStatus{{PublicKey: peer, RxBytes: 5, TxBytes: 6, LastHandshake: time.Unix(1700000000, 0)}},
-		Cipher:   "xcrypto",
-		Drops:    map[string]uint64{"replay": 7, "bad_tag": 8},
-		Offloads: map[string]string{"gso": "on", "gro": "withdrawn"},
+		Peers:                []throughline.PeerStatus{{PublicKey: peer, RxBytes: 5, TxBytes: 6, LastHandshake: time.Unix(1700000000, 0)}},
+		CipherImplementation: "xcrypto",
+		Drops:                map[packet.Drop]uint64{packet.DropReplay: 7, packet.DropTag: 8},
+		Offloads:             packet.OffloadStates{packet.GSO: packet.OffloadOn, packet.GRO: packet.OffloadWithdrawn},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -96,7 +96,7 @@ func Named(name string) (*Way, error) {
 		}
 		names = append(names, w.name)
 	}
-	return nil, fmt.Errorf("this machine has no cipher %q: it has %s", name, strings.Join(names, ", "))
+	return nil, fmt.Errorf("this machine has no %q: it has %s", name, strings.Join(names, ", "))
 }
 
 // String returns the way's name.

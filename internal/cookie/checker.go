@@ -14,6 +14,7 @@ import (
 
 	"throughline/internal/mono"
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
 
 var errMessage = errors.New("cookie: neither an initiation nor a response")
@@ -34,7 +35,7 @@ type keyed struct {
 }
 
 // NewChecker returns the Checker of the responder whose public key is public.
-func NewChecker(public [wire.KeySize]byte) *Checker {
+func NewChecker(public wgtypes.PublicKey) *Checker {
 	c := &Checker{keys: KeysFor(public)}
 	c.hashes.New = func() any {
 		h, err := blake2s.New128(c.keys.mac1[:])

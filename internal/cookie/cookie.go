@@ -25,6 +25,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
 
 const hidden = "(hidden)"
@@ -37,11 +38,11 @@ type Keys struct {
 }
 
 // KeysFor returns the keys of a public key.
-func KeysFor(public [wire.KeySize]byte) Keys {
+func KeysFor(public wgtypes.PublicKey) Keys {
 	return Keys{mac1: label(wire.LabelMAC1, public), reply: label(wire.LabelCookie, public)}
 }
 
-func label(l string, public [wire.KeySize]byte) [wire.HashSize]byte {
+func label(l string, public wgtypes.PublicKey) [wire.HashSize]byte {
 	return blake2s.Sum256(append([]byte(l), public[:]...))
 }
 

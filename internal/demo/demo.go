@@ -94,7 +94,7 @@ type Options struct {
 	Version string       // for the page to show
 	Network udp.Network  // opens the sockets; nil stands for the operating system's
 	Logger  *slog.Logger // nil stands for silence
-	Cipher  string       // one of throughline.Ciphers; "" stands for the fastest
+	Cipher  string       // one of throughline.CipherImplementations; "" stands for the fastest
 
 	TUN bool        // with TUNs of the kernel's, in network namespaces
 	Off tun.Offload // the TUNs' offloads not to use
@@ -150,7 +150,7 @@ func newPeer(end string, addr netip.Addr, m *meter, o Options) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.dev, err = throughline.New(throughline.Options{TUN: m.device(t), Network: m.network(o.Network), Logger: o.Logger.With("end", end), Cipher: o.Cipher})
+	p.dev, err = throughline.New(throughline.Options{TUN: m.device(t), Network: m.network(o.Network), Logger: o.Logger.With("end", end), CipherImplementation: o.Cipher})
 	if err != nil {
 		t.Close()
 		if p.space != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"throughline"
+	"throughline/packet"
 )
 
 const (
@@ -122,13 +123,13 @@ type Walks struct {
 
 // An End is one peer.
 type End struct {
-	PublicKey string            `json:"public_key"`
-	Address   string            `json:"address"` // inside of the tunnel
-	Port      uint16            `json:"port"`    // of its UDP socket
-	RxBytes   uint64            `json:"rx"`
-	TxBytes   uint64            `json:"tx"`
-	Drops     map[string]uint64 `json:"drops"`
-	Offloads  map[string]string `json:"offloads"`
+	PublicKey string                 `json:"public_key"`
+	Address   string                 `json:"address"` // inside of the tunnel
+	Port      uint16                 `json:"port"`    // of its UDP socket
+	RxBytes   uint64                 `json:"rx"`
+	TxBytes   uint64                 `json:"tx"`
+	Drops     map[packet.Drop]uint64 `json:"drops"`
+	Offloads  packet.OffloadStates   `json:"offloads"`
 
 	// With a TUN of the kernel's: its name, and where its network namespace is found while the demo runs.
 	Interface string `json:"interface,omitempty"`
@@ -233,7 +234,7 @@ func less(now, then [numSteps]Step) [numSteps]Step {
 }
 
 // Drops returns the drops of both ends, by reason.
-func (s *Snapshot) Drops() map[string]uint64 {
+func (s *Snapshot) Drops() map[packet.Drop]uint64 {
 	all := maps.Clone(s.Near.Drops)
 	for why, n := range s.Far.Drops {
 		all[why] += n

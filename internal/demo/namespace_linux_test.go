@@ -93,7 +93,7 @@ func TestTUNs(t *testing.T) {
 	if !r.Intact || !r.TUN || len(r.Runs) != 4 || r.RTT.Lost != 0 || r.RTT.Median <= 0 || r.Handshakes != 1 || r.Datagrams < 4*(4<<20) {
 		t.Errorf("%+v", r)
 	}
-	if r.Offloads["uso"] != packet.OffloadOff.String() || r.Offloads["tso"] == "" {
+	if r.Offloads[packet.USO] != packet.OffloadOff || len(r.Offloads) != 6 {
 		t.Errorf("offloads %v", r.Offloads)
 	}
 	if len(r.Drops) != 0 {

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"throughline/packet"
 )
 
 // A Plan is what [Demo.Once] does: Bytes down and up in one stream, the same in Streams streams, and Pings.
@@ -18,19 +20,19 @@ type Plan struct {
 
 // A Result is what [Demo.Once] measured, every byte having arrived intact.
 type Result struct {
-	Version    string            `json:"version"`
-	System     string            `json:"system"`
-	CPUs       int               `json:"cpus"`
-	TUN        bool              `json:"tun"` // with TUNs of the kernel's
-	Intact     bool              `json:"intact"`
-	FirstPing  float64           `json:"first_ping"` // µs, with the handshake that it waited for
-	Runs       []Run             `json:"runs"`
-	RTT        RTT               `json:"rtt"` // of an idle tunnel
-	Handshakes uint64            `json:"handshakes"`
-	Datagrams  uint64            `json:"datagrams"` // bytes of them, both ways
-	Drops      map[string]uint64 `json:"drops"`
-	Offloads   map[string]string `json:"offloads"`
-	Walk       Walks             `json:"walk"` // under the loads
+	Version    string                 `json:"version"`
+	System     string                 `json:"system"`
+	CPUs       int                    `json:"cpus"`
+	TUN        bool                   `json:"tun"` // with TUNs of the kernel's
+	Intact     bool                   `json:"intact"`
+	FirstPing  float64                `json:"first_ping"` // µs, with the handshake that it waited for
+	Runs       []Run                  `json:"runs"`
+	RTT        RTT                    `json:"rtt"` // of an idle tunnel
+	Handshakes uint64                 `json:"handshakes"`
+	Datagrams  uint64                 `json:"datagrams"` // bytes of them, both ways
+	Drops      map[packet.Drop]uint64 `json:"drops"`
+	Offloads   packet.OffloadStates   `json:"offloads"`
+	Walk       Walks                  `json:"walk"` // under the loads
 }
 
 // Once runs a plan. progress is nil, or is told a few times a second what is done of how much, from any goroutine but

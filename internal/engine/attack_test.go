@@ -13,6 +13,7 @@ import (
 	"throughline/internal/wire"
 	"throughline/packet"
 	"throughline/udp/udptest"
+	"throughline/wgtypes"
 )
 
 // flood floods b with initiations whose mac1 is right, as anyone who knows its public key can make them.
@@ -61,8 +62,8 @@ func TestUnderLoad(t *testing.T) {
 		before := b.drops[packet.DropMAC2].Load()
 		a.key[7] ^= 1
 		old := b.order[0].Public
-		a.configure(&Change{Private: &a.key})
-		b.configure(&Change{Peers: []PeerChange{{Public: old, Remove: true}}})
+		a.configure(&wgtypes.Config{PrivateKey: &a.key})
+		b.configure(&wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: old, Remove: true}}})
 		b.knows(a)
 		a.send(datagram(a.inner, b.inner, 2, 100))
 		b.wants(datagram(a.inner, b.inner, 2, 100))

@@ -12,10 +12,10 @@ import (
 
 	"throughline/internal/mono"
 	"throughline/internal/noise"
-	"throughline/internal/wire"
 	"throughline/packet"
 	"throughline/tun/tuntest"
 	"throughline/udp/udptest"
+	"throughline/wgtypes"
 )
 
 // A node is one end of a simulated tunnel: an engine between a TUN in memory and a host on a simulated network.
@@ -24,7 +24,7 @@ type node struct {
 	t      *testing.T
 	tun    *tuntest.Device
 	host   *udptest.Host
-	key    [wire.KeySize]byte
+	key    wgtypes.PrivateKey
 	inner  netip.Addr // its address inside
 	inner6 netip.Addr
 	port   uint16
@@ -62,7 +62,7 @@ func newNodeWith(t *testing.T, net *udptest.Net, n byte, clock func() mono.Time,
 	if err != nil {
 		t.Fatal(err)
 	}
-	x.configure(&Change{Private: &x.key, Port: &x.port})
+	x.configure(&wgtypes.Config{PrivateKey: &x.key, ListenPort: &x.port})
 	if err := x.Up(); err != nil {
 		t.Fatal(err)
 	}
@@ -75,14 +75,14 @@ func addr6(prefix string, n byte) netip.Addr {
 	return netip.AddrFrom16(a)
 }
 
-func (x *node) configure(c *Change) {
+func (x *node) configure(c *wgtypes.Config) {
 	x.t.Helper()
 	if err := x.Configure(c); err != nil {
 		x.t.Fatal(err)
 	}
 }
 
-func (x *node) public() noise.PublicKey {
+func (x *node) public() wgtypes.PublicKey {
 	id, err := noise.NewIdentity(&x.key)
 	if err != nil {
 		x.t.Fatal(err)
@@ -94,27 +94,27 @@ func (x *node) public() noise.PublicKey {
 func (x *node) outer() netip.AddrPort { return netip.AddrPortFrom(x.host.Addrs()[0], x.port) }
 
 // knows makes y a peer of x; with an endpoint unless y is to speak first.
-func (x *node) knows(y *node, change ...func(*PeerChange)) {
+func (x *node) knows(y *node, change ...func(*wgtypes.PeerConfig)) {
 	x.t.Helper()
 	to := y.outer()
-	pc := PeerChange{
-		Public: y.public(), Endpoint: &to,
+	pc := wgtypes.PeerConfig{
+		PublicKey: y.public(), Endpoint: &to,
 		AllowedIPs: []netip.Prefix{netip.PrefixFrom(y.inner, 32), netip.PrefixFrom(y.inner6, 128)},
 	}
 	for _, f := range change {
 		f(&pc)
 	}
-	x.configure(&Change{Peers: []PeerChange{pc}})
+	x.configure(&wgtypes.Config{Peers: []wgtypes.PeerConfig{pc}})
 }
 
-func withoutEndpoint(pc *PeerChange) { pc.Endpoint = nil }
+func withoutEndpoint(pc *wgtypes.PeerConfig) { pc.Endpoint = nil }
 
-func withKeepalive(d time.Duration) func(*PeerChange) {
-	return func(pc *PeerChange) { pc.Keepalive = &d }
+func withKeepalive(d time.Duration) func(*wgtypes.PeerConfig) {
+	return func(pc *wgtypes.PeerConfig) { pc.PersistentKeepalive = &d }
 }
 
-func withPreshared(b byte) func(*PeerChange) {
-	return func(pc *PeerChange) { pc.Preshared = &[wire.KeySize]byte{0: b} }
+func withPreshared(b byte) func(*wgtypes.PeerConfig) {
+	return func(pc *wgtypes.PeerConfig) { pc.PresharedKey = &wgtypes.PresharedKey{0: b} }
 }
 
 // pair makes two nodes that know each other.

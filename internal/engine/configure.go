@@ -5,52 +5,36 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"time"
 
 	"throughline/internal/allowedips"
 	"throughline/internal/cookie"
 	"throughline/internal/noise"
 	"throughline/internal/wire"
 	"throughline/packet"
+	"throughline/wgtypes"
 )
 
-// A Change is a change to an engine: what is nil stays as it is. Its fields mean what those of the library's Config do,
-// and were checked there: prefixes are valid and masked, endpoints valid and unmapped, keepalives in range.
-type Change struct {
-	Private      *[wire.KeySize]byte // clamped, or zero: none
-	Port         *uint16
-	Mark         *uint32
-	ReplacePeers bool
-	Peers        []PeerChange
-}
-
-// A PeerChange is a change to one peer.
-type PeerChange struct {
-	Public             noise.PublicKey
-	Remove, UpdateOnly bool
-	Preshared          *[wire.KeySize]byte // zero: none
-	Endpoint           *netip.AddrPort
-	Keepalive          *time.Duration
-	ReplaceAllowedIPs  bool
-	RemoveAllowedIPs   []netip.Prefix
-	AllowedIPs         []netip.Prefix
-}
-
-// Configure applies a change, whole or not at all: what can fail is tried first, on the side, and what follows can't.
-func (e *Engine) Configure(c *Change) error {
+// Configure applies a change, whole or not at all: what can fail is tried first, on the side, and what follows can't. It
+// keeps nothing of c.
+func (e *Engine) Configure(change *wgtypes.Config) error {
+	canonical, err := change.Canonical()
+	if err != nil {
+		return err
+	}
+	c := &canonical
 	e.config.Lock()
 	defer e.config.Unlock()
 	if e.closed {
 		return net.ErrClosed
 	}
 	if n := len(e.order) + len(c.Peers); n > wire.MaxPeers && e.countAfter(c) > wire.MaxPeers {
-		return fmt.Errorf("engine: more than %d peers", wire.MaxPeers)
+		return fmt.Errorf("more than %d peers", wire.MaxPeers)
 	}
-	me, err := e.newSelf(c.Private)
+	me, err := e.newSelf(c.PrivateKey)
 	if err != nil {
 		return err
 	}
-	if err := e.relink(c.Port, c.Mark); err != nil {
+	if err := e.relink(c.ListenPort, c.Mark); err != nil {
 		return err
 	}
 
@@ -63,30 +47,30 @@ func (e *Engine) Configure(c *Change) error {
 }
 
 // countAfter returns how many peers there would be.
-func (e *Engine) countAfter(c *Change) int {
-	n, seen := len(e.order), make(map[noise.PublicKey]bool, len(c.Peers))
+func (e *Engine) countAfter(c *wgtypes.Config) int {
+	n, seen := len(e.order), make(map[wgtypes.PublicKey]bool, len(c.Peers))
 	if c.ReplacePeers {
 		n = 0
 	}
 	for i := range c.Peers {
 		pc := &c.Peers[i]
-		if _, there := e.peers[pc.Public]; !pc.Remove && !seen[pc.Public] && (c.ReplacePeers || !there) {
+		if _, there := e.peers[pc.PublicKey]; !pc.Remove && !seen[pc.PublicKey] && (c.ReplacePeers || !there) {
 			n++
 		}
-		seen[pc.Public] = true
+		seen[pc.PublicKey] = true
 	}
 	return n
 }
 
 // newSelf makes the identity of a private key; nil when it isn't to change.
-func (e *Engine) newSelf(private *[wire.KeySize]byte) (*self, error) {
+func (e *Engine) newSelf(private *wgtypes.PrivateKey) (*self, error) {
 	if private == nil {
 		return nil, nil
 	}
-	if old := e.self.Load(); old != nil && old.private == *private || old == nil && *private == [wire.KeySize]byte{} {
+	if old := e.self.Load(); old != nil && old.private == *private || old == nil && private.IsZero() {
 		return nil, nil
 	}
-	if *private == [wire.KeySize]byte{} {
+	if private.IsZero() {
 		return new(self), nil
 	}
 	identity, err := noise.NewIdentity(private)
@@ -190,7 +174,7 @@ type application struct {
 	lost map[*Peer]map[netip.Prefix]bool // prefixes that are still in a peer's list, and are its no more
 }
 
-func (a *application) apply(c *Change) {
+func (a *application) apply(c *wgtypes.Config) {
 	e := a.e
 	var gone []*Peer
 	remove := func(p *Peer) {
@@ -199,9 +183,9 @@ func (a *application) apply(c *Change) {
 		gone = append(gone, p)
 	}
 	if c.ReplacePeers {
-		named := make(map[noise.PublicKey]bool, len(c.Peers))
+		named := make(map[wgtypes.PublicKey]bool, len(c.Peers))
 		for i := range c.Peers {
-			named[c.Peers[i].Public] = true
+			named[c.Peers[i].PublicKey] = true
 		}
 		for _, p := range e.order {
 			if !named[p.Public] {
@@ -212,10 +196,10 @@ func (a *application) apply(c *Change) {
 	me := e.self.Load()
 	for i := range c.Peers {
 		pc := &c.Peers[i]
-		if me != nil && pc.Public == me.identity.Public() {
+		if me != nil && pc.PublicKey == me.identity.Public() {
 			continue // nobody is their own peer
 		}
-		p := e.peers[pc.Public]
+		p := e.peers[pc.PublicKey]
 		switch {
 		case pc.Remove:
 			if p != nil {
@@ -224,7 +208,7 @@ func (a *application) apply(c *Change) {
 		case p == nil && pc.UpdateOnly:
 		default:
 			if p == nil {
-				p = e.addPeer(pc.Public)
+				p = e.addPeer(pc.PublicKey)
 			}
 			a.peer(p, pc)
 		}
@@ -237,11 +221,11 @@ func (a *application) apply(c *Change) {
 }
 
 // peer applies a change to a peer that is there.
-func (a *application) peer(p *Peer, pc *PeerChange) {
+func (a *application) peer(p *Peer, pc *wgtypes.PeerConfig) {
 	e := a.e
-	if pc.Preshared != nil {
+	if pc.PresharedKey != nil {
 		p.handshake.Lock()
-		p.Handshake.SetPreshared(pc.Preshared) // the next handshake's; the session goes on
+		p.Handshake.SetPreshared(pc.PresharedKey) // the next handshake's; the session goes on
 		p.handshake.Unlock()
 	}
 	if pc.Endpoint != nil {
@@ -258,9 +242,9 @@ func (a *application) peer(p *Peer, pc *PeerChange) {
 	for _, prefix := range pc.AllowedIPs {
 		a.grant(p, prefix)
 	}
-	if pc.Keepalive != nil && *pc.Keepalive != p.Keepalive {
+	if pc.PersistentKeepalive != nil && *pc.PersistentKeepalive != p.Keepalive {
 		before := p.Keepalive
-		p.Keepalive = *pc.Keepalive
+		p.Keepalive = *pc.PersistentKeepalive
 		if before == 0 {
 			e.greet(p)
 		} else if e.up {

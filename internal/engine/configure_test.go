@@ -13,9 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"throughline/internal/noise"
 	"throughline/internal/wire"
 	"throughline/udp/udptest"
+	"throughline/wgtypes"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -36,7 +36,7 @@ func shown(e *Engine) string {
 			ips = append(ips, prefix.String())
 		}
 		slices.Sort(ips)
-		all = append(all, fmt.Sprintf("%d[%s]", p.Public[0], strings.Join(ips, " ")))
+		all = append(all, fmt.Sprintf("%d[%s]", p.PublicKey[0], strings.Join(ips, " ")))
 	}
 	return strings.Join(all, " ")
 }
@@ -46,41 +46,41 @@ func TestPeersAndAllowedIPs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newNode(t, udptest.New(1, udptest.Options{}), 1)
 		defer a.Close()
-		key := func(n byte) noise.PublicKey { return noise.PublicKey{n} }
+		key := func(n byte) wgtypes.PublicKey { return wgtypes.PublicKey{n} }
 		for i, c := range []struct {
-			change Change
+			change wgtypes.Config
 			want   string
 		}{
-			{Change{Peers: []PeerChange{
-				{Public: key(3), AllowedIPs: prefixes("10.0.3.0/24", "fd03::/64")},
-				{Public: key(1), AllowedIPs: prefixes("10.0.1.0/24")},
-				{Public: key(2)},
+			{wgtypes.Config{Peers: []wgtypes.PeerConfig{
+				{PublicKey: key(3), AllowedIPs: prefixes("10.0.3.0/24", "fd03::/64")},
+				{PublicKey: key(1), AllowedIPs: prefixes("10.0.1.0/24")},
+				{PublicKey: key(2)},
 			}}, "3[10.0.3.0/24 fd03::/64] 1[10.0.1.0/24] 2[]"}, // in the order of adding
-			{Change{Peers: []PeerChange{{Public: key(2), AllowedIPs: prefixes("10.0.1.0/24", "10.0.1.0/25")}}},
+			{wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: key(2), AllowedIPs: prefixes("10.0.1.0/24", "10.0.1.0/25")}}},
 				"3[10.0.3.0/24 fd03::/64] 1[] 2[10.0.1.0/24 10.0.1.0/25]"}, // a prefix moves to who asks last
-			{Change{Peers: []PeerChange{{Public: key(2), AllowedIPs: prefixes("10.0.1.0/24")}}},
+			{wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: key(2), AllowedIPs: prefixes("10.0.1.0/24")}}},
 				"3[10.0.3.0/24 fd03::/64] 1[] 2[10.0.1.0/24 10.0.1.0/25]"}, // twice is once
-			{Change{Peers: []PeerChange{
-				{Public: key(1), AllowedIPs: prefixes("10.0.1.0/24")}, // away and back, in one change
-				{Public: key(2), AllowedIPs: prefixes("10.0.1.0/24")},
+			{wgtypes.Config{Peers: []wgtypes.PeerConfig{
+				{PublicKey: key(1), AllowedIPs: prefixes("10.0.1.0/24")}, // away and back, in one change
+				{PublicKey: key(2), AllowedIPs: prefixes("10.0.1.0/24")},
 			}}, "3[10.0.3.0/24 fd03::/64] 1[] 2[10.0.1.0/24 10.0.1.0/25]"},
-			{Change{Peers: []PeerChange{{Public: key(2), RemoveAllowedIPs: prefixes("10.0.1.0/24", "10.0.3.0/24", "1.2.3.4/32")}}},
+			{wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: key(2), RemoveAllowedIPs: prefixes("10.0.1.0/24", "10.0.3.0/24", "1.2.3.4/32")}}},
 				"3[10.0.3.0/24 fd03::/64] 1[] 2[10.0.1.0/25]"}, // another's is left alone
-			{Change{Peers: []PeerChange{{Public: key(3), ReplaceAllowedIPs: true, AllowedIPs: prefixes("0.0.0.0/0")}}},
+			{wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: key(3), ReplaceAllowedIPs: true, AllowedIPs: prefixes("0.0.0.0/0")}}},
 				"3[0.0.0.0/0] 1[] 2[10.0.1.0/25]"},
-			{Change{Peers: []PeerChange{{Public: key(9), UpdateOnly: true, AllowedIPs: prefixes("0.0.0.0/0")}}},
+			{wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: key(9), UpdateOnly: true, AllowedIPs: prefixes("0.0.0.0/0")}}},
 				"3[0.0.0.0/0] 1[] 2[10.0.1.0/25]"},
-			{Change{Peers: []PeerChange{{Public: key(9), Remove: true}, {Public: key(1), Remove: true}}},
+			{wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: key(9), Remove: true}, {PublicKey: key(1), Remove: true}}},
 				"3[0.0.0.0/0] 2[10.0.1.0/25]"},
-			{Change{Peers: []PeerChange{{Public: a.public(), AllowedIPs: prefixes("0.0.0.0/0")}}},
+			{wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: a.public(), AllowedIPs: prefixes("0.0.0.0/0")}}},
 				"3[0.0.0.0/0] 2[10.0.1.0/25]"}, // nobody is their own peer
-			{Change{Peers: []PeerChange{
-				{Public: key(2), Remove: true},
-				{Public: key(2), AllowedIPs: prefixes("10.2.0.0/16")}, // removed and added: a new one, last
+			{wgtypes.Config{Peers: []wgtypes.PeerConfig{
+				{PublicKey: key(2), Remove: true},
+				{PublicKey: key(2), AllowedIPs: prefixes("10.2.0.0/16")}, // removed and added: a new one, last
 			}}, "3[0.0.0.0/0] 2[10.2.0.0/16]"},
-			{Change{ReplacePeers: true, Peers: []PeerChange{{Public: key(5)}, {Public: key(2)}}},
+			{wgtypes.Config{ReplacePeers: true, Peers: []wgtypes.PeerConfig{{PublicKey: key(5)}, {PublicKey: key(2)}}},
 				"2[10.2.0.0/16] 5[]"}, // who is named stays as it is
-			{Change{ReplacePeers: true}, ""},
+			{wgtypes.Config{ReplacePeers: true}, ""},
 		} {
 			a.configure(&c.change)
 			if got := shown(a.Engine); got != c.want {
@@ -100,7 +100,7 @@ func TestBecomingOnesPeer(t *testing.T) {
 		a, b := pair(t, net)
 		defer a.Close()
 		defer b.Close()
-		a.configure(&Change{Private: &b.key})
+		a.configure(&wgtypes.Config{PrivateKey: &b.key})
 		if got := shown(a.Engine); got != "" {
 			t.Errorf("peers: %s", got)
 		}
@@ -118,16 +118,16 @@ func TestAllOrNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := a.Status()
-		err := a.Configure(&Change{
-			Private: &[wire.KeySize]byte{0: 8, 31: 64}, Port: ptr(uint16(7777)), Mark: ptr(uint32(9)), ReplacePeers: true,
-			Peers: []PeerChange{{Public: noise.PublicKey{7}, AllowedIPs: prefixes("0.0.0.0/0")}},
+		err := a.Configure(&wgtypes.Config{
+			PrivateKey: &wgtypes.PrivateKey{0: 8, 31: 64}, ListenPort: ptr(uint16(7777)), Mark: ptr(uint32(9)), ReplacePeers: true,
+			Peers: []wgtypes.PeerConfig{{PublicKey: wgtypes.PublicKey{7}, AllowedIPs: prefixes("0.0.0.0/0")}},
 		})
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			t.Fatalf("a taken port: %v", err)
 		}
 		after := a.Status()
-		if before.Private != after.Private || before.Port != after.Port || before.Mark != after.Mark || len(after.Peers) != 1 ||
-			after.Peers[0].Public != b.public() {
+		if before.PrivateKey != after.PrivateKey || before.ListenPort != after.ListenPort || before.Mark != after.Mark || len(after.Peers) != 1 ||
+			after.Peers[0].PublicKey != b.public() {
 			t.Errorf("the change was applied in part:\n%+v\n%+v", before, after)
 		}
 		a.send(datagram(a.inner, b.inner, 1, 100))
@@ -146,8 +146,8 @@ func TestPortChange(t *testing.T) {
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		handshakes := count(net, wire.TypeInitiation)
 		for _, port := range []uint16{40000, 0, 51820} {
-			a.configure(&Change{Port: &port})
-			got := a.Status().Port
+			a.configure(&wgtypes.Config{ListenPort: &port})
+			got := a.Status().ListenPort
 			if port != 0 && got != port || got == 0 {
 				t.Errorf("asked for port %d, got %d", port, got)
 			}
@@ -175,7 +175,7 @@ func TestPresharedKeyChange(t *testing.T) {
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		for _, x := range []*node{a, b} {
-			x.configure(&Change{Peers: []PeerChange{{Public: x.order[0].Public, Preshared: &[wire.KeySize]byte{5}}}})
+			x.configure(&wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: x.order[0].Public, PresharedKey: &wgtypes.PresharedKey{5}}}})
 		}
 		handshakes := count(net, wire.TypeInitiation)
 		a.send(datagram(a.inner, b.inner, 2, 100))
@@ -192,8 +192,8 @@ func TestPresharedKeyChange(t *testing.T) {
 		if handshakes() != 1 {
 			t.Errorf("%d handshakes", handshakes())
 		}
-		a.configure(&Change{Peers: []PeerChange{{Public: b.public(), Preshared: &[wire.KeySize]byte{}}}})
-		if got := a.Status().Peers[0].Preshared; got != [wire.KeySize]byte{} {
+		a.configure(&wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: b.public(), PresharedKey: &wgtypes.PresharedKey{}}}})
+		if got := a.Status().Peers[0].PresharedKey; got != [wire.KeySize]byte{} {
 			t.Error("the preshared key is there still")
 		}
 	})
@@ -210,8 +210,8 @@ func TestPrivateKeyChange(t *testing.T) {
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		old := a.public()
 		a.key[5] ^= 1
-		a.configure(&Change{Private: &a.key})
-		b.configure(&Change{Peers: []PeerChange{{Public: old, Remove: true}}})
+		a.configure(&wgtypes.Config{PrivateKey: &a.key})
+		b.configure(&wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: old, Remove: true}}})
 		b.knows(a, withoutEndpoint)
 		before := time.Now()
 		a.send(datagram(a.inner, b.inner, 2, 100))
@@ -219,10 +219,10 @@ func TestPrivateKeyChange(t *testing.T) {
 		if took := time.Since(before); took > time.Second {
 			t.Errorf("it took %v", took)
 		}
-		a.configure(&Change{Private: &[wire.KeySize]byte{}}) // no key at all
+		a.configure(&wgtypes.Config{PrivateKey: &wgtypes.PrivateKey{}}) // no key at all
 		a.send(datagram(a.inner, b.inner, 3, 100))
 		b.wantsNothing(time.Minute)
-		a.configure(&Change{Private: &a.key})
+		a.configure(&wgtypes.Config{PrivateKey: &a.key})
 		a.send(datagram(a.inner, b.inner, 4, 100))
 		b.wants(datagram(a.inner, b.inner, 4, 100))
 	})
@@ -248,7 +248,7 @@ func TestPersistentKeepalive(t *testing.T) {
 		}
 		b.wantsNothing(0) // a keepalive is nothing to deliver
 
-		a.configure(&Change{Peers: []PeerChange{{Public: b.public(), Keepalive: ptr(time.Duration(0))}}})
+		a.configure(&wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: b.public(), PersistentKeepalive: ptr(time.Duration(0))}}})
 		datagrams = net.Stats().Sent
 		time.Sleep(time.Hour)
 		if n := net.Stats().Sent - datagrams; n != 0 {
@@ -264,14 +264,14 @@ func TestKeepaliveWhenTheKeyComesLate(t *testing.T) {
 		a, b := newNode(t, net, 1), newNode(t, net, 2)
 		defer a.Close()
 		defer b.Close()
-		a.configure(&Change{Private: &[wire.KeySize]byte{}})
+		a.configure(&wgtypes.Config{PrivateKey: &wgtypes.PrivateKey{}})
 		a.knows(b, withKeepalive(time.Hour))
 		b.knows(a, withoutEndpoint)
 		time.Sleep(time.Second)
 		if b.peer(a).Endpoint() != nil {
 			t.Fatal("a spoke without a key")
 		}
-		a.configure(&Change{Private: &a.key})
+		a.configure(&wgtypes.Config{PrivateKey: &a.key})
 		time.Sleep(time.Second)
 		if b.peer(a).Endpoint() == nil {
 			t.Error("a has its key, and doesn't speak")
@@ -298,11 +298,11 @@ func TestClosedEngine(t *testing.T) {
 		if err := a.Up(); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Up: %v", err)
 		}
-		if err := a.Configure(&Change{}); !errors.Is(err, net.ErrClosed) {
+		if err := a.Configure(&wgtypes.Config{}); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Configure: %v", err)
 		}
 		a.Down()
-		if a.Status().Private != [wire.KeySize]byte{} {
+		if a.Status().PrivateKey != [wire.KeySize]byte{} {
 			t.Error("the private key is held")
 		}
 		select {
@@ -356,13 +356,13 @@ func heap() uint64 {
 }
 
 // manyPeers is a change that adds n peers, each with an endpoint, an IPv4 and an IPv6 prefix.
-func manyPeers(n int) *Change {
-	c := &Change{}
+func manyPeers(n int) *wgtypes.Config {
+	c := &wgtypes.Config{}
 	for i := range uint32(n) {
 		b := [4]byte{byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}
-		c.Peers = append(c.Peers, PeerChange{
-			Public:   noise.PublicKey{0: 1, 1: b[1], 2: b[2], 3: b[3], 31: 9},
-			Endpoint: ptr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), uint16(i)|1)),
+		c.Peers = append(c.Peers, wgtypes.PeerConfig{
+			PublicKey: wgtypes.PublicKey{0: 1, 1: b[1], 2: b[2], 3: b[3], 31: 9},
+			Endpoint:  ptr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), uint16(i)|1)),
 			AllowedIPs: []netip.Prefix{
 				netip.PrefixFrom(netip.AddrFrom4([4]byte{10, b[1], b[2], b[3]}), 32),
 				netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 13: b[1], 14: b[2], 15: b[3]}), 128),
@@ -381,7 +381,7 @@ func BenchmarkConfigure10000Peers(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StopTimer()
-		if err := e.Configure(&Change{ReplacePeers: true}); err != nil {
+		if err := e.Configure(&wgtypes.Config{ReplacePeers: true}); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()

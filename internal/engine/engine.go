@@ -42,6 +42,7 @@ import (
 	"throughline/packet"
 	"throughline/tun"
 	"throughline/udp"
+	"throughline/wgtypes"
 )
 
 // Options are what an engine is made of. TUN and Network must be set.
@@ -73,7 +74,7 @@ type Engine struct {
 	loaded  atomic.Int64 // mono.Time when the inbox was last seen under load; 0: never
 
 	config     sync.RWMutex // guards what follows, to the blank line
-	peers      map[noise.PublicKey]*Peer
+	peers      map[wgtypes.PublicKey]*Peer
 	order      []*Peer // as they were added
 	lastID     uint32
 	port       uint16 // the one asked for; 0: any
@@ -97,7 +98,7 @@ type Engine struct {
 // self is who we are: a snapshot that changes with the private key.
 type self struct {
 	identity *noise.Identity
-	private  [wire.KeySize]byte // as it was set; for a status only
+	private  wgtypes.PrivateKey // as it was set; for a status only
 
 	checker *cookie.Checker // CheckMAC1 by anyone, the rest under mu
 	mu      sync.Mutex      // guards checker's secret and limiter
@@ -121,7 +122,7 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		device: o.TUN, network: o.Network, clock: o.Clock, log: o.Log, workers: o.Workers, cipher: o.Cipher,
-		peers: make(map[noise.PublicKey]*Peer),
+		peers: make(map[wgtypes.PublicKey]*Peer),
 		done:  make(chan struct{}), gone: make(chan struct{}),
 	}
 	if e.workers == 0 {

@@ -14,6 +14,7 @@ import (
 	"throughline/internal/session"
 	"throughline/internal/wire"
 	"throughline/packet"
+	"throughline/wgtypes"
 )
 
 // attend does for a peer what is wanted.
@@ -268,7 +269,7 @@ func (e *Engine) handleCookieReply(msg []byte, now mono.Time) packet.Drop {
 }
 
 // name is a public key as logs show it: enough to tell peers apart.
-func name(public noise.PublicKey) string {
+func name(public wgtypes.PublicKey) string {
 	s := base64.StdEncoding.EncodeToString(public[:])
 	return s[:4] + "…" + s[39:43]
 }

@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"throughline/internal/mono"
-	"throughline/internal/noise"
 	"throughline/internal/wire"
 	"throughline/packet"
 	"throughline/udp/udptest"
+	"throughline/wgtypes"
 )
 
 // When both sides begin at once, no packet is lost, and the next time one of them comes first.
@@ -110,7 +110,7 @@ func TestLowOrderPublicKey(t *testing.T) {
 		var said bytes.Buffer
 		a := newNodeWith(t, net, 1, simulatedClock(), &said)
 		to := netip.MustParseAddrPort("198.51.100.1:1")
-		a.configure(&Change{Peers: []PeerChange{{Public: noise.PublicKey{}, Endpoint: &to, AllowedIPs: prefixes("10.0.0.0/8")}}})
+		a.configure(&wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: wgtypes.PublicKey{}, Endpoint: &to, AllowedIPs: prefixes("10.0.0.0/8")}}})
 		for i := range uint32(100) {
 			a.send(datagram(a.inner, netip.MustParseAddr("10.1.1.1"), i, 100))
 			time.Sleep(100 * time.Millisecond)
@@ -147,7 +147,7 @@ func TestIdentityChangesMeanwhile(t *testing.T) {
 		go a.initiate(p)
 		<-stalled
 		a.key[5] ^= 1
-		a.configure(&Change{Private: &a.key})
+		a.configure(&wgtypes.Config{PrivateKey: &a.key})
 		b.knows(a)
 		close(goOn)
 		time.Sleep(10 * time.Millisecond)
@@ -185,8 +185,8 @@ func TestIdentityChangesUnderTraffic(t *testing.T) {
 	other := a.key
 	other[3] ^= 1
 	for range 50 {
-		a.configure(&Change{Private: &other})
-		a.configure(&Change{Private: &a.key})
+		a.configure(&wgtypes.Config{PrivateKey: &other})
+		a.configure(&wgtypes.Config{PrivateKey: &a.key})
 		time.Sleep(time.Millisecond)
 	}
 	close(stop)
@@ -272,8 +272,8 @@ func TestMappedAddresses(t *testing.T) {
 		a, b := newNode(t, net, 1), newNode(t, net, 2)
 		defer a.Close()
 		defer b.Close()
-		a.knows(b, func(pc *PeerChange) { pc.AllowedIPs = prefixes("0.0.0.0/0", "::/0") })
-		b.knows(a, func(pc *PeerChange) { pc.AllowedIPs = prefixes("0.0.0.0/0") })
+		a.knows(b, func(pc *wgtypes.PeerConfig) { pc.AllowedIPs = prefixes("0.0.0.0/0", "::/0") })
+		b.knows(a, func(pc *wgtypes.PeerConfig) { pc.AllowedIPs = prefixes("0.0.0.0/0") })
 		mapped := func(x netip.Addr) netip.Addr { return netip.AddrFrom16(x.As16()) }
 		a.send(datagram6(mapped(a.inner), mapped(b.inner), 100))
 		b.wantsNothing(time.Second)
@@ -296,7 +296,7 @@ func TestMarkForgetsTheSource(t *testing.T) {
 		if !a.peer(b).Endpoint().Src.IsValid() {
 			t.Fatal("no source was learned")
 		}
-		a.configure(&Change{Mark: ptr(uint32(7))})
+		a.configure(&wgtypes.Config{Mark: ptr(uint32(7))})
 		if src := a.peer(b).Endpoint().Src; src.IsValid() {
 			t.Errorf("the source is still %v", src)
 		}

@@ -20,6 +20,7 @@ import (
 	"throughline/packet"
 	"throughline/tun/tuntest"
 	"throughline/udp"
+	"throughline/wgtypes"
 )
 
 // The packet path by itself, stage by stage, between ends that do nothing.
@@ -122,10 +123,10 @@ func newPath(t testing.TB, packets ...[]byte) (*Engine, *scripted, *outbound, *i
 		t.Fatal(err)
 	}
 	t.Cleanup(e.Close)
-	if err := e.Configure(&Change{
-		Private: &[wire.KeySize]byte{0: 8, 31: 64},
-		Peers: []PeerChange{{
-			Public: [wire.KeySize]byte{1}, Endpoint: &s.from.Addr,
+	if err := e.Configure(&wgtypes.Config{
+		PrivateKey: &wgtypes.PrivateKey{0: 8, 31: 64},
+		Peers: []wgtypes.PeerConfig{{
+			PublicKey: [wire.KeySize]byte{1}, Endpoint: &s.from.Addr,
 			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")},
 		}},
 	}); err != nil {
@@ -182,8 +183,8 @@ func TestTheWalkOutToManyPeersAllocatesNothing(t *testing.T) {
 	e, s, out, _ := newPath(t, mixed...)
 	to := s.from.Addr
 	for i := range byte(2) {
-		if err := e.Configure(&Change{Peers: []PeerChange{{
-			Public: [wire.KeySize]byte{50 + i}, Endpoint: &to,
+		if err := e.Configure(&wgtypes.Config{Peers: []wgtypes.PeerConfig{{
+			PublicKey: [wire.KeySize]byte{50 + i}, Endpoint: &to,
 			AllowedIPs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, i, 0}), 24)},
 		}}}); err != nil {
 			t.Fatal(err)

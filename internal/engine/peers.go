@@ -7,10 +7,10 @@ import (
 	"sync/atomic"
 
 	"throughline/internal/mono"
-	"throughline/internal/noise"
 	"throughline/internal/peer"
 	"throughline/internal/session"
 	"throughline/packet"
+	"throughline/wgtypes"
 )
 
 // A Peer is a peer as the engine holds it: its state, the locks that guard it, and its places in the wheel and in the
@@ -40,14 +40,14 @@ type receiver struct {
 }
 
 // lookup returns the peer with this public key, nil if there is none.
-func (e *Engine) lookup(public noise.PublicKey) *Peer {
+func (e *Engine) lookup(public wgtypes.PublicKey) *Peer {
 	e.config.RLock()
 	defer e.config.RUnlock()
 	return e.peers[public]
 }
 
 // addPeer adds a peer. The configuration lock is held, and the caller knows that it isn't there.
-func (e *Engine) addPeer(public noise.PublicKey) *Peer {
+func (e *Engine) addPeer(public wgtypes.PublicKey) *Peer {
 	e.lastID++
 	p := &Peer{id: e.lastID}
 	p.Public = public

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"throughline/internal/noise"
 	"throughline/packet"
 	"throughline/tun/tuntest"
 	"throughline/udp"
+	"throughline/wgtypes"
 )
 
 // A routed conn is a udp.Watcher whose changes and answers the test makes up. It is a udp.Network too, which opens itself.
@@ -51,12 +51,12 @@ func TestRoutesChange(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer e.Close()
-		if err := e.Configure(&Change{Peers: []PeerChange{{Public: noise.PublicKey{1}}, {Public: noise.PublicKey{2}}, {Public: noise.PublicKey{3}}}}); err != nil {
+		if err := e.Configure(&wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: wgtypes.PublicKey{1}}, {PublicKey: wgtypes.PublicKey{2}}, {PublicKey: wgtypes.PublicKey{3}}}}); err != nil {
 			t.Fatal(err)
 		}
 		learned := packet.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.2:51820"), Src: netip.MustParseAddr("192.0.2.1"), SrcIf: 7}
 		forgotten := packet.Endpoint{Addr: learned.Addr}
-		first, second := e.lookup(noise.PublicKey{1}), e.lookup(noise.PublicKey{3}) // between them one that nobody has heard
+		first, second := e.lookup(wgtypes.PublicKey{1}), e.lookup(wgtypes.PublicKey{3}) // between them one that nobody has heard
 		first.SetEndpoint(&learned)
 		second.SetEndpoint(&learned)
 
@@ -69,7 +69,7 @@ func TestRoutesChange(t *testing.T) {
 				if ep := <-asking; *ep != learned {
 					t.Errorf("asked about %+v", ep)
 				}
-				if err := e.Configure(&Change{}); err != nil { // takes the lock
+				if err := e.Configure(&wgtypes.Config{}); err != nil { // takes the lock
 					t.Fatal(err)
 				}
 				asked <- answer

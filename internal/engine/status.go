@@ -3,74 +3,65 @@ package engine
 import (
 	"net/netip"
 	"slices"
-	"time"
 
-	"throughline/internal/noise"
-	"throughline/internal/wire"
 	"throughline/packet"
 	"throughline/tun"
 	"throughline/udp"
+	"throughline/wgtypes"
 )
 
-// A PeerStatus is what a peer is and did at one moment.
-type PeerStatus struct {
-	Public        noise.PublicKey
-	Preshared     [wire.KeySize]byte
-	Endpoint      netip.AddrPort
-	Keepalive     time.Duration
-	LastHandshake time.Time
-	Rx, Tx        uint64
-	AllowedIPs    []netip.Prefix // a copy, unsorted
-}
-
-// A Status is what an engine is and did at one moment.
-type Status struct {
-	Private [wire.KeySize]byte
-	Public  noise.PublicKey
-	Port    uint16
-	Mark    uint32
-	Peers   []PeerStatus // in the order they were added
-	Drops   [packet.NumDrops]uint64
-	Cipher  string
-	TUN     *tun.Offloads // nil: the TUN knows none
-	UDP     *udp.Offloads // nil: down, or the sockets know none
-}
-
-// Status returns what the engine is and did.
-func (e *Engine) Status() *Status {
+// Status returns what the engine is and did, its private key included.
+func (e *Engine) Status() wgtypes.Status {
 	e.config.RLock()
 	defer e.config.RUnlock()
-	s := &Status{Port: e.port, Mark: e.mark, Cipher: e.cipher.String(), Peers: make([]PeerStatus, 0, len(e.order))}
+	s := wgtypes.Status{
+		ListenPort: e.port, Mark: e.mark, CipherImplementation: e.cipher.String(), Drops: make(map[packet.Drop]uint64),
+		Offloads: e.offloads(), Peers: make([]wgtypes.PeerStatus, 0, len(e.order)),
+	}
 	if me := e.self.Load(); me != nil {
-		s.Private, s.Public = me.private, me.identity.Public()
+		s.PrivateKey, s.PublicKey = me.private, me.identity.Public()
 	}
-	for i := range e.drops {
-		s.Drops[i] = e.drops[i].Load()
-	}
-	if o, ok := e.device.(tun.Offloader); ok {
-		offloads := o.Offloads()
-		s.TUN = &offloads
-	}
-	if l := e.link.Load(); l != nil {
-		if o, ok := l.conn.(udp.Offloader); ok {
-			offloads := o.Offloads()
-			s.UDP = &offloads
+	for why := range e.drops {
+		if n := e.drops[why].Load(); n > 0 {
+			s.Drops[packet.Drop(why)] = n
 		}
 	}
 	for _, p := range e.order {
-		ps := PeerStatus{
-			Public: p.Public, Keepalive: p.Keepalive, LastHandshake: p.LastHandshake(),
-			Rx: p.Rx.Load(), Tx: p.Tx.Load(), AllowedIPs: slices.Clone(p.AllowedIPs),
+		s.Peers = append(s.Peers, p.status())
+	}
+	return s
+}
+
+// offloads returns the states of the offloads at both ends.
+func (e *Engine) offloads() packet.OffloadStates {
+	states := make(packet.OffloadStates)
+	if o, ok := e.device.(tun.Offloader); ok {
+		at := o.Offloads()
+		states[packet.TSO], states[packet.USO], states[packet.TCPGRO], states[packet.UDPGRO] = at.TSO, at.USO, at.TCPGRO, at.UDPGRO
+	}
+	if l := e.link.Load(); l != nil {
+		if o, ok := l.conn.(udp.Offloader); ok {
+			at := o.Offloads()
+			states[packet.GSO], states[packet.GRO] = at.GSO, at.GRO
 		}
-		if to := p.Endpoint(); to != nil {
-			ps.Endpoint = to.Addr
-		}
-		p.handshake.Lock()
-		if p.Handshake.Preshared != nil {
-			ps.Preshared = *p.Handshake.Preshared
-		}
-		p.handshake.Unlock()
-		s.Peers = append(s.Peers, ps)
+	}
+	return states
+}
+
+// status returns what the peer is and did. The configuration lock is held.
+func (p *Peer) status() wgtypes.PeerStatus {
+	s := wgtypes.PeerStatus{
+		PublicKey: p.Public, PersistentKeepalive: p.Keepalive, LastHandshake: p.LastHandshake(),
+		RxBytes: p.Rx.Load(), TxBytes: p.Tx.Load(), AllowedIPs: slices.Clone(p.AllowedIPs),
+	}
+	slices.SortFunc(s.AllowedIPs, netip.Prefix.Compare)
+	if to := p.Endpoint(); to != nil {
+		s.Endpoint = to.Addr
+	}
+	p.handshake.Lock()
+	defer p.handshake.Unlock()
+	if p.Handshake.Preshared != nil {
+		s.PresharedKey = *p.Handshake.Preshared
 	}
 	return s
 }

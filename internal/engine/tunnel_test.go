@@ -10,13 +10,14 @@ import (
 	"throughline/internal/wire"
 	"throughline/packet"
 	"throughline/udp/udptest"
+	"throughline/wgtypes"
 )
 
 // Whole tunnels in simulated time: two engines, a network between them, hours in milliseconds.
 
 func TestFirstPacketBringsTheTunnelUp(t *testing.T) {
-	for name, change := range map[string]func(*PeerChange){
-		"without preshared key": func(*PeerChange) {},
+	for name, change := range map[string]func(*wgtypes.PeerConfig){
+		"without preshared key": func(*wgtypes.PeerConfig) {},
 		"with preshared key":    withPreshared(7),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,7 +69,7 @@ func TestIPv6InsideAndOutside(t *testing.T) {
 		defer a.Close()
 		defer b.Close()
 		to := netip.AddrPortFrom(b.host.Addrs()[1], b.port)
-		a.knows(b, func(pc *PeerChange) { pc.Endpoint = &to })
+		a.knows(b, func(pc *wgtypes.PeerConfig) { pc.Endpoint = &to })
 		b.knows(a, withoutEndpoint)
 		p := datagram6(a.inner6, b.inner6, 100)
 		a.send(p)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
 
 // A bed is two identities and all that a handshake between them needs, the same for the same seed.
@@ -17,7 +18,8 @@ type bed struct {
 	random         io.Reader
 	ipriv, rpriv   [32]byte
 	i, r           *Identity
-	ss, psk        [32]byte
+	ss             [32]byte
+	psk            wgtypes.PresharedKey
 	iIndex, rIndex uint32
 	ts             Timestamp
 }
@@ -25,7 +27,7 @@ type bed struct {
 func newBed(tb testing.TB, seed byte) *bed {
 	tb.Helper()
 	b := &bed{random: chacha(seed), iIndex: 0x01020304, rIndex: 0xa1a2a3a4}
-	for _, k := range []*[32]byte{&b.ipriv, &b.rpriv, &b.psk} {
+	for _, k := range []*[32]byte{&b.ipriv, &b.rpriv, (*[32]byte)(&b.psk)} {
 		io.ReadFull(b.random, k[:])
 	}
 	b.i, b.r = identity(tb, b.ipriv), identity(tb, b.rpriv)
@@ -45,7 +47,7 @@ func randomBytes(seed byte, n int) []byte {
 	return b
 }
 
-func identity(tb testing.TB, private [32]byte) *Identity {
+func identity(tb testing.TB, private wgtypes.PrivateKey) *Identity {
 	tb.Helper()
 	id, err := NewIdentity(&private)
 	if err != nil {

@@ -8,39 +8,37 @@ import (
 	"io"
 
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
-
-// A PublicKey is a Curve25519 point as it is sent.
-type PublicKey [wire.KeySize]byte
 
 // An Identity is a static key pair. It is immutable and safe for concurrent use.
 type Identity struct {
 	private *ecdh.PrivateKey // kept: making it costs a ladder
-	public  PublicKey
+	public  wgtypes.PublicKey
 }
 
 // NewIdentity returns the identity of a private key, which need not be clamped. The zero key, which stands for "no key"
 // everywhere in WireGuard's configuration, is refused.
-func NewIdentity(private *[wire.KeySize]byte) (*Identity, error) {
-	if isZero(private) {
+func NewIdentity(private *wgtypes.PrivateKey) (*Identity, error) {
+	if private.IsZero() {
 		return nil, errors.New("noise: the zero key is no private key")
 	}
 	p, err := ecdh.X25519().NewPrivateKey(private[:])
 	if err != nil {
 		return nil, fmt.Errorf("noise: private key: %w", err)
 	}
-	return &Identity{private: p, public: PublicKey(p.PublicKey().Bytes())}, nil
+	return &Identity{private: p, public: wgtypes.PublicKey(p.PublicKey().Bytes())}, nil
 }
 
 // Public returns the public key.
-func (id *Identity) Public() PublicKey { return id.public }
+func (id *Identity) Public() wgtypes.PublicKey { return id.public }
 
 // Format writes "(hidden)" whatever the verb: a verb that doesn't fit makes fmt follow the pointer to the private key.
 func (id *Identity) Format(f fmt.State, verb rune) { fmt.Fprint(f, hidden) }
 
 // SharedSecret returns the static-static secret with the peer whose public key is remote: one ladder, the same for
 // every handshake, so the caller keeps it. A remote of low order is refused. Whitepaper §5.4: DH.
-func (id *Identity) SharedSecret(remote PublicKey) (ss [wire.KeySize]byte, err error) {
+func (id *Identity) SharedSecret(remote wgtypes.PublicKey) (ss [wire.KeySize]byte, err error) {
 	pub, err := publicKey(remote[:])
 	if err != nil {
 		return ss, err

@@ -12,11 +12,12 @@ import (
 	"testing"
 
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
 
 // lowOrder are the u coordinates of low order below 2^256: 0, 1, the two of order 8, p-1, p, p+1, and those again with
 // the top bit that X25519 ignores. RFC 7748 §7; https://cr.yp.to/ecdh.html#validate.
-func lowOrder(tb testing.TB) (points []PublicKey) {
+func lowOrder(tb testing.TB) (points []wgtypes.PublicKey) {
 	for _, s := range []string{
 		"0000000000000000000000000000000000000000000000000000000000000000",
 		"0100000000000000000000000000000000000000000000000000000000000000",
@@ -26,7 +27,7 @@ func lowOrder(tb testing.TB) (points []PublicKey) {
 		"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
 		"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
 	} {
-		p := PublicKey(unhex(tb, s))
+		p := wgtypes.PublicKey(unhex(tb, s))
 		q := p
 		q[31] |= 0x80
 		points = append(points, p, q)
@@ -80,7 +81,7 @@ func TestLowOrderPoints(t *testing.T) {
 }
 
 func TestIdentity(t *testing.T) {
-	if _, err := NewIdentity(new([32]byte)); err == nil {
+	if _, err := NewIdentity(new(wgtypes.PrivateKey)); err == nil {
 		t.Error("the zero key became an identity")
 	}
 	b := newBed(t, 6)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
 
 // An Initiator is what the initiator of a handshake keeps between sending its initiation and consuming the response.
@@ -19,7 +20,7 @@ type Initiator struct {
 // Initiate writes an initiation to dst, which is at least wire.InitiationSize long: from id, to remote, with the
 // static-static secret ss of the two, the fresh ephemeral key e, the index sender and the timestamp ts. The mac fields
 // are left zero. e is never to be used again. After an error dst is not to be sent. Whitepaper §5.4.2.
-func Initiate(dst []byte, id *Identity, remote PublicKey, ss *[wire.KeySize]byte, e *ecdh.PrivateKey, sender uint32, ts Timestamp) (*Initiator, error) {
+func Initiate(dst []byte, id *Identity, remote wgtypes.PublicKey, ss *[wire.KeySize]byte, e *ecdh.PrivateKey, sender uint32, ts Timestamp) (*Initiator, error) {
 	if len(dst) < wire.InitiationSize {
 		panic("noise: BUG: no room for an initiation")
 	}
@@ -40,7 +41,7 @@ func Initiate(dst []byte, id *Identity, remote PublicKey, ss *[wire.KeySize]byte
 // ConsumeResponse reads the response to the initiation. id is the one the initiation was made with. On success it
 // returns the transport keys and the index the responder chose, and the Initiator is over. On failure the Initiator is
 // as it was: a forged response doesn't disturb the genuine one. Whitepaper §5.4.3, §5.4.5.
-func (i *Initiator) ConsumeResponse(msg []byte, id *Identity, psk *[wire.KeySize]byte) (keys Keys, remoteIndex uint32, err error) {
+func (i *Initiator) ConsumeResponse(msg []byte, id *Identity, psk *wgtypes.PresharedKey) (keys Keys, remoteIndex uint32, err error) {
 	if i.e == nil {
 		return Keys{}, 0, errSpent
 	}

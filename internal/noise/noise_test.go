@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
 
 func TestHandshake(t *testing.T) {
@@ -229,7 +230,7 @@ func TestWrongPartners(t *testing.T) {
 	// A response under another preshared key, and one read under another identity.
 	_, resp := b.respond(t, b.consume(t, msg))
 	before := *i
-	for name, psk := range map[string][32]byte{"zero": {}, "another": other.psk} {
+	for name, psk := range map[string]wgtypes.PresharedKey{"zero": {}, "another": other.psk} {
 		if _, _, err := i.ConsumeResponse(resp, b.i, &psk); !errors.Is(err, errAuth) {
 			t.Errorf("with %s preshared key: %v", name, err)
 		}

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/crypto/blake2s"
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"throughline/wgtypes"
 )
 
 // The second implementation: the whitepaper's formulas of §5.4 to §5.4.5 typed off one after the other, with the
@@ -237,7 +239,7 @@ func TestInitiateToPaper(t *testing.T) {
 		if err != nil || Timestamp(ts) != b.ts {
 			t.Fatalf("the paper reads timestamp %x, %v, want %x", ts, err, b.ts)
 		}
-		if PublicKey(p.remote) != b.i.Public() || p.other != b.iIndex {
+		if wgtypes.PublicKey(p.remote) != b.i.Public() || p.other != b.iIndex {
 			t.Fatalf("the paper reads static key %x and index %x", p.remote, p.other)
 		}
 		keys, remote, err := i.ConsumeResponse(p.response(), b.i, &b.psk)

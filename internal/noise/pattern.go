@@ -4,6 +4,7 @@ import (
 	"crypto/ecdh"
 
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
 
 // The pattern, token by token, on messages as Noise has them: without WireGuard's header and macs, and with a payload
@@ -50,7 +51,7 @@ func (s *symmetric) mixStatic(ss, key *[wire.KeySize]byte) error {
 }
 
 // writeFirst writes the first message: -> e, es, s, ss. msg has the exact length. Whitepaper §5.4.2.
-func (s *symmetric) writeFirst(msg []byte, id *Identity, remote PublicKey, ss *[wire.KeySize]byte, e *ecdh.PrivateKey, payload []byte) error {
+func (s *symmetric) writeFirst(msg []byte, id *Identity, remote wgtypes.PublicKey, ss *[wire.KeySize]byte, e *ecdh.PrivateKey, payload []byte) error {
 	var k [wire.KeySize]byte
 	defer clear(k[:])
 	rs, err := publicKey(remote[:])
@@ -73,7 +74,7 @@ func (s *symmetric) writeFirst(msg []byte, id *Identity, remote PublicKey, ss *[
 
 // readFirst reads the first message as far as the initiator's static key, which it decrypts into static, and returns
 // the initiator's ephemeral key: -> e, es, s. Whitepaper §5.4.2.
-func (s *symmetric) readFirst(msg []byte, id *Identity, static *PublicKey) (*ecdh.PublicKey, error) {
+func (s *symmetric) readFirst(msg []byte, id *Identity, static *wgtypes.PublicKey) (*ecdh.PublicKey, error) {
 	var k [wire.KeySize]byte
 	defer clear(k[:])
 	re, err := publicKey(msg[:firstStatic])
@@ -102,7 +103,7 @@ func (s *symmetric) readFirstPayload(payload, sealed []byte, ss *[wire.KeySize]b
 
 // writeSecond writes the second message, to the initiator's ephemeral key re and static key: <- e, ee, se, psk. msg has
 // the exact length. Whitepaper §5.4.3.
-func (s *symmetric) writeSecond(msg []byte, re *ecdh.PublicKey, static *PublicKey, psk *[wire.KeySize]byte, e *ecdh.PrivateKey, payload []byte) error {
+func (s *symmetric) writeSecond(msg []byte, re *ecdh.PublicKey, static *wgtypes.PublicKey, psk *wgtypes.PresharedKey, e *ecdh.PrivateKey, payload []byte) error {
 	var k [wire.KeySize]byte
 	defer clear(k[:])
 	rs, err := publicKey(static[:])
@@ -122,7 +123,7 @@ func (s *symmetric) writeSecond(msg []byte, re *ecdh.PublicKey, static *PublicKe
 }
 
 // readSecond reads the second message, as the initiator whose ephemeral key is e. Whitepaper §5.4.3.
-func (s *symmetric) readSecond(payload, msg []byte, id *Identity, psk *[wire.KeySize]byte, e *ecdh.PrivateKey) error {
+func (s *symmetric) readSecond(payload, msg []byte, id *Identity, psk *wgtypes.PresharedKey, e *ecdh.PrivateKey) error {
 	var k [wire.KeySize]byte
 	defer clear(k[:])
 	re, err := publicKey(msg[:secondPayload])

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
 
 // A Received is an initiation that is being consumed. It goes one way: [ConsumeInitiation], [Received.Verify],
@@ -13,7 +14,7 @@ import (
 type Received struct {
 	s         symmetric
 	e         *ecdh.PublicKey // the initiator's ephemeral key; nil: it is over
-	static    PublicKey
+	static    wgtypes.PublicKey
 	sender    uint32
 	verified  bool
 	timestamp [wire.TimestampSize + wire.TagSize]byte // sealed
@@ -38,7 +39,7 @@ func ConsumeInitiation(msg []byte, id *Identity) (*Received, error) {
 }
 
 // Static returns the public key by which the sender calls itself. It is zero once the Received is over.
-func (r *Received) Static() PublicKey { return r.static }
+func (r *Received) Static() wgtypes.PublicKey { return r.static }
 
 // Sender returns the index that the initiator chose. mac1 alone vouches for it.
 func (r *Received) Sender() uint32 { return r.sender }
@@ -62,7 +63,7 @@ func (r *Received) Verify(ss *[wire.KeySize]byte) (Timestamp, error) {
 // Respond writes the response to dst, which is at least wire.ResponseSize long, with the fresh ephemeral key e and the
 // index sender, and returns the transport keys. The mac fields are left zero. e is never to be used again, and the
 // Received is over, whatever comes of it. After an error dst is not to be sent. Two ladders. Whitepaper §5.4.3, §5.4.5.
-func (r *Received) Respond(dst []byte, psk *[wire.KeySize]byte, e *ecdh.PrivateKey, sender uint32) (keys Keys, err error) {
+func (r *Received) Respond(dst []byte, psk *wgtypes.PresharedKey, e *ecdh.PrivateKey, sender uint32) (keys Keys, err error) {
 	if r.e == nil || !r.verified {
 		panic("noise: BUG: Respond out of order")
 	}

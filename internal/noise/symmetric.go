@@ -7,6 +7,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
 
 // zeroNonce is the counter 0: every key of the handshake seals one message only. Whitepaper §5.4.
@@ -20,7 +21,7 @@ type symmetric struct {
 
 // start begins a transcript with the responder's static key. The prologue is wire.Identifier in WireGuard; it is an
 // argument for the sake of Noise test vectors. Whitepaper §5.4.2, §5.4.3.
-func (s *symmetric) start(prologue []byte, responder *PublicKey) {
+func (s *symmetric) start(prologue []byte, responder *wgtypes.PublicKey) {
 	s.c = blake2s.Sum256([]byte(wire.Construction))
 	s.h = s.c
 	s.mixHash(prologue)
@@ -43,7 +44,7 @@ func (s *symmetric) mixKey(in []byte, key *[wire.KeySize]byte) {
 }
 
 // mixPSK is (C, t, key) := KDF3(C, psk), H := HASH(H || t). Whitepaper §5.4.3.
-func (s *symmetric) mixPSK(psk, key *[wire.KeySize]byte) {
+func (s *symmetric) mixPSK(psk *wgtypes.PresharedKey, key *[wire.KeySize]byte) {
 	var t [wire.HashSize]byte
 	kdf(&s.c, psk[:], &s.c, &t, key)
 	s.mixHash(t[:])

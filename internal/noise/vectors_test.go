@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"throughline/wgtypes"
 )
 
 // readVectors reads a file of vectors that is not part of the repository.
@@ -50,8 +52,8 @@ func TestNoiseVector(t *testing.T) {
 		key := func(s string) *Identity { return identity(t, [32]byte(unhex(t, s))) }
 		i, r := key(v.InitStatic), key(v.RespStatic)
 		ie, re := key(v.InitEphemeral).private, key(v.RespEphemeral).private
-		psk, prologue := [32]byte(unhex(t, v.PSKs[0])), unhex(t, v.Prologue)
-		if r.Public() != PublicKey(unhex(t, v.RemoteStatic)) {
+		psk, prologue := wgtypes.PresharedKey(unhex(t, v.PSKs[0])), unhex(t, v.Prologue)
+		if r.Public() != wgtypes.PublicKey(unhex(t, v.RemoteStatic)) {
 			t.Fatal("the responder's public key differs")
 		}
 		ss, err := i.SharedSecret(r.Public())
@@ -75,7 +77,7 @@ func TestNoiseVector(t *testing.T) {
 		}
 		want("message 1", msg, m.Ciphertext)
 		rs.start(prologue, &responder)
-		var static PublicKey
+		var static wgtypes.PublicKey
 		remoteE, err := rs.readFirst(msg, r, &static)
 		if err != nil || static != i.Public() {
 			t.Fatalf("message 1: static %x, %v", static, err)
@@ -123,7 +125,7 @@ func TestRFC7748(t *testing.T) {
 	t.Parallel()
 	x := func(scalar, u []byte) []byte {
 		t.Helper()
-		ss, err := identity(t, [32]byte(scalar)).SharedSecret(PublicKey(u))
+		ss, err := identity(t, [32]byte(scalar)).SharedSecret(wgtypes.PublicKey(u))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +193,7 @@ func TestWycheproofX25519(t *testing.T) {
 		for _, v := range g.Tests {
 			n++
 			want := [32]byte(unhex(t, v.Shared))
-			got, err := identity(t, [32]byte(unhex(t, v.Private))).SharedSecret(PublicKey(unhex(t, v.Public)))
+			got, err := identity(t, [32]byte(unhex(t, v.Private))).SharedSecret(wgtypes.PublicKey(unhex(t, v.Public)))
 			switch {
 			case want == [32]byte{}:
 				refused++

@@ -2,7 +2,6 @@ package peer
 
 import (
 	"crypto/ecdh"
-	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"throughline/internal/noise"
 	"throughline/internal/session"
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
 
 // Why a handshake message was refused. They are reasons for a counter, not for an operator.
@@ -25,7 +25,7 @@ var (
 // A Handshake is the state of one peer's handshakes. The zero Handshake has none; what a handshake needs is allocated
 // when it begins and given back when it ends. It is not safe for concurrent use: the owner's lock guards it.
 type Handshake struct {
-	Preshared *[wire.KeySize]byte // nil: none
+	Preshared *wgtypes.PresharedKey // nil: none
 	Jar       cookie.Jar
 
 	identity *noise.Identity     // whose static-static secret this is
@@ -38,20 +38,20 @@ type Handshake struct {
 }
 
 // SetPreshared sets the preshared key of the handshakes to come; nil and the zero key stand for none. It is copied.
-func (h *Handshake) SetPreshared(key *[wire.KeySize]byte) {
+func (h *Handshake) SetPreshared(key *wgtypes.PresharedKey) {
 	if h.Preshared != nil {
 		clear(h.Preshared[:])
 		h.Preshared = nil
 	}
-	if key != nil && subtle.ConstantTimeCompare(key[:], noPreshared[:]) == 0 {
+	if key != nil && !key.IsZero() {
 		fresh := *key
 		h.Preshared = &fresh
 	}
 }
 
-var noPreshared [wire.KeySize]byte // §5.4.3: a preshared key of zeros stands for none
+var noPreshared wgtypes.PresharedKey // §5.4.3: a preshared key of zeros stands for none
 
-func (h *Handshake) preshared() *[wire.KeySize]byte {
+func (h *Handshake) preshared() *wgtypes.PresharedKey {
 	if h.Preshared == nil {
 		return &noPreshared
 	}
@@ -59,7 +59,7 @@ func (h *Handshake) preshared() *[wire.KeySize]byte {
 }
 
 // staticStatic returns the secret of both static keys, computed once for each identity.
-func (h *Handshake) staticStatic(id *noise.Identity, public noise.PublicKey) (*[wire.KeySize]byte, error) {
+func (h *Handshake) staticStatic(id *noise.Identity, public wgtypes.PublicKey) (*[wire.KeySize]byte, error) {
 	if h.secret == nil || h.identity != id {
 		h.forgetSecret()
 		ss, err := id.SharedSecret(public)
@@ -84,7 +84,7 @@ func (h *Handshake) Pending() (index uint32, ok bool) { return h.index, h.pendin
 // Initiate writes an initiation to dst, [wire.InitiationSize] bytes, and awaits its response under the receiver index
 // sender. An earlier initiation is given up. Its timestamp is stamp, or a later one: the peer takes none that isn't newer
 // than the last, so that a wall clock set back would shut us out until it has caught up. Whitepaper §5.1, §5.4.2.
-func (h *Handshake) Initiate(now mono.Time, dst []byte, id *noise.Identity, public noise.PublicKey, e *ecdh.PrivateKey, sender uint32, stamp noise.Timestamp) error {
+func (h *Handshake) Initiate(now mono.Time, dst []byte, id *noise.Identity, public wgtypes.PublicKey, e *ecdh.PrivateKey, sender uint32, stamp noise.Timestamp) error {
 	ss, err := h.staticStatic(id, public)
 	if err != nil {
 		return err
@@ -153,13 +153,13 @@ func (h *Handshake) Accept(now mono.Time, dst []byte, r *noise.Received, id *noi
 }
 
 // ConsumeCookie takes a cookie reply; it reports whether it was one to our last message. Whitepaper §5.4.7.
-func (h *Handshake) ConsumeCookie(now mono.Time, msg []byte, public noise.PublicKey) bool {
+func (h *Handshake) ConsumeCookie(now mono.Time, msg []byte, public wgtypes.PublicKey) bool {
 	keys := cookie.KeysFor(public)
 	return h.Jar.ConsumeReply(now, &keys, msg)
 }
 
 // The keys of a peer's MACs are two hashes of its public key: cheaper made anew than kept for every peer at rest.
-func (h *Handshake) addMACs(now mono.Time, msg []byte, public noise.PublicKey) {
+func (h *Handshake) addMACs(now mono.Time, msg []byte, public wgtypes.PublicKey) {
 	keys := cookie.KeysFor(public)
 	h.Jar.AddMACs(now, &keys, msg)
 }

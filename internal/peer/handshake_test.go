@@ -16,6 +16,7 @@ import (
 	"throughline/internal/session"
 	"throughline/internal/wire"
 	"throughline/packet"
+	"throughline/wgtypes"
 )
 
 const begin = mono.Time(time.Hour)
@@ -29,7 +30,7 @@ type side struct {
 func sides(t *testing.T) (a, b *side) {
 	t.Helper()
 	make := func(n byte) *side {
-		id, err := noise.NewIdentity(&[wire.KeySize]byte{0: n, 31: 64})
+		id, err := noise.NewIdentity(&wgtypes.PrivateKey{0: n, 31: 64})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +82,7 @@ func agree(t *testing.T, a, b *session.Keypair) {
 }
 
 func TestHandshake(t *testing.T) {
-	for name, psk := range map[string]*[wire.KeySize]byte{"without": nil, "zero": {}, "with": {1, 2, 3}} {
+	for name, psk := range map[string]*wgtypes.PresharedKey{"without": nil, "zero": {}, "with": {1, 2, 3}} {
 		t.Run(name+" preshared key", func(t *testing.T) {
 			a, b := sides(t)
 			a.SetPreshared(psk)
@@ -195,8 +196,8 @@ func TestForgeriesChangeNothing(t *testing.T) {
 
 func TestPresharedKeyMustAgree(t *testing.T) {
 	a, b := sides(t)
-	a.SetPreshared(&[wire.KeySize]byte{1})
-	b.SetPreshared(&[wire.KeySize]byte{2})
+	a.SetPreshared(&wgtypes.PresharedKey{1})
+	b.SetPreshared(&wgtypes.PresharedKey{2})
 	reply, _, err := b.accept(t, begin, a.initiate(t, begin, b, 1, time.Unix(1, 0)), 1)
 	if err != nil {
 		t.Fatal(err)
@@ -234,11 +235,11 @@ func TestForget(t *testing.T) {
 	if _, ok := a.Pending(); ok || a.secret != nil || *secret != [wire.KeySize]byte{} {
 		t.Error("secrets are left")
 	}
-	psk := [wire.KeySize]byte{9}
+	psk := wgtypes.PresharedKey{9}
 	a.SetPreshared(&psk)
 	held := a.Preshared
 	a.SetPreshared(nil)
-	if *held != [wire.KeySize]byte{} || psk == [wire.KeySize]byte{} {
+	if *held != (wgtypes.PresharedKey{}) || psk == (wgtypes.PresharedKey{}) {
 		t.Error("the old preshared key should be cleared, the caller's not")
 	}
 }

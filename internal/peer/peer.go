@@ -11,15 +11,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"throughline/internal/noise"
 	"throughline/internal/session"
 	"throughline/internal/timers"
 	"throughline/packet"
+	"throughline/wgtypes"
 )
 
 // A Peer is the state of one peer.
 type Peer struct {
-	Public noise.PublicKey // never changes
+	Public wgtypes.PublicKey // never changes
 
 	// Any goroutine, any time.
 	Timers   timers.Timers                   // its hot half; the cold half belongs to Keypairs' guard

@@ -10,16 +10,16 @@ import (
 	"testing"
 	"time"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 // manyPeers returns a configuration of n peers with all a peer can have and four allowed IPs each.
-func manyPeers(n int) throughline.Config {
-	cfg := throughline.Config{PrivateKey: new(key[throughline.PrivateKey](1)), ReplacePeers: true}
+func manyPeers(n int) wgtypes.Config {
+	cfg := wgtypes.Config{PrivateKey: new(key[wgtypes.PrivateKey](1)), ReplacePeers: true}
 	for i := range n {
 		b := [4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}
-		p := throughline.PeerConfig{
-			PresharedKey:        new(key[throughline.PresharedKey](byte(i))),
+		p := wgtypes.PeerConfig{
+			PresharedKey:        new(key[wgtypes.PresharedKey](byte(i))),
 			Endpoint:            new(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 51820)),
 			PersistentKeepalive: new(25 * time.Second),
 			ReplaceAllowedIPs:   true,

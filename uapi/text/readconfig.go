@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 // ReadConfig reads a set request from behind its first line, "set=1", up to and including the empty line that ends it,
@@ -21,12 +21,12 @@ import (
 //
 // A *[ParseError] tells of the first bad line, and the whole request has been read nevertheless, so that the next one can
 // follow. Any other error is the reader's; a request that ends without its empty line gives [io.ErrUnexpectedEOF].
-func ReadConfig(r *bufio.Reader) (throughline.Config, error) {
+func ReadConfig(r *bufio.Reader) (wgtypes.Config, error) {
 	c := configReader{lines: lines{r: r}, mention: -1, maxPeers: maxPeers, maxPrefixes: maxPrefixes}
 	return c.read()
 }
 
-func (c *configReader) read() (throughline.Config, error) {
+func (c *configReader) read() (wgtypes.Config, error) {
 	var bad *ParseError
 	for {
 		line, err := c.lines.next()
@@ -37,13 +37,13 @@ func (c *configReader) read() (throughline.Config, error) {
 			}
 			continue
 		case err != nil && bad != nil:
-			return throughline.Config{}, bad
+			return wgtypes.Config{}, bad
 		case err == io.EOF:
 			err = io.ErrUnexpectedEOF
 			fallthrough
 		case err != nil:
 			c.wipe()
-			return throughline.Config{}, fmt.Errorf("uapi: line %d: %w", c.lines.n, err)
+			return wgtypes.Config{}, fmt.Errorf("uapi: line %d: %w", c.lines.n, err)
 		}
 		if len(line) == 0 {
 			break
@@ -56,7 +56,7 @@ func (c *configReader) read() (throughline.Config, error) {
 		clear(line) // it may have been a key
 	}
 	if bad != nil {
-		return throughline.Config{}, bad
+		return wgtypes.Config{}, bad
 	}
 	c.finishPart()
 	if c.cfg.ReplacePeers {
@@ -69,7 +69,7 @@ func (c *configReader) read() (throughline.Config, error) {
 // it consists of one or more "parts", each a PeerConfig.
 type configReader struct {
 	lines                 lines
-	cfg                   throughline.Config
+	cfg                   wgtypes.Config
 	maxPeers, maxPrefixes int
 
 	mention  int  // the first part of the mention, in cfg.Peers; -1 before the first
@@ -78,7 +78,7 @@ type configReader struct {
 
 	removals, additions []netip.Prefix // of the last part, until it is finished
 
-	presharedKeys slab[throughline.PresharedKey]
+	presharedKeys slab[wgtypes.PresharedKey]
 	endpoints     slab[netip.AddrPort]
 	intervals     slab[time.Duration]
 	lists         prefixSlab
@@ -107,7 +107,7 @@ func (c *configReader) line(line []byte) *ParseError {
 func (c *configReader) deviceLine(key, value []byte) string {
 	switch string(key) {
 	case "private_key":
-		k := new(throughline.PrivateKey)
+		k := new(wgtypes.PrivateKey)
 		if !setKey((*[32]byte)(k), value) {
 			return badKey
 		}
@@ -143,13 +143,13 @@ func (c *configReader) deviceLine(key, value []byte) string {
 
 // peer begins a mention.
 func (c *configReader) peer(value []byte) string {
-	var k throughline.PublicKey
+	var k wgtypes.PublicKey
 	if !setKey((*[32]byte)(&k), value) {
 		return badKey
 	}
 	c.finishPart()
 	c.mention, c.removed = len(c.cfg.Peers), false
-	return c.addPart(throughline.PeerConfig{PublicKey: k})
+	return c.addPart(wgtypes.PeerConfig{PublicKey: k})
 }
 
 // peerLine takes a line that stands behind a public_key.
@@ -170,7 +170,7 @@ func (c *configReader) peerLine(key, value []byte) string {
 			}
 		}
 	case "preshared_key":
-		var k throughline.PresharedKey
+		var k wgtypes.PresharedKey
 		if !setKey((*[32]byte)(&k), value) {
 			return badKey
 		}
@@ -282,20 +282,20 @@ func (c *configReader) remove() string {
 	if p.PresharedKey != nil {
 		clear(p.PresharedKey[:])
 	}
-	*p = throughline.PeerConfig{PublicKey: p.PublicKey, Remove: true}
+	*p = wgtypes.PeerConfig{PublicKey: p.PublicKey, Remove: true}
 	c.removals = c.removals[:0]
 	return ""
 }
 
-func (c *configReader) last() *throughline.PeerConfig { return &c.cfg.Peers[len(c.cfg.Peers)-1] }
+func (c *configReader) last() *wgtypes.PeerConfig { return &c.cfg.Peers[len(c.cfg.Peers)-1] }
 
 func (c *configReader) anotherPart() string {
 	c.finishPart()
 	p := c.last()
-	return c.addPart(throughline.PeerConfig{PublicKey: p.PublicKey, UpdateOnly: p.UpdateOnly})
+	return c.addPart(wgtypes.PeerConfig{PublicKey: p.PublicKey, UpdateOnly: p.UpdateOnly})
 }
 
-func (c *configReader) addPart(p throughline.PeerConfig) string {
+func (c *configReader) addPart(p wgtypes.PeerConfig) string {
 	if len(c.cfg.Peers) >= c.maxPeers {
 		return tooManyPeers
 	}
@@ -315,8 +315,8 @@ func (c *configReader) finishPart() {
 // fromNothing makes the peers of a request with replace_peers=true what they are when all were removed first. A Config
 // leaves those it names in place, with their sessions; so what one isn't given here is set to its default.
 func (c *configReader) fromNothing() {
-	there := make(map[throughline.PublicKey]struct{}, len(c.cfg.Peers))
-	c.cfg.Peers = slices.DeleteFunc(c.cfg.Peers, func(p throughline.PeerConfig) bool {
+	there := make(map[wgtypes.PublicKey]struct{}, len(c.cfg.Peers))
+	c.cfg.Peers = slices.DeleteFunc(c.cfg.Peers, func(p wgtypes.PeerConfig) bool {
 		_, ok := there[p.PublicKey]
 		if !ok && !p.UpdateOnly && !p.Remove {
 			there[p.PublicKey] = struct{}{}
@@ -335,7 +335,7 @@ func (c *configReader) fromNothing() {
 		delete(there, p.PublicKey)
 		p.ReplaceAllowedIPs, p.RemoveAllowedIPs = true, nil
 		if p.PresharedKey == nil {
-			p.PresharedKey = c.presharedKeys.put(throughline.PresharedKey{})
+			p.PresharedKey = c.presharedKeys.put(wgtypes.PresharedKey{})
 		}
 		if p.PersistentKeepalive == nil {
 			p.PersistentKeepalive = c.intervals.put(0)
@@ -347,7 +347,7 @@ func (c *configReader) fromNothing() {
 func (c *configReader) wipe() { Wipe(&c.cfg) }
 
 // Wipe clears the secret keys that cfg points to.
-func Wipe(cfg *throughline.Config) {
+func Wipe(cfg *wgtypes.Config) {
 	if cfg.PrivateKey != nil {
 		clear(cfg.PrivateKey[:])
 	}

@@ -17,71 +17,71 @@ import (
 
 	"pgregory.net/rapid"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 func TestReadConfig(t *testing.T) {
-	k := key[throughline.PublicKey](0xab)
+	k := key[wgtypes.PublicKey](0xab)
 	peer := "public_key=" + hexOf(0xab) + "\n"
 	prefix := netip.MustParsePrefix
-	one := func(p throughline.PeerConfig) throughline.Config {
+	one := func(p wgtypes.PeerConfig) wgtypes.Config {
 		p.PublicKey = k
-		return throughline.Config{Peers: []throughline.PeerConfig{p}}
+		return wgtypes.Config{Peers: []wgtypes.PeerConfig{p}}
 	}
-	psk := key[throughline.PresharedKey](0xcd)
+	psk := key[wgtypes.PresharedKey](0xcd)
 	for _, tc := range []struct {
 		name, text string
-		want       throughline.Config
+		want       wgtypes.Config
 	}{
-		{"nothing", "", throughline.Config{}},
+		{"nothing", "", wgtypes.Config{}},
 		{"everything", strings.TrimSuffix(fullConfigText, "\n"), fullConfig},
-		{"no private key", "private_key=" + hexOf(0) + "\n", throughline.Config{PrivateKey: new(throughline.PrivateKey{})}},
-		{"upper case", "private_key=" + strings.ToUpper(hexOf(0xab)) + "\n", throughline.Config{PrivateKey: new(key[throughline.PrivateKey](0xab))}},
-		{"the last of two wins", "listen_port=1\nlisten_port=2\n", throughline.Config{ListenPort: new(uint16(2))}},
-		{"port 0", "listen_port=0\n", throughline.Config{ListenPort: new(uint16(0))}},
-		{"port 65535", "listen_port=65535\n", throughline.Config{ListenPort: new(uint16(65535))}},
-		{"mark 0", "fwmark=0\n", throughline.Config{Mark: new(uint32(0))}},
-		{"mark in full", "fwmark=4294967295\n", throughline.Config{Mark: new(uint32(1<<32 - 1))}},
-		{"mark in hexadecimal", "fwmark=0xCa6c\n", throughline.Config{Mark: new(uint32(0xca6c))}},
-		{"mark with zeros", "fwmark=0X00000000ffffffff\n", throughline.Config{Mark: new(uint32(1<<32 - 1))}},
-		{"replace peers", "replace_peers=true\n", throughline.Config{ReplacePeers: true}},
+		{"no private key", "private_key=" + hexOf(0) + "\n", wgtypes.Config{PrivateKey: new(wgtypes.PrivateKey{})}},
+		{"upper case", "private_key=" + strings.ToUpper(hexOf(0xab)) + "\n", wgtypes.Config{PrivateKey: new(key[wgtypes.PrivateKey](0xab))}},
+		{"the last of two wins", "listen_port=1\nlisten_port=2\n", wgtypes.Config{ListenPort: new(uint16(2))}},
+		{"port 0", "listen_port=0\n", wgtypes.Config{ListenPort: new(uint16(0))}},
+		{"port 65535", "listen_port=65535\n", wgtypes.Config{ListenPort: new(uint16(65535))}},
+		{"mark 0", "fwmark=0\n", wgtypes.Config{Mark: new(uint32(0))}},
+		{"mark in full", "fwmark=4294967295\n", wgtypes.Config{Mark: new(uint32(1<<32 - 1))}},
+		{"mark in hexadecimal", "fwmark=0xCa6c\n", wgtypes.Config{Mark: new(uint32(0xca6c))}},
+		{"mark with zeros", "fwmark=0X00000000ffffffff\n", wgtypes.Config{Mark: new(uint32(1<<32 - 1))}},
+		{"replace peers", "replace_peers=true\n", wgtypes.Config{ReplacePeers: true}},
 
-		{"peer", peer, one(throughline.PeerConfig{})},
-		{"zero public key", "public_key=" + hexOf(0) + "\n", throughline.Config{Peers: make([]throughline.PeerConfig, 1)}},
-		{"version", peer + "protocol_version=1\n", one(throughline.PeerConfig{})},
-		{"update only", peer + "update_only=true\n", one(throughline.PeerConfig{UpdateOnly: true})},
-		{"remove", peer + "remove=true\n", one(throughline.PeerConfig{Remove: true})},
-		{"preshared key", peer + "preshared_key=" + hexOf(0xcd) + "\n", one(throughline.PeerConfig{PresharedKey: &psk})},
-		{"no preshared key", peer + "preshared_key=" + hexOf(0) + "\n", one(throughline.PeerConfig{PresharedKey: new(throughline.PresharedKey{})})},
-		{"two preshared keys", peer + "preshared_key=" + hexOf(1) + "\npreshared_key=" + hexOf(0xcd) + "\n", one(throughline.PeerConfig{PresharedKey: &psk})},
-		{"endpoint", peer + "endpoint=192.0.2.1:65535\n", one(throughline.PeerConfig{Endpoint: new(netip.MustParseAddrPort("192.0.2.1:65535"))})},
-		{"endpoint 6", peer + "endpoint=[2001:db8::1]:1\n", one(throughline.PeerConfig{Endpoint: new(netip.MustParseAddrPort("[2001:db8::1]:1"))})},
-		{"endpoint with a zone", peer + "endpoint=[fe80::1%3]:1\n", one(throughline.PeerConfig{Endpoint: new(netip.MustParseAddrPort("[fe80::1%3]:1"))})},
-		{"endpoint 4 in 6", peer + "endpoint=[::ffff:192.0.2.1]:1\n", one(throughline.PeerConfig{Endpoint: new(netip.MustParseAddrPort("192.0.2.1:1"))})},
-		{"two endpoints", peer + "endpoint=1.1.1.1:1\nendpoint=2.2.2.2:2\n", one(throughline.PeerConfig{Endpoint: new(netip.MustParseAddrPort("2.2.2.2:2"))})},
-		{"keepalive off", peer + "persistent_keepalive_interval=0\n", one(throughline.PeerConfig{PersistentKeepalive: new(time.Duration(0))})},
-		{"keepalive", peer + "persistent_keepalive_interval=65535\n", one(throughline.PeerConfig{PersistentKeepalive: new(65535 * time.Second)})},
-		{"no allowed IPs", peer + "replace_allowed_ips=true\nreplace_allowed_ips=true\n", one(throughline.PeerConfig{ReplaceAllowedIPs: true})},
+		{"peer", peer, one(wgtypes.PeerConfig{})},
+		{"zero public key", "public_key=" + hexOf(0) + "\n", wgtypes.Config{Peers: make([]wgtypes.PeerConfig, 1)}},
+		{"version", peer + "protocol_version=1\n", one(wgtypes.PeerConfig{})},
+		{"update only", peer + "update_only=true\n", one(wgtypes.PeerConfig{UpdateOnly: true})},
+		{"remove", peer + "remove=true\n", one(wgtypes.PeerConfig{Remove: true})},
+		{"preshared key", peer + "preshared_key=" + hexOf(0xcd) + "\n", one(wgtypes.PeerConfig{PresharedKey: &psk})},
+		{"no preshared key", peer + "preshared_key=" + hexOf(0) + "\n", one(wgtypes.PeerConfig{PresharedKey: new(wgtypes.PresharedKey{})})},
+		{"two preshared keys", peer + "preshared_key=" + hexOf(1) + "\npreshared_key=" + hexOf(0xcd) + "\n", one(wgtypes.PeerConfig{PresharedKey: &psk})},
+		{"endpoint", peer + "endpoint=192.0.2.1:65535\n", one(wgtypes.PeerConfig{Endpoint: new(netip.MustParseAddrPort("192.0.2.1:65535"))})},
+		{"endpoint 6", peer + "endpoint=[2001:db8::1]:1\n", one(wgtypes.PeerConfig{Endpoint: new(netip.MustParseAddrPort("[2001:db8::1]:1"))})},
+		{"endpoint with a zone", peer + "endpoint=[fe80::1%3]:1\n", one(wgtypes.PeerConfig{Endpoint: new(netip.MustParseAddrPort("[fe80::1%3]:1"))})},
+		{"endpoint 4 in 6", peer + "endpoint=[::ffff:192.0.2.1]:1\n", one(wgtypes.PeerConfig{Endpoint: new(netip.MustParseAddrPort("192.0.2.1:1"))})},
+		{"two endpoints", peer + "endpoint=1.1.1.1:1\nendpoint=2.2.2.2:2\n", one(wgtypes.PeerConfig{Endpoint: new(netip.MustParseAddrPort("2.2.2.2:2"))})},
+		{"keepalive off", peer + "persistent_keepalive_interval=0\n", one(wgtypes.PeerConfig{PersistentKeepalive: new(time.Duration(0))})},
+		{"keepalive", peer + "persistent_keepalive_interval=65535\n", one(wgtypes.PeerConfig{PersistentKeepalive: new(65535 * time.Second)})},
+		{"no allowed IPs", peer + "replace_allowed_ips=true\nreplace_allowed_ips=true\n", one(wgtypes.PeerConfig{ReplaceAllowedIPs: true})},
 		{"allowed IPs", peer + "allowed_ip=0.0.0.0/0\nallowed_ip=::/0\nallowed_ip=10.9.8.7/8\nallowed_ip=fd00::1/128\n",
-			one(throughline.PeerConfig{AllowedIPs: []netip.Prefix{prefix("0.0.0.0/0"), prefix("::/0"), prefix("10.0.0.0/8"), prefix("fd00::1/128")}})},
+			one(wgtypes.PeerConfig{AllowedIPs: []netip.Prefix{prefix("0.0.0.0/0"), prefix("::/0"), prefix("10.0.0.0/8"), prefix("fd00::1/128")}})},
 		{"removed and added", peer + "allowed_ip=-10.0.0.0/8\nallowed_ip=-fd00::/8\nallowed_ip=10.0.0.0/8\n",
-			one(throughline.PeerConfig{RemoveAllowedIPs: []netip.Prefix{prefix("10.0.0.0/8"), prefix("fd00::/8")}, AllowedIPs: []netip.Prefix{prefix("10.0.0.0/8")}})},
+			one(wgtypes.PeerConfig{RemoveAllowedIPs: []netip.Prefix{prefix("10.0.0.0/8"), prefix("fd00::/8")}, AllowedIPs: []netip.Prefix{prefix("10.0.0.0/8")}})},
 
-		{"added and removed", peer + "update_only=true\nallowed_ip=10.0.0.0/8\nallowed_ip=-10.0.0.0/8\n", throughline.Config{Peers: []throughline.PeerConfig{
+		{"added and removed", peer + "update_only=true\nallowed_ip=10.0.0.0/8\nallowed_ip=-10.0.0.0/8\n", wgtypes.Config{Peers: []wgtypes.PeerConfig{
 			{PublicKey: k, UpdateOnly: true, AllowedIPs: []netip.Prefix{prefix("10.0.0.0/8")}},
 			{PublicKey: k, UpdateOnly: true, RemoveAllowedIPs: []netip.Prefix{prefix("10.0.0.0/8")}}}}},
-		{"update only comes last", peer + "allowed_ip=10.0.0.0/8\nreplace_allowed_ips=true\nupdate_only=true\n", throughline.Config{Peers: []throughline.PeerConfig{
+		{"update only comes last", peer + "allowed_ip=10.0.0.0/8\nreplace_allowed_ips=true\nupdate_only=true\n", wgtypes.Config{Peers: []wgtypes.PeerConfig{
 			{PublicKey: k, UpdateOnly: true, AllowedIPs: []netip.Prefix{prefix("10.0.0.0/8")}},
 			{PublicKey: k, UpdateOnly: true, ReplaceAllowedIPs: true}}}},
 		{"remove ends it", peer + "preshared_key=" + hexOf(1) + "\nallowed_ip=-10.0.0.0/8\nremove=true\nallowed_ip=10.0.0.0/8\nendpoint=1.1.1.1:1\npreshared_key=" + hexOf(1) + "\npersistent_keepalive_interval=1\nreplace_allowed_ips=true\nupdate_only=true\nremove=true\n",
-			one(throughline.PeerConfig{Remove: true})},
-		{"taken from another, then removed", peer + "allowed_ip=10.0.0.0/8\nremove=true\n", throughline.Config{Peers: []throughline.PeerConfig{
+			one(wgtypes.PeerConfig{Remove: true})},
+		{"taken from another, then removed", peer + "allowed_ip=10.0.0.0/8\nremove=true\n", wgtypes.Config{Peers: []wgtypes.PeerConfig{
 			{PublicKey: k, AllowedIPs: []netip.Prefix{prefix("10.0.0.0/8")}}, {PublicKey: k, Remove: true}}}},
-		{"named twice", peer + "allowed_ip=10.0.0.0/8\n" + peer + "remove=true\n" + peer, throughline.Config{Peers: []throughline.PeerConfig{
+		{"named twice", peer + "allowed_ip=10.0.0.0/8\n" + peer + "remove=true\n" + peer, wgtypes.Config{Peers: []wgtypes.PeerConfig{
 			{PublicKey: k, AllowedIPs: []netip.Prefix{prefix("10.0.0.0/8")}}, {PublicKey: k, Remove: true}, {PublicKey: k}}}},
 		{"from nothing", "replace_peers=true\n" + peer + "update_only=true\n" + peer + "remove=true\n" + peer + "allowed_ip=-10.0.0.0/8\n" + peer + "allowed_ip=10.0.0.0/8\n",
-			throughline.Config{ReplacePeers: true, Peers: []throughline.PeerConfig{
-				{PublicKey: k, PresharedKey: new(throughline.PresharedKey{}), PersistentKeepalive: new(time.Duration(0)), ReplaceAllowedIPs: true},
+			wgtypes.Config{ReplacePeers: true, Peers: []wgtypes.PeerConfig{
+				{PublicKey: k, PresharedKey: new(wgtypes.PresharedKey{}), PersistentKeepalive: new(time.Duration(0)), ReplaceAllowedIPs: true},
 				{PublicKey: k, AllowedIPs: []netip.Prefix{prefix("10.0.0.0/8")}}}}},
 	} {
 		r := bufio.NewReader(strings.NewReader(tc.text + "\nnext"))
@@ -177,7 +177,7 @@ func TestReadConfigRefuses(t *testing.T) {
 			t.Errorf("%.80q:\n got %v\nwant uapi: %s", tc.text, err, tc.want)
 			continue
 		}
-		if !reflect.DeepEqual(cfg, throughline.Config{}) {
+		if !reflect.DeepEqual(cfg, wgtypes.Config{}) {
 			t.Errorf("%.80q: refused, yet there is a Config", tc.text)
 		}
 		if strings.Contains(err.Error(), secret[:12]) || strings.Contains(fmt.Sprintf("%+v", *bad), secret[:12]) {
@@ -198,7 +198,7 @@ func TestReadConfigRefuses(t *testing.T) {
 
 // TestErrorsHideBase64 has keys as wg(8) users know them where they don't belong.
 func TestErrorsHideBase64(t *testing.T) {
-	secret := throughline.NewPrivateKey().Base64()
+	secret := wgtypes.NewPrivateKey().Base64()
 	for _, before := range []string{"", "private_key=", "listen_port=", "endpoint=", "allowed_ip=-", "x=", "replace_peers= "} {
 		for _, peer := range []string{"", "public_key=" + hexOf(1) + "\n"} {
 			_, err := readConfig(peer + before + secret + "\n\n")
@@ -216,7 +216,7 @@ func TestReadConfigCutShort(t *testing.T) {
 	text := fullConfigText
 	for n := range len(text) {
 		cfg, err := readConfig(text[:n])
-		if !errors.Is(err, io.ErrUnexpectedEOF) || !reflect.DeepEqual(cfg, throughline.Config{}) {
+		if !errors.Is(err, io.ErrUnexpectedEOF) || !reflect.DeepEqual(cfg, wgtypes.Config{}) {
 			t.Fatalf("the first %d bytes of a request: %+v, %v", n, cfg, err)
 		}
 	}
@@ -271,15 +271,15 @@ func TestReadConfigLimits(t *testing.T) {
 }
 
 // drawConfig draws a configuration as ReadConfig returns them.
-func drawConfig(t *rapid.T) throughline.Config {
-	var cfg throughline.Config
+func drawConfig(t *rapid.T) wgtypes.Config {
+	var cfg wgtypes.Config
 	array := func(name string) (k [32]byte) {
 		copy(k[:], rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, name))
 		return k
 	}
 	yes := func(name string) bool { return rapid.Bool().Draw(t, name) }
 	if yes("private") {
-		cfg.PrivateKey = new(throughline.PrivateKey(array("private key")))
+		cfg.PrivateKey = new(wgtypes.PrivateKey(array("private key")))
 	}
 	if yes("port") {
 		cfg.ListenPort = new(rapid.Uint16().Draw(t, "listen port"))
@@ -289,7 +289,7 @@ func drawConfig(t *rapid.T) throughline.Config {
 	}
 	cfg.ReplacePeers = yes("replace peers")
 	for i := range rapid.IntRange(0, 4).Draw(t, "peers") {
-		p := throughline.PeerConfig{PublicKey: throughline.PublicKey(array("public key"))}
+		p := wgtypes.PeerConfig{PublicKey: wgtypes.PublicKey(array("public key"))}
 		p.PublicKey[0] = byte(i) // named once
 		if !cfg.ReplacePeers && yes("remove") {
 			p.Remove = true
@@ -298,7 +298,7 @@ func drawConfig(t *rapid.T) throughline.Config {
 		}
 		p.UpdateOnly = !cfg.ReplacePeers && yes("update only")
 		if cfg.ReplacePeers || yes("preshared") {
-			p.PresharedKey = new(throughline.PresharedKey(array("preshared key")))
+			p.PresharedKey = new(wgtypes.PresharedKey(array("preshared key")))
 		}
 		if yes("endpoint") {
 			a := drawAddr(t)

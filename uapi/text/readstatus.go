@@ -8,29 +8,29 @@ import (
 	"syscall"
 	"time"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 // ReadStatus reads the answer to a get request up to and including the empty line that ends it. It takes what the
 // protocol has and nothing else. The public key of the device is computed from the private key.
 //
 // An answer whose errno isn't 0 gives an error that wraps a [syscall.Errno].
-func ReadStatus(r *bufio.Reader) (throughline.Status, error) {
+func ReadStatus(r *bufio.Reader) (wgtypes.Status, error) {
 	s := statusReader{lines: lines{r: r}, maxPeers: maxPeers, maxPrefixes: maxPrefixes}
 	return s.read()
 }
 
-func (s *statusReader) read() (throughline.Status, error) {
+func (s *statusReader) read() (wgtypes.Status, error) {
 	for {
 		line, err := s.lines.next()
 		switch {
 		case err == errLongLine:
-			return throughline.Status{}, protocolError(s.lines.n, longLine)
+			return wgtypes.Status{}, protocolError(s.lines.n, longLine)
 		case err == io.EOF:
 			err = io.ErrUnexpectedEOF
 			fallthrough
 		case err != nil:
-			return throughline.Status{}, fmt.Errorf("uapi: line %d: %w", s.lines.n, err)
+			return wgtypes.Status{}, fmt.Errorf("uapi: line %d: %w", s.lines.n, err)
 		}
 		if len(line) == 0 {
 			break
@@ -38,14 +38,14 @@ func (s *statusReader) read() (throughline.Status, error) {
 		err = s.line(line)
 		clear(line)
 		if err != nil {
-			return throughline.Status{}, err
+			return wgtypes.Status{}, err
 		}
 	}
 	switch {
 	case !s.ended:
-		return throughline.Status{}, protocolError(s.lines.n, "the answer ends without errno")
+		return wgtypes.Status{}, protocolError(s.lines.n, "the answer ends without errno")
 	case s.errno != 0:
-		return throughline.Status{}, fmt.Errorf("uapi: get: %w", s.errno)
+		return wgtypes.Status{}, fmt.Errorf("uapi: get: %w", s.errno)
 	}
 	s.finishPeer()
 	s.st.PublicKey = s.st.PrivateKey.Public()
@@ -54,7 +54,7 @@ func (s *statusReader) read() (throughline.Status, error) {
 
 type statusReader struct {
 	lines                 lines
-	st                    throughline.Status
+	st                    wgtypes.Status
 	maxPeers, maxPrefixes int
 
 	seen     uint // a bit for each key seen since the answer's or the peer's beginning
@@ -128,7 +128,7 @@ func (s *statusReader) end(value []byte) string {
 }
 
 func (s *statusReader) peer(value []byte) string {
-	var k throughline.PublicKey
+	var k wgtypes.PublicKey
 	if !setKey((*[32]byte)(&k), value) {
 		return badKey
 	}
@@ -136,7 +136,7 @@ func (s *statusReader) peer(value []byte) string {
 		return tooManyPeers
 	}
 	s.finishPeer()
-	s.st.Peers = append(s.st.Peers, throughline.PeerStatus{PublicKey: k})
+	s.st.Peers = append(s.st.Peers, wgtypes.PeerStatus{PublicKey: k})
 	return ""
 }
 

@@ -15,10 +15,10 @@ import (
 
 	"pgregory.net/rapid"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
-func statusText(t testing.TB, st throughline.Status) string {
+func statusText(t testing.TB, st wgtypes.Status) string {
 	t.Helper()
 	var b bytes.Buffer
 	if err := WriteStatus(&b, &st); err != nil {
@@ -31,10 +31,10 @@ func TestWriteStatus(t *testing.T) {
 	if got := statusText(t, fullStatus); got != fullStatusText {
 		t.Errorf("got\n%s\nwant\n%s", got, fullStatusText)
 	}
-	if got := statusText(t, throughline.Status{}); got != "errno=0\n\n" {
+	if got := statusText(t, wgtypes.Status{}); got != "errno=0\n\n" {
 		t.Errorf("an empty device: %q", got)
 	}
-	odd := throughline.Status{Peers: []throughline.PeerStatus{{
+	odd := wgtypes.Status{Peers: []wgtypes.PeerStatus{{
 		Endpoint:      netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone("a\nerrno=1\n"), 1),
 		LastHandshake: time.Unix(-5, 0),
 	}, {
@@ -59,7 +59,7 @@ func TestWriteStatusPiecewise(t *testing.T) {
 	for i := range list {
 		list[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)
 	}
-	st.Peers = append([]throughline.PeerStatus(nil), st.Peers...)
+	st.Peers = append([]wgtypes.PeerStatus(nil), st.Peers...)
 	st.Peers[1].AllowedIPs = list
 	var w pieces
 	if err := WriteStatus(&w, &st); err != nil {
@@ -141,7 +141,7 @@ func TestReadStatusRefuses(t *testing.T) {
 		{peer + "rx_bytes=" + strings.Repeat("1", maxLine) + "\n", "uapi: line 2: a line longer than 4096 bytes"},
 	} {
 		st, err := readStatus(tc.text + "\n")
-		if err == nil || err.Error() != tc.want || !reflect.DeepEqual(st, throughline.Status{}) {
+		if err == nil || err.Error() != tc.want || !reflect.DeepEqual(st, wgtypes.Status{}) {
 			t.Errorf("%.60q:\n got %v\nwant %s", tc.text, err, tc.want)
 		}
 	}
@@ -181,7 +181,7 @@ func TestStatusThereAndBack(t *testing.T) {
 }
 
 func TestWriteConfigRefuses(t *testing.T) {
-	for name, p := range map[string]throughline.PeerConfig{
+	for name, p := range map[string]wgtypes.PeerConfig{
 		"no endpoint":          {Endpoint: &netip.AddrPort{}},
 		"no port":              {Endpoint: new(netip.MustParseAddrPort("1.1.1.1:0"))},
 		"a zone with lines":    {Endpoint: new(netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone("a\nremove=true"), 1))},
@@ -192,7 +192,7 @@ func TestWriteConfigRefuses(t *testing.T) {
 		"no prefix to remove":  {RemoveAllowedIPs: make([]netip.Prefix, 1)},
 	} {
 		var text bytes.Buffer
-		err := WriteConfig(&text, &throughline.Config{ListenPort: new(uint16(1)), Peers: []throughline.PeerConfig{{}, p}})
+		err := WriteConfig(&text, &wgtypes.Config{ListenPort: new(uint16(1)), Peers: []wgtypes.PeerConfig{{}, p}})
 		if err == nil || text.Len() > 0 {
 			t.Errorf("%s: %v, and %q was written", name, err, text.String())
 		}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 // key returns a key of one repeated byte.
@@ -25,15 +25,15 @@ func hexOf(b byte) string {
 	return strings.Repeat(string([]byte{digits[b>>4], digits[b&15]}), 32)
 }
 
-func readConfig(text string) (throughline.Config, error) {
+func readConfig(text string) (wgtypes.Config, error) {
 	return ReadConfig(bufio.NewReader(strings.NewReader(text)))
 }
 
-func readStatus(text string) (throughline.Status, error) {
+func readStatus(text string) (wgtypes.Status, error) {
 	return ReadStatus(bufio.NewReader(strings.NewReader(text)))
 }
 
-func configText(t testing.TB, cfg throughline.Config) string {
+func configText(t testing.TB, cfg wgtypes.Config) string {
 	t.Helper()
 	var b bytes.Buffer
 	if err := WriteConfig(&b, &cfg); err != nil {
@@ -43,8 +43,8 @@ func configText(t testing.TB, cfg throughline.Config) string {
 }
 
 // statusOf returns the status of a new device that cfg was applied to, if cfg names no peer twice.
-func statusOf(cfg throughline.Config) throughline.Status {
-	var st throughline.Status
+func statusOf(cfg wgtypes.Config) wgtypes.Status {
+	var st wgtypes.Status
 	if cfg.PrivateKey != nil {
 		st.PrivateKey = *cfg.PrivateKey
 		st.PublicKey = cfg.PrivateKey.Public()
@@ -56,7 +56,7 @@ func statusOf(cfg throughline.Config) throughline.Status {
 		st.Mark = *cfg.Mark
 	}
 	for _, p := range cfg.Peers {
-		ps := throughline.PeerStatus{PublicKey: p.PublicKey, AllowedIPs: p.AllowedIPs}
+		ps := wgtypes.PeerStatus{PublicKey: p.PublicKey, AllowedIPs: p.AllowedIPs}
 		if p.PresharedKey != nil {
 			ps.PresharedKey = *p.PresharedKey
 		}
@@ -73,21 +73,21 @@ func statusOf(cfg throughline.Config) throughline.Status {
 
 // A peer and a device with everything set, and their text.
 var (
-	fullConfig = throughline.Config{
-		PrivateKey: new(key[throughline.PrivateKey](0x11)),
+	fullConfig = wgtypes.Config{
+		PrivateKey: new(key[wgtypes.PrivateKey](0x11)),
 		ListenPort: new(uint16(51820)),
 		Mark:       new(uint32(51)),
-		Peers: []throughline.PeerConfig{{
-			PublicKey:           key[throughline.PublicKey](0x22),
+		Peers: []wgtypes.PeerConfig{{
+			PublicKey:           key[wgtypes.PublicKey](0x22),
 			UpdateOnly:          true,
-			PresharedKey:        new(key[throughline.PresharedKey](0x33)),
+			PresharedKey:        new(key[wgtypes.PresharedKey](0x33)),
 			Endpoint:            new(netip.MustParseAddrPort("[fe80::1%eth0]:4500")),
 			PersistentKeepalive: new(25 * time.Second),
 			ReplaceAllowedIPs:   true,
 			RemoveAllowedIPs:    []netip.Prefix{netip.MustParsePrefix("10.2.0.0/16")},
 			AllowedIPs:          []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("::/0")},
 		}, {
-			PublicKey: key[throughline.PublicKey](0x44), Remove: true,
+			PublicKey: key[wgtypes.PublicKey](0x44), Remove: true,
 		}},
 	}
 	fullConfigText = "private_key=" + hexOf(0x11) + "\nlisten_port=51820\nfwmark=51\n" +
@@ -95,14 +95,14 @@ var (
 		"persistent_keepalive_interval=25\nreplace_allowed_ips=true\nallowed_ip=-10.2.0.0/16\nallowed_ip=10.1.0.0/16\nallowed_ip=::/0\n" +
 		"public_key=" + hexOf(0x44) + "\nremove=true\n\n"
 
-	fullStatus = throughline.Status{
-		PrivateKey: key[throughline.PrivateKey](0x11),
-		PublicKey:  key[throughline.PrivateKey](0x11).Public(),
+	fullStatus = wgtypes.Status{
+		PrivateKey: key[wgtypes.PrivateKey](0x11),
+		PublicKey:  key[wgtypes.PrivateKey](0x11).Public(),
 		ListenPort: 51820,
 		Mark:       51,
-		Peers: []throughline.PeerStatus{{
-			PublicKey:           key[throughline.PublicKey](0x22),
-			PresharedKey:        key[throughline.PresharedKey](0x33),
+		Peers: []wgtypes.PeerStatus{{
+			PublicKey:           key[wgtypes.PublicKey](0x22),
+			PresharedKey:        key[wgtypes.PresharedKey](0x33),
 			Endpoint:            netip.MustParseAddrPort("192.0.2.1:4500"),
 			PersistentKeepalive: 25 * time.Second,
 			LastHandshake:       time.Unix(1700000000, 5),
@@ -110,7 +110,7 @@ var (
 			TxBytes:             148,
 			AllowedIPs:          []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("::/0")},
 		}, {
-			PublicKey: key[throughline.PublicKey](0x04),
+			PublicKey: key[wgtypes.PublicKey](0x04),
 		}},
 	}
 	fullStatusText = "private_key=" + hexOf(0x11) + "\nlisten_port=51820\nfwmark=51\n" +

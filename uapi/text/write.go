@@ -8,14 +8,14 @@ import (
 	"strconv"
 	"time"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 // WriteConfig writes cfg as the lines of a set request, with the empty line that ends it and without the "set=1" that
 // goes before. What the protocol can't carry is an error, and then nothing is written.
 //
 // On the wire, replace_peers=true begins from nothing: a peer's nil fields then stand for the default (see [ReadConfig]).
-func WriteConfig(w io.Writer, cfg *throughline.Config) error {
+func WriteConfig(w io.Writer, cfg *wgtypes.Config) error {
 	if err := Check(cfg); err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func WriteConfig(w io.Writer, cfg *throughline.Config) error {
 	return t.flush()
 }
 
-func (t *text) peerConfig(p *throughline.PeerConfig) {
+func (t *text) peerConfig(p *wgtypes.PeerConfig) {
 	t.key("public_key=", p.PublicKey[:])
 	if p.Remove {
 		t.line("remove=true\n")
@@ -70,7 +70,7 @@ func (t *text) peerConfig(p *throughline.PeerConfig) {
 }
 
 // Check reports what of cfg the protocol can't carry.
-func Check(cfg *throughline.Config) error {
+func Check(cfg *wgtypes.Config) error {
 	for i := range cfg.Peers {
 		p := &cfg.Peers[i]
 		if p.Remove {
@@ -98,7 +98,7 @@ func Check(cfg *throughline.Config) error {
 //
 // Keys come in the order in which wireguard-go has them. The device's are left out when they are zero, as is an endpoint
 // when there is none; a peer's other keys are always there.
-func WriteStatus(w io.Writer, st *throughline.Status) error {
+func WriteStatus(w io.Writer, st *wgtypes.Status) error {
 	t := newText(w)
 	defer t.wipe()
 	if !st.PrivateKey.IsZero() {
@@ -120,7 +120,7 @@ func WriteStatus(w io.Writer, st *throughline.Status) error {
 	return t.flush()
 }
 
-func (t *text) peerStatus(p *throughline.PeerStatus) {
+func (t *text) peerStatus(p *wgtypes.PeerStatus) {
 	t.key("public_key=", p.PublicKey[:])
 	t.key("preshared_key=", p.PresharedKey[:])
 	t.line("protocol_version=1\n")

@@ -1,4 +1,4 @@
-package throughline
+package wgtypes
 
 import (
 	"crypto/ecdh"

@@ -1,4 +1,4 @@
-package throughline_test
+package wgtypes_test
 
 import (
 	"bytes"
@@ -9,12 +9,12 @@ import (
 	"strings"
 	"testing"
 
-	"throughline"
+	"throughline/wgtypes"
 )
 
 // The key pair of RFC 7748 §6.1, Alice's.
 func TestPublicKeyVector(t *testing.T) {
-	var k throughline.PrivateKey
+	var k wgtypes.PrivateKey
 	if _, err := hex.Decode(k[:], []byte("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")); err != nil {
 		t.Fatal(err)
 	}
@@ -25,9 +25,9 @@ func TestPublicKeyVector(t *testing.T) {
 }
 
 func TestSecretsNeverPrint(t *testing.T) {
-	private, preshared := throughline.NewPrivateKey(), throughline.NewPresharedKey()
-	config := throughline.Config{PrivateKey: &private, Peers: []throughline.PeerConfig{{PresharedKey: &preshared}}}
-	status := throughline.Status{PrivateKey: private, Peers: []throughline.PeerStatus{{PresharedKey: preshared}}}
+	private, preshared := wgtypes.NewPrivateKey(), wgtypes.NewPresharedKey()
+	config := wgtypes.Config{PrivateKey: &private, Peers: []wgtypes.PeerConfig{{PresharedKey: &preshared}}}
+	status := wgtypes.Status{PrivateKey: private, Peers: []wgtypes.PeerStatus{{PresharedKey: preshared}}}
 
 	var out bytes.Buffer
 	for _, v := range []any{private, &private, preshared, &preshared, config, &config, status, &status, []any{private, preshared}} {
@@ -66,17 +66,17 @@ func TestSecretsNeverPrint(t *testing.T) {
 }
 
 func TestParseKeys(t *testing.T) {
-	k := throughline.NewPrivateKey()
-	back, err := throughline.ParsePrivateKey(k.Base64())
+	k := wgtypes.NewPrivateKey()
+	back, err := wgtypes.ParsePrivateKey(k.Base64())
 	if err != nil || back != k {
 		t.Fatalf("a private key read back differs (%v)", err)
 	}
-	pub, err := throughline.ParsePublicKey(k.Public().String())
+	pub, err := wgtypes.ParsePublicKey(k.Public().String())
 	if err != nil || pub != k.Public() {
 		t.Fatalf("a public key read back differs (%v)", err)
 	}
 	for _, bad := range []string{"", "x", strings.Repeat("A", 43), strings.Repeat("A", 44), k.Base64() + "=", k.Base64()[:43], k.Base64() + "\n "} {
-		if _, err := throughline.ParsePrivateKey(bad); err == nil {
+		if _, err := wgtypes.ParsePrivateKey(bad); err == nil {
 			t.Errorf("%q passes for a key", bad)
 		} else if len(bad) > 8 && strings.Contains(err.Error(), bad) {
 			t.Error("the error repeats what may be a secret")
@@ -85,7 +85,7 @@ func TestParseKeys(t *testing.T) {
 }
 
 func TestClamping(t *testing.T) {
-	var raw throughline.PrivateKey
+	var raw wgtypes.PrivateKey
 	for i := range raw {
 		raw[i] = 0xff
 	}
@@ -93,10 +93,10 @@ func TestClamping(t *testing.T) {
 	if k[0] != 0xf8 || k[31] != 0x7f {
 		t.Errorf("clamped to % x … % x", k[0], k[31])
 	}
-	if !(throughline.PrivateKey{}).Clamped().IsZero() {
+	if !(wgtypes.PrivateKey{}).Clamped().IsZero() {
 		t.Error("the zero key, which stands for none, was clamped")
 	}
-	if !(throughline.PrivateKey{}).Public().IsZero() {
+	if !(wgtypes.PrivateKey{}).Public().IsZero() {
 		t.Error("the zero key has a public key")
 	}
 }

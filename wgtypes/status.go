@@ -1,0 +1,36 @@
+package wgtypes
+
+import (
+	"net/netip"
+	"time"
+
+	"throughline/packet"
+)
+
+// A Status is what a device is and does at one moment.
+type Status struct {
+	PrivateKey PrivateKey // zero: none is set
+	PublicKey  PublicKey
+	ListenPort uint16 // the port in use when the device is up, else the one asked for
+	Mark       uint32
+	Peers      []PeerStatus           // in the order they were added
+	Drops      map[packet.Drop]uint64 // packets that went no further, by reason; those that occurred
+
+	// CipherImplementation names the code that seals and opens packets, one of those that this machine can run.
+	CipherImplementation string
+
+	// Offloads tells of each kind of work that the kernel can do for many packets at once whether it is in use. The sockets'
+	// are there while the device is up. What the TUN or the network doesn't know isn't listed.
+	Offloads packet.OffloadStates
+}
+
+// A PeerStatus is what a peer is and did at one moment.
+type PeerStatus struct {
+	PublicKey           PublicKey
+	PresharedKey        PresharedKey   // zero: none is set
+	Endpoint            netip.AddrPort // invalid while none is known
+	PersistentKeepalive time.Duration  // 0: off
+	LastHandshake       time.Time      // zero: never
+	RxBytes, TxBytes    uint64         // whole datagrams, as on the wire without outer headers
+	AllowedIPs          []netip.Prefix // sorted
+}
