@@ -230,12 +230,8 @@ func (d *Device) Status() Status {
 		PrivateKey: PrivateKey(e.Private), PublicKey: PublicKey(e.Public), ListenPort: e.Port, Mark: e.Mark, Cipher: e.Cipher,
 		Peers: make([]PeerStatus, 0, len(e.Peers)), Drops: make(map[string]uint64), Offloads: make(map[string]string),
 	}
-	if o := e.TUN; o != nil {
-		s.Offloads["tso"], s.Offloads["uso"] = o.TSO.String(), o.USO.String()
-		s.Offloads["tcp-gro"], s.Offloads["udp-gro"] = o.TCPGRO.String(), o.UDPGRO.String()
-	}
-	if o := e.UDP; o != nil {
-		s.Offloads["gso"], s.Offloads["gro"] = o.GSO.String(), o.GRO.String()
+	for o, state := range e.Offloads {
+		s.Offloads[o.String()] = state.String()
 	}
 	for why, n := range e.Drops {
 		if n > 0 {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -32,15 +33,16 @@ type Status struct {
 	Peers   []PeerStatus // in the order they were added
 	Drops   [packet.NumDrops]uint64
 	Cipher  string
-	TUN     *tun.Offloads // nil: the TUN knows none
-	UDP     *udp.Offloads // nil: down, or the sockets know none
+
+	// Offloads are the states of the TUN's offloads and, while the engine is up, the sockets', as far as those know any.
+	Offloads packet.OffloadStates
 }
 
 // Status returns what the engine is and did.
 func (e *Engine) Status() *Status {
 	e.config.RLock()
 	defer e.config.RUnlock()
-	s := &Status{Port: e.port, Mark: e.mark, Cipher: e.cipher.String(), Peers: make([]PeerStatus, 0, len(e.order))}
+	s := &Status{Port: e.port, Mark: e.mark, Cipher: e.cipher.String(), Peers: make([]PeerStatus, 0, len(e.order)), Offloads: make(packet.OffloadStates)}
 	if me := e.self.Load(); me != nil {
 		s.Private, s.Public = me.private, me.identity.Public()
 	}
@@ -48,13 +50,11 @@ func (e *Engine) Status() *Status {
 		s.Drops[i] = e.drops[i].Load()
 	}
 	if o, ok := e.device.(tun.Offloader); ok {
-		offloads := o.Offloads()
-		s.TUN = &offloads
+		maps.Copy(s.Offloads, o.Offloads())
 	}
 	if l := e.link.Load(); l != nil {
 		if o, ok := l.conn.(udp.Offloader); ok {
-			offloads := o.Offloads()
-			s.UDP = &offloads
+			maps.Copy(s.Offloads, o.Offloads())
 		}
 	}
 	for _, p := range e.order {
