@@ -33,6 +33,12 @@ func TestOffloadsAreReadAsPrinted(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `"lro"`) || !strings.Contains(err.Error(), "tcp-gro") {
 		t.Errorf("an unknown name: %v", err)
 	}
+	if s := AllOffloads.String(); s != "tso,uso,tcp-gro,udp-gro,gso,gro" {
+		t.Error(s)
+	}
+	if s := (TSO | UDPGRO).String(); s != "tso,udp-gro" {
+		t.Error(s)
+	}
 	if first := slices.Collect(AllOffloads.Each())[0]; first != TSO {
 		t.Errorf("the first offload is %q", first)
 	}

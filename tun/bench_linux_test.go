@@ -12,7 +12,7 @@ import (
 // BenchmarkTCP moves one TCP stream from kernel to kernel over two TUNs and a copying loop between them, everything on
 // this machine: it is the floor under a tunnel's throughput. Run as root.
 func BenchmarkTCP(b *testing.B) {
-	for _, off := range []Offload{0, AllOffloads} {
+	for _, off := range []packet.Offload{0, packet.TUNOffloads} {
 		b.Run("without "+off.String(), func(b *testing.B) {
 			w := newWire(b, Options{Off: off})
 			w.run(b)

@@ -126,12 +126,3 @@ func TestNoDescriptorLeaks(t *testing.T) {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
-
-func TestOffloadNames(t *testing.T) {
-	if s := (TSO | UDPGRO).String(); s != "tso,udp-gro" {
-		t.Error(s)
-	}
-	if s := AllOffloads.String(); s != "tso,uso,tcp-gro,udp-gro" {
-		t.Error(s)
-	}
-}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -155,11 +156,11 @@ func (w *cable) transfer(t *testing.T, to string, n int) {
 func TestTCP(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		off  Offload
+		off  packet.Offload
 		addr string
 	}{
-		{"tcp4", 0, addrB}, {"tcp6", 0, addrB6}, {"tcp4 without offloads", AllOffloads, addrB}, {"tcp6 without offloads", AllOffloads, addrB6},
-		{"tcp4 without tso", TSO, addrB}, {"tcp4 without gro", TCPGRO | UDPGRO, addrB},
+		{"tcp4", 0, addrB}, {"tcp6", 0, addrB6}, {"tcp4 without offloads", packet.TUNOffloads, addrB}, {"tcp6 without offloads", packet.TUNOffloads, addrB6},
+		{"tcp4 without tso", packet.TSO, addrB}, {"tcp4 without gro", packet.TCPGRO | packet.UDPGRO, addrB},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWire(t, Options{Off: c.off})
@@ -170,13 +171,13 @@ func TestTCP(t *testing.T) {
 			for _, c := range []*counts{&w.there, &w.back} {
 				t.Logf("%d reads, %d packets, %d writes, %d of them merged, %d dropped", c.reads.Load(), c.packets.Load(), c.writes.Load(), c.merged.Load(), c.dropped.Load())
 			}
-			if merged := w.there.merged.Load() > 0; merged != (c.off&TCPGRO == 0) {
+			if merged := w.there.merged.Load() > 0; merged != (c.off&packet.TCPGRO == 0) {
 				t.Errorf("merged writes: %v", merged)
 			}
 			if w.there.dropped.Load() != 0 {
 				t.Error("packets were dropped")
 			}
-			for d, want := range map[Offload]packet.OffloadState{TSO: w.a.Offloads().TSO, TCPGRO: w.a.Offloads().TCPGRO} {
+			for d, want := range map[packet.Offload]packet.OffloadState{packet.TSO: w.a.Offloads()[packet.TSO], packet.TCPGRO: w.a.Offloads()[packet.TCPGRO]} {
 				if (c.off&d == 0) != (want == packet.OffloadOn) {
 					t.Errorf("%v is %v", d, want)
 				}
@@ -188,7 +189,7 @@ func TestTCP(t *testing.T) {
 // A sender's UDP_SEGMENT comes as one super-packet, leaves as datagrams, and arrives as datagrams.
 func TestUDP(t *testing.T) {
 	for _, c := range []struct{ network, from, to string }{{"udp4", addrA, addrB}, {"udp6", addrA6, addrB6}} {
-		for _, off := range []Offload{0, USO, UDPGRO, AllOffloads} {
+		for _, off := range []packet.Offload{0, packet.USO, packet.UDPGRO, packet.TUNOffloads} {
 			t.Run(fmt.Sprintf("%s without %v", c.network, off), func(t *testing.T) {
 				w := newWire(t, Options{Off: off})
 				w.run(t)
@@ -246,7 +247,7 @@ func TestUDP(t *testing.T) {
 					t.Error("other bytes came")
 				}
 				w.end()
-				if merged := w.there.merged.Load() > 0; merged != (off&UDPGRO == 0) {
+				if merged := w.there.merged.Load() > 0; merged != (off&packet.UDPGRO == 0) {
 					t.Errorf("merged writes: %v", merged)
 				}
 			})
@@ -263,7 +264,7 @@ func TestRefusedMergeIsWithdrawn(t *testing.T) {
 	w.run(t)
 	w.transfer(t, addrB, 1<<20)
 	w.end()
-	if o := w.b.Offloads(); o.TCPGRO != packet.OffloadWithdrawn || o.UDPGRO != packet.OffloadOn || w.a.Offloads().TCPGRO != packet.OffloadOn {
+	if o := w.b.Offloads(); o[packet.TCPGRO] != packet.OffloadWithdrawn || o[packet.UDPGRO] != packet.OffloadOn || w.a.Offloads()[packet.TCPGRO] != packet.OffloadOn {
 		t.Errorf("offloads are %+v and %+v", o, w.a.Offloads())
 	}
 	if n := w.there.dropped.Load(); n != 0 {
@@ -291,7 +292,7 @@ func TestWriteWhileDown(t *testing.T) {
 			t.Errorf("packet %d: %v", i, p.Drop)
 		}
 	}
-	if o := d.Offloads(); o.UDPGRO != packet.OffloadOn || o.TCPGRO != packet.OffloadOn {
+	if o := d.Offloads(); o[packet.UDPGRO] != packet.OffloadOn || o[packet.TCPGRO] != packet.OffloadOn {
 		t.Errorf("%+v", o)
 	}
 }
@@ -337,8 +338,13 @@ func TestFromFD(t *testing.T) {
 		if m, err := d.MTU(); m != 1400 || err != nil {
 			t.Errorf("MTU %d, %v", m, err)
 		}
-		if o := d.Offloads(); (o == Offloads{packet.OffloadOn, packet.OffloadOn, packet.OffloadOn, packet.OffloadOn}) != vnet || (o == Offloads{}) == vnet {
-			t.Errorf("vnet %v: %+v", vnet, o)
+		state := packet.OffloadOff
+		if vnet {
+			state = packet.OffloadOn
+		}
+		want := packet.OffloadStates{packet.TSO: state, packet.USO: state, packet.TCPGRO: state, packet.UDPGRO: state}
+		if o := d.Offloads(); !maps.Equal(o, want) {
+			t.Errorf("vnet %v: %v", vnet, o)
 		}
 		c, err := net.Dial("udp", addrB+":9")
 		if err != nil {

@@ -2,6 +2,7 @@ package tun
 
 import (
 	"fmt"
+	"math/bits"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -25,10 +26,10 @@ const maxRefused = 16
 // half share nothing that changes but the states of offloads.
 type queue struct {
 	rc    syscall.RawConn
-	vnet  int         // the length of the virtio header before each packet: offload.HeaderSize, or 0
-	gone  func() bool // tells whether the interface is gone, and lets the device know
-	state [4]atomic.Uint32
-	apart atomic.Bool // datagrams aren't merged now, though they could be
+	vnet  int              // the length of the virtio header before each packet: offload.HeaderSize, or 0
+	gone  func() bool      // tells whether the interface is gone, and lets the device know
+	state [4]atomic.Uint32 // of each of packet.TUNOffloads, by the number of its bit
+	apart atomic.Bool      // datagrams aren't merged now, though they could be
 
 	// The reading half.
 	read    func(fd uintptr) bool // made once: a closure made per call is an allocation
@@ -58,14 +59,6 @@ type queue struct {
 	sysWrite  func(fd uintptr, p []byte) unix.Errno
 	sysWritev func(fd uintptr, iov []unix.Iovec) unix.Errno
 }
-
-// Indices into queue.state, in the order of the bits of Offload.
-const (
-	tso = iota
-	uso
-	tcpGRO
-	udpGRO
-)
 
 func (q *queue) init(rc syscall.RawConn, vnet int, gone func() bool) {
 	q.rc, q.vnet, q.gone, q.single = rc, vnet, gone, -1
@@ -224,7 +217,7 @@ func (q *queue) Write(b *packet.Batch) error {
 	q.wb, q.werr, q.w = b, nil, 0
 	defer func() { q.wb = nil }()
 	if q.vnet > 0 {
-		q.merger.TCP, q.merger.UDP = q.is(tcpGRO), q.is(udpGRO) && !q.apart.Load()
+		q.merger.TCP, q.merger.UDP = q.is(packet.TCPGRO), q.is(packet.UDPGRO) && !q.apart.Load()
 		q.writes = q.merger.Merge(b)
 	} else {
 		q.w = nextLive(b, -1)
@@ -306,9 +299,9 @@ func (q *queue) withdraw(w *offload.Write) {
 		return
 	}
 	if w.UDP {
-		q.set(udpGRO, packet.OffloadWithdrawn)
+		q.set(packet.UDPGRO, packet.OffloadWithdrawn)
 	} else {
-		q.set(tcpGRO, packet.OffloadWithdrawn)
+		q.set(packet.TCPGRO, packet.OffloadWithdrawn)
 	}
 }
 
@@ -348,16 +341,26 @@ func (q *queue) pieces(w *offload.Write) []unix.Iovec {
 	return q.iov[:n]
 }
 
-func (q *queue) is(i int) bool                     { return packet.OffloadState(q.state[i].Load()) == packet.OffloadOn }
-func (q *queue) set(i int, to packet.OffloadState) { q.state[i].Store(uint32(to)) }
+// stateOf returns where the state of o, one offload, is kept.
+func (q *queue) stateOf(o packet.Offload) *atomic.Uint32 {
+	return &q.state[bits.TrailingZeros8(uint8(o))]
+}
 
-func (q *queue) offloads() Offloads {
-	s := func(i int) packet.OffloadState { return packet.OffloadState(q.state[i].Load()) }
-	o := Offloads{TSO: s(tso), USO: s(uso), TCPGRO: s(tcpGRO), UDPGRO: s(udpGRO)}
-	if o.UDPGRO == packet.OffloadOn && q.apart.Load() {
-		o.UDPGRO = packet.OffloadOff
+func (q *queue) is(o packet.Offload) bool {
+	return packet.OffloadState(q.stateOf(o).Load()) == packet.OffloadOn
+}
+
+func (q *queue) set(o packet.Offload, to packet.OffloadState) { q.stateOf(o).Store(uint32(to)) }
+
+func (q *queue) offloads() packet.OffloadStates {
+	states := make(packet.OffloadStates)
+	for o := range packet.TUNOffloads.Each() {
+		states[o] = packet.OffloadState(q.stateOf(o).Load())
 	}
-	return o
+	if states[packet.UDPGRO] == packet.OffloadOn && q.apart.Load() {
+		states[packet.UDPGRO] = packet.OffloadOff
+	}
+	return states
 }
 
 func sysRead(fd uintptr, p []byte) (int, unix.Errno) {

@@ -35,8 +35,8 @@ func newFakeKernel(t testing.TB, vnet int) *fakeKernel {
 		t.Fatal(err)
 	}
 	k.q.init(rc, vnet, func() bool { return false })
-	k.q.set(tcpGRO, packet.OffloadOn)
-	k.q.set(udpGRO, packet.OffloadOn)
+	k.q.set(packet.TCPGRO, packet.OffloadOn)
+	k.q.set(packet.UDPGRO, packet.OffloadOn)
 	t.Cleanup(func() { k.file.Close(); unix.Close(k.peer) })
 	return k
 }
@@ -332,7 +332,7 @@ func TestWriteApart(t *testing.T) {
 		if n := len(k.received()); n != c.n {
 			t.Errorf("apart %v: %d writes, want %d", c.apart, n, c.n)
 		}
-		if o := k.q.offloads(); o.UDPGRO != c.state || o.TCPGRO != packet.OffloadOn {
+		if o := k.q.offloads(); o[packet.UDPGRO] != c.state || o[packet.TCPGRO] != packet.OffloadOn {
 			t.Errorf("apart %v: %+v", c.apart, o)
 		}
 	}
@@ -405,7 +405,7 @@ func TestWriteRefused(t *testing.T) {
 			if drops != c.drops || len(got) != 0 {
 				t.Errorf("%d dropped, want %d; %d written too much", drops, c.drops, len(got))
 			}
-			if o := k.q.offloads(); o.UDPGRO != c.state || o.TCPGRO != packet.OffloadOn {
+			if o := k.q.offloads(); o[packet.UDPGRO] != c.state || o[packet.TCPGRO] != packet.OffloadOn {
 				t.Errorf("%+v, want %v", o, c.state)
 			}
 			b.Reset()

@@ -187,7 +187,7 @@ func newDevice(fd int, name string, vnet bool, opts Options) (Device, error) {
 }
 
 // negotiate asks the kernel for as much as it offers and off doesn't exclude.
-func (d *device) negotiate(fd int, off Offload) {
+func (d *device) negotiate(fd int, off packet.Offload) {
 	try := func(mask int) bool { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, mask) == nil }
 	const us = unix.TUN_F_USO4 | unix.TUN_F_USO6 // Linux 6.2; with them came writing merged datagrams
 	ts := unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
@@ -198,20 +198,20 @@ func (d *device) negotiate(fd int, off Offload) {
 	}
 	haveUSO := haveTSO && try(unix.TUN_F_CSUM|ts|us)
 	mask := 0
-	use := func(o Offload, have bool, i, bits int) {
+	use := func(o packet.Offload, have bool, bits int) {
 		if have && off&o == 0 {
-			d.q.set(i, packet.OffloadOn)
+			d.q.set(o, packet.OffloadOn)
 			mask |= bits
 		}
 	}
-	use(TSO, haveTSO, tso, unix.TUN_F_CSUM|ts)
-	use(USO, haveUSO, uso, unix.TUN_F_CSUM|us)
-	use(TCPGRO, true, tcpGRO, 0)
-	use(UDPGRO, haveUSO, udpGRO, 0)
+	use(packet.TSO, haveTSO, unix.TUN_F_CSUM|ts)
+	use(packet.USO, haveUSO, unix.TUN_F_CSUM|us)
+	use(packet.TCPGRO, true, 0)
+	use(packet.UDPGRO, haveUSO, 0)
 	if !try(mask) { // USO without TSO, perhaps: a kernel need not like it
 		try(0)
-		d.q.set(tso, packet.OffloadOff)
-		d.q.set(uso, packet.OffloadOff)
+		d.q.set(packet.TSO, packet.OffloadOff)
+		d.q.set(packet.USO, packet.OffloadOff)
 	}
 }
 
@@ -219,12 +219,12 @@ func (d *device) negotiate(fd int, off Offload) {
 // (EINVAL) before it finds that nothing can be delivered (EIO). The packet has a short tail, which some kernels refuse.
 // Should the interface come up now, the packet is from and to nobody.
 func (d *device) probe(fd int) {
-	for i, udp := range map[int]bool{tcpGRO: false, udpGRO: true} {
-		if !d.q.is(i) {
+	for o := range (packet.TCPGRO | packet.UDPGRO).Each() {
+		if !d.q.is(o) {
 			continue
 		}
-		if _, err := unix.Write(fd, offload.Probe(udp)); err == unix.EINVAL || err == unix.EOPNOTSUPP {
-			d.q.set(i, packet.OffloadWithdrawn)
+		if _, err := unix.Write(fd, offload.Probe(o == packet.UDPGRO)); err == unix.EINVAL || err == unix.EOPNOTSUPP {
+			d.q.set(o, packet.OffloadWithdrawn)
 		}
 	}
 }
@@ -254,7 +254,7 @@ func (d *device) shape(st linkState) {
 	if st.forwards || segments < 2 {
 		segments = anySegments
 	}
-	if d.q.is(tso) {
+	if d.q.is(packet.TSO) {
 		d.link.set(st, unix.IFLA_GSO_MAX_SEGS, segments)
 	}
 }
@@ -289,7 +289,7 @@ func (d *device) Queues() []Queue { return d.qs[:] }
 func (d *device) Events() <-chan Event { return d.events }
 
 // Offloads implements [Offloader].
-func (d *device) Offloads() Offloads { return d.q.offloads() }
+func (d *device) Offloads() packet.OffloadStates { return d.q.offloads() }
 
 // Close implements [Device].
 func (d *device) Close() error {

@@ -280,7 +280,7 @@ func TestSuperPacketsFillTrains(t *testing.T) {
 		wantEvent(t, d, MTU)
 		shaped("tl0", c.want)
 	}
-	open(t, "tl1", Options{Off: TSO})
+	open(t, "tl1", Options{Off: packet.TSO})
 	shaped("tl1", "65535") // as the kernel made it
 }
 
@@ -332,14 +332,14 @@ func TestNoMergedDatagramsOnARouter(t *testing.T) {
 	}{{linux.Version{7, 1, 0}, packet.OffloadOff}, {linux.Version{7, 1, 5}, packet.OffloadOn}} {
 		running = func() linux.Version { return c.kernel }
 		d := open(t, "tl0", Options{})
-		if d.Offloads().UDPGRO != packet.OffloadOn {
+		if d.Offloads()[packet.UDPGRO] != packet.OffloadOn {
 			t.Skip("this kernel takes no merged datagrams")
 		}
 		setForwarding(t, "ipv4/ip_forward", "1")
 		becomesShaped(t, "tl0", "65535") // which comes last
 		late := open(t, "tl1", Options{})
 		for _, d := range []*device{d, late} {
-			if o := d.Offloads(); o.UDPGRO != c.forward || o.TCPGRO != packet.OffloadOn {
+			if o := d.Offloads(); o[packet.UDPGRO] != c.forward || o[packet.TCPGRO] != packet.OffloadOn {
 				t.Errorf("kernel %v: forwarding, %+v", c.kernel, o)
 			}
 		}
@@ -348,7 +348,7 @@ func TestNoMergedDatagramsOnARouter(t *testing.T) {
 			becomesShaped(t, name, "45")
 		}
 		for _, d := range []*device{d, late} {
-			if o := d.Offloads(); o.UDPGRO != packet.OffloadOn {
+			if o := d.Offloads(); o[packet.UDPGRO] != packet.OffloadOn {
 				t.Errorf("kernel %v: no longer forwarding, %+v", c.kernel, o)
 			}
 			d.Close()

@@ -14,8 +14,8 @@ var shapes = []struct{ n, size int }{{1, 128}, {64, 128}, {45, 1452}}
 // the sender, and of the way down and up again.
 func BenchmarkSend(b *testing.B) {
 	for _, s := range shapes {
-		for _, h := range []Host{{}, {NoGSO: true}} {
-			b.Run(fmt.Sprintf("%dx%d/NoGSO=%t", s.n, s.size, h.NoGSO), func(b *testing.B) {
+		for _, h := range []Host{{}, {Off: packet.GSO}} {
+			b.Run(fmt.Sprintf("%dx%d/off=%v", s.n, s.size, h.Off), func(b *testing.B) {
 				a, c := newConn(b, &h), newConn(b, &h)
 				c.v4.pc.SetReadBuffer(1) // so that it isn't memory that is measured
 				batch, _ := lay(packet.Endpoint{Addr: netip.AddrPortFrom(lo4, c.Port()), Src: lo4, SrcIf: 1}, 0, times(s.n, s.size)...)
@@ -35,8 +35,8 @@ func BenchmarkSend(b *testing.B) {
 // BenchmarkReceive receives what is sent while the clock stands.
 func BenchmarkReceive(b *testing.B) {
 	for _, s := range shapes {
-		for _, h := range []Host{{}, {NoGSO: true}} {
-			b.Run(fmt.Sprintf("%dx%d/trains=%t", s.n, s.size, !h.NoGSO), func(b *testing.B) {
+		for _, h := range []Host{{}, {Off: packet.GSO}} {
+			b.Run(fmt.Sprintf("%dx%d/trains=%t", s.n, s.size, h.Off&packet.GSO == 0), func(b *testing.B) {
 				a, c := newConn(b, &h), newConn(b, &h)
 				batch, _ := lay(packet.Endpoint{Addr: netip.AddrPortFrom(lo4, c.Port())}, 0, times(s.n, s.size)...)
 				got, r := packet.New(), c.receiverOf(lo4)

@@ -163,8 +163,8 @@ func TestOptions(t *testing.T) {
 		{Host{}, linux.Version{5, 12, 0}, true, false, true},
 		{Host{}, linux.Version{7, 1, 0}, true, true, true},
 		{Host{}, linux.Version{7, 2, 0}, true, false, true},
-		{Host{NoGSO: true}, linux.Version{7, 1, 0}, false, false, true},
-		{Host{NoGRO: true}, linux.Version{7, 2, 0}, true, false, false},
+		{Host{Off: packet.GSO}, linux.Version{7, 1, 0}, false, false, true},
+		{Host{Off: packet.GRO}, linux.Version{7, 2, 0}, true, false, false},
 	} {
 		pc, err := net.ListenUDP("udp4", nil)
 		if err != nil {

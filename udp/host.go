@@ -13,11 +13,11 @@ import (
 	"throughline/packet"
 )
 
-// A Host is the operating system's network. The zero Host uses every offload that the kernel offers; the switches turn
-// each off by itself.
+// A Host is the operating system's network. The zero Host uses every offload that the kernel offers.
 type Host struct {
-	NoGSO bool // send every datagram by itself
-	NoGRO bool // receive every datagram by itself
+	// Off holds the offloads not to use: without GSO every datagram is sent by itself, without GRO received by itself. A
+	// TUN's mean nothing here.
+	Off packet.Offload
 
 	// Address is the only one of the host's to bind to; then there is a socket of its family alone. The zero Addr stands
 	// for all of them, of both families.
@@ -262,12 +262,13 @@ func (c *conn) Close() (err error) {
 }
 
 // Offloads implements [Offloader].
-func (c *conn) Offloads() Offloads {
+func (c *conn) Offloads() packet.OffloadStates {
 	ss := c.sockets()
-	o := ss[0].offloads()
+	states := ss[0].offloads()
 	for _, s := range ss[1:] {
-		p := s.offloads()
-		o = Offloads{GSO: o.GSO.Merge(p.GSO), GRO: o.GRO.Merge(p.GRO)}
+		for o, state := range s.offloads() {
+			states[o] = states[o].Merge(state)
+		}
 	}
-	return o
+	return states
 }

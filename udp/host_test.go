@@ -3,6 +3,7 @@ package udp
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -207,8 +208,8 @@ func TestTrains(t *testing.T) {
 	for n := 1; n <= 66; n += 5 {
 		shapes = append(shapes, times(n, 300), times(n, 300, 299))
 	}
-	for _, h := range []Host{{}, {NoGSO: true}, {NoGRO: true}, {NoGSO: true, NoGRO: true}} {
-		t.Run(fmt.Sprintf("NoGSO=%t,NoGRO=%t", h.NoGSO, h.NoGRO), func(t *testing.T) {
+	for _, h := range []Host{{}, {Off: packet.GSO}, {Off: packet.GRO}, {Off: packet.SocketOffloads}} {
+		t.Run(fmt.Sprintf("off=%v", h.Off), func(t *testing.T) {
 			families(t, func(t *testing.T, lo netip.Addr) {
 				a, c := newConn(t, &h), newConn(t, &h)
 				watch(t, c)
@@ -490,10 +491,10 @@ func TestManySenders(t *testing.T) {
 }
 
 func TestOffloadSwitches(t *testing.T) {
-	if o := newConn(t, &Host{NoGSO: true, NoGRO: true}).Offloads(); o != (Offloads{}) {
+	if o := newConn(t, &Host{Off: packet.SocketOffloads}).Offloads(); !maps.Equal(o, packet.OffloadStates{packet.GSO: packet.OffloadOff, packet.GRO: packet.OffloadOff}) {
 		t.Errorf("switched off: %v", o)
 	}
-	if o := newConn(t, &Host{NoGRO: true}).Offloads(); o.GRO != packet.OffloadOff {
+	if o := newConn(t, &Host{Off: packet.GRO}).Offloads(); o[packet.GRO] != packet.OffloadOff {
 		t.Errorf("GRO switched off: %v", o)
 	}
 }

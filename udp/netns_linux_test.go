@@ -180,8 +180,8 @@ func TestNoChecksumOffload(t *testing.T) {
 				want = packet.OffloadWithdrawn
 			}
 			t.Logf("to %v on kernel %v: refused with %v", to, linux.Running(), k.got)
-			if o := a.Offloads(); o.GSO != want || !slices.Contains(k.got, unix.EIO) && len(k.got) > 0 {
-				t.Errorf("GSO is %v after %v", o.GSO, k.got)
+			if o := a.Offloads(); o[packet.GSO] != want || !slices.Contains(k.got, unix.EIO) && len(k.got) > 0 {
+				t.Errorf("GSO is %v after %v", o[packet.GSO], k.got)
 			}
 		}
 	})
@@ -207,8 +207,8 @@ func TestPathMTU(t *testing.T) {
 			if want := append(times(40, 0), 200); !slices.Equal(k.trains, want) {
 				t.Errorf("left as %v, want %v", k.trains, want)
 			}
-			if o := a.Offloads(); o.GSO != packet.OffloadOn {
-				t.Errorf("GSO is %v", o.GSO)
+			if o := a.Offloads(); o[packet.GSO] != packet.OffloadOn {
+				t.Errorf("GSO is %v", o[packet.GSO])
 			}
 			k.got = nil
 			wantSent(t, a, batch)
@@ -290,7 +290,7 @@ func TestSource(t *testing.T) {
 			if !slices.Equal(k.trains, []int{1000}) || len(k.got) == 0 {
 				t.Errorf("left as %v after %v", k.trains, k.got)
 			}
-			if o := a.Offloads(); o.GSO != packet.OffloadOn || a.v4.plain.limit(e.Addr) != noLimit || a.v6.plain.limit(e.Addr) != noLimit {
+			if o := a.Offloads(); o[packet.GSO] != packet.OffloadOn || a.v4.plain.limit(e.Addr) != noLimit || a.v6.plain.limit(e.Addr) != noLimit {
 				t.Error("trains were blamed for the source")
 			}
 		}

@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -211,7 +212,7 @@ func TestTrainsArriveWhole(t *testing.T) {
 	families(t, func(t *testing.T, lo netip.Addr) {
 		a, c := newConn(t, &Host{}), newConn(t, &Host{})
 		watch(t, c)
-		if o := c.Offloads(); o != (Offloads{GSO: packet.OffloadOn, GRO: packet.OffloadOn}) {
+		if o := c.Offloads(); !maps.Equal(o, packet.OffloadStates{packet.GSO: packet.OffloadOn, packet.GRO: packet.OffloadOn}) {
 			t.Fatalf("offloads %+v on kernel %v", o, linux.Running())
 		}
 		needGSO(t, a)
@@ -229,7 +230,7 @@ func TestTrainsArriveWhole(t *testing.T) {
 }
 
 func TestNoAllocations(t *testing.T) {
-	for _, h := range []Host{{}, {NoGSO: true, NoGRO: true}} {
+	for _, h := range []Host{{}, {Off: packet.SocketOffloads}} {
 		families(t, func(t *testing.T, lo netip.Addr) {
 			a, c := newConn(t, &h), newConn(t, &h)
 			watch(t, c)

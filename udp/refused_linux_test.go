@@ -127,8 +127,8 @@ func isAnything(int, netip.Addr) bool            { return true }
 // needGSO: the kernels this is tested on have it.
 func needGSO(t *testing.T, c *conn) {
 	t.Helper()
-	if o := c.Offloads(); o.GSO != packet.OffloadOn {
-		t.Fatalf("GSO is %v on kernel %v", o.GSO, linux.Running())
+	if o := c.Offloads(); o[packet.GSO] != packet.OffloadOn {
+		t.Fatalf("GSO is %v on kernel %v", o[packet.GSO], linux.Running())
 	}
 	c.v4.unequal, c.v6.unequal = false, false
 }
@@ -193,8 +193,8 @@ func TestRefusals(t *testing.T) {
 				if got := b.Runs[0].Endpoint; got.Src.IsValid() != c.source || (got.SrcIf != 0) != c.source {
 					t.Errorf("the source is now %v %d", got.Src, got.SrcIf)
 				}
-				if o := a.Offloads(); o.GSO != c.gso {
-					t.Errorf("GSO is %v, want %v", o.GSO, c.gso)
+				if o := a.Offloads(); o[packet.GSO] != c.gso {
+					t.Errorf("GSO is %v, want %v", o[packet.GSO], c.gso)
 				}
 				// What was learned is not learned again.
 				k.trains, k.calls = nil, 0
@@ -291,13 +291,13 @@ func TestWithdrawnForAll(t *testing.T) {
 	send(1) // somebody takes one: it isn't the driver
 	k.refuse = first(unix.EINVAL, isTrain)
 	for i := range maxRefusals {
-		if o := a.Offloads(); o.GSO != packet.OffloadOn {
-			t.Fatalf("GSO is %v after %d", o.GSO, i)
+		if o := a.Offloads(); o[packet.GSO] != packet.OffloadOn {
+			t.Fatalf("GSO is %v after %d", o[packet.GSO], i)
 		}
 		send(i + 2)
 	}
-	if o := a.Offloads(); o.GSO != packet.OffloadWithdrawn {
-		t.Fatalf("GSO is %v after all", o.GSO)
+	if o := a.Offloads(); o[packet.GSO] != packet.OffloadWithdrawn {
+		t.Fatalf("GSO is %v after all", o[packet.GSO])
 	}
 }
 

@@ -59,13 +59,13 @@ func (s *socket) setOptions(fd int, h *Host, release linux.Version) {
 	} else {
 		unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_PKTINFO, 1)
 	}
-	if !h.NoGSO {
+	if h.Off&packet.GSO == 0 {
 		if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err == nil {
 			s.gso.Store(uint32(packet.OffloadOn))
 			s.unequal = release.CorruptsEqualTrains()
 		}
 	}
-	if !h.NoGRO && release.HasSoundGRO() {
+	if h.Off&packet.GRO == 0 && release.HasSoundGRO() {
 		s.gro = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) == nil
 	}
 }
@@ -86,12 +86,12 @@ func (s *socket) setMark(mark uint32) error {
 	return err
 }
 
-func (s *socket) offloads() Offloads {
-	o := Offloads{GSO: packet.OffloadState(s.gso.Load())}
+func (s *socket) offloads() packet.OffloadStates {
+	states := packet.OffloadStates{packet.GSO: packet.OffloadState(s.gso.Load()), packet.GRO: packet.OffloadOff}
 	if s.gro {
-		o.GRO = packet.OffloadOn
+		states[packet.GRO] = packet.OffloadOn
 	}
-	return o
+	return states
 }
 
 // isLinkLocal reports whether a means anything only together with a link.

@@ -50,7 +50,9 @@ func (s *socket) setMark(mark uint32) error {
 	return nil
 }
 
-func (s *socket) offloads() Offloads { return Offloads{} }
+func (s *socket) offloads() packet.OffloadStates {
+	return packet.OffloadStates{packet.GSO: packet.OffloadOff, packet.GRO: packet.OffloadOff}
+}
 
 func (s *socket) send(b *packet.Batch) (first error) {
 	for i := range b.Runs {

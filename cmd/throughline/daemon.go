@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"throughline"
+	"throughline/packet"
 	"throughline/tun"
 	"throughline/uapi"
 	"throughline/udp"
@@ -35,11 +36,10 @@ type daemon struct {
 	name          string // of the interface; the kernel may complete it (wg%d)
 	tunFD, uapiFD int    // -1: none given
 	level         slog.Level
-	unsaid        bool // LOG_LEVEL isn't set
-	chatty        bool // it may speak on stderr from the background, because LOG_LEVEL was set
-	tunOff        tun.Offload
-	host          udp.Host
-	cipher        string // "": the best
+	unsaid        bool     // LOG_LEVEL isn't set
+	chatty        bool     // it may speak on stderr from the background, because LOG_LEVEL was set
+	host          udp.Host // its Off is the TUN's too
+	cipher        string   // "": the best
 }
 
 // silent is above every level.
@@ -54,8 +54,8 @@ func daemonFromEnvironment(name string) (*daemon, error) {
 	if d.uapiFD, err = descriptor(uapiFD); err != nil {
 		return nil, err
 	}
-	if err := d.switchOff(os.Getenv(offloadsOff)); err != nil {
-		return nil, err
+	if d.host.Off, err = packet.ParseOffloads(os.Getenv(offloadsOff)); err != nil {
+		return nil, fmt.Errorf("%s: %w", offloadsOff, err)
 	}
 	if d.cipher = os.Getenv(cipherName); d.cipher != "" && !slices.Contains(throughline.CipherImplementations(), d.cipher) {
 		return nil, fmt.Errorf("%s is %q, which isn't among this machine's: use %s", cipherName, d.cipher, strings.Join(throughline.CipherImplementations(), ", "))
@@ -80,31 +80,6 @@ func (d *daemon) logger(unsaid slog.Level) *slog.Logger {
 		level = unsaid
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-}
-
-// switchOff reads a list of offloads with commas between them.
-func (d *daemon) switchOff(list string) error {
-	for name := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || r == ' ' }) {
-		switch name {
-		case "tso":
-			d.tunOff |= tun.TSO
-		case "uso":
-			d.tunOff |= tun.USO
-		case "tcp-gro":
-			d.tunOff |= tun.TCPGRO
-		case "udp-gro":
-			d.tunOff |= tun.UDPGRO
-		case "gso":
-			d.host.NoGSO = true
-		case "gro":
-			d.host.NoGRO = true
-		case "all":
-			d.tunOff, d.host = tun.AllOffloads, udp.Host{NoGSO: true, NoGRO: true}
-		default:
-			return fmt.Errorf("%s names %q: use tso, uso, tcp-gro, udp-gro, gso, gro or all, with commas between", offloadsOff, name)
-		}
-	}
-	return nil
 }
 
 // descriptor reads the number of an open descriptor from the environment.
@@ -178,9 +153,9 @@ func (d *daemon) run(ready func()) (err error) {
 
 func (d *daemon) openTUN() (tun.Device, error) {
 	if d.tunFD >= 0 {
-		return tun.FromFD(d.tunFD, tun.Options{Off: d.tunOff})
+		return tun.FromFD(d.tunFD, tun.Options{Off: d.host.Off})
 	}
-	return tun.Open(d.name, tun.Options{Off: d.tunOff})
+	return tun.Open(d.name, tun.Options{Off: d.host.Off})
 }
 
 func (d *daemon) openSocket(name string) (*uapi.Listener, error) {

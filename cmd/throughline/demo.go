@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"throughline/internal/demo"
-	"throughline/tun"
 	"throughline/udp"
 )
 
@@ -63,14 +62,13 @@ type demoCall struct {
 	within time.Duration // 0: no end
 	plan   demo.Plan
 	host   udp.Host
-	off    tun.Offload
 	cipher string
 	log    *slog.Logger
 }
 
 // options are what the call's demo is made of.
 func (c *demoCall) options() demo.Options {
-	return demo.Options{Version: versionString(), Network: &c.host, Logger: c.log, Cipher: c.cipher, TUN: c.tun, Off: c.off}
+	return demo.Options{Version: versionString(), Network: &c.host, Logger: c.log, Cipher: c.cipher, TUN: c.tun, Off: c.host.Off}
 }
 
 // make makes the demo.
@@ -127,7 +125,7 @@ func runDemo(args []string, stdout io.Writer) error {
 	}
 	c.host = env.host
 	c.host.Address = netip.MustParseAddr("127.0.0.1") // nobody outside reaches the tunnel's sockets
-	c.off, c.cipher, c.log = env.tunOff, env.cipher, env.logger(slog.LevelWarn)
+	c.cipher, c.log = env.cipher, env.logger(slog.LevelWarn)
 	c.within = time.Duration(min(*seconds, 1<<31)) * time.Second
 
 	if c.dry {

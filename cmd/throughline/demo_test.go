@@ -47,7 +47,7 @@ func TestDemoOnce(t *testing.T) {
 
 func TestDemoOnceJSON(t *testing.T) {
 	c := small()
-	c.json, c.host = true, udp.Host{NoGSO: true}
+	c.json, c.host = true, udp.Host{Off: packet.GSO}
 	var out bytes.Buffer
 	if err := c.runOnce(t.Context(), &out, nil); err != nil {
 		t.Fatal(err)

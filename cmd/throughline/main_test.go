@@ -8,8 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"throughline/tun"
-	"throughline/udp"
+	"throughline/packet"
 )
 
 // TestMain lets the test's binary be the program, so that what the program tells an operator can be seen whole.
@@ -62,8 +61,7 @@ func TestEnvironment(t *testing.T) {
 		chatty bool
 		tun    int
 		uapi   int
-		off    tun.Offload
-		host   udp.Host
+		off    packet.Offload
 		cipher string
 		wrong  string
 	}{
@@ -73,10 +71,10 @@ func TestEnvironment(t *testing.T) {
 		{env: map[string]string{"LOG_LEVEL": "error"}, level: slog.LevelError, chatty: true, tun: -1, uapi: -1},
 		{env: map[string]string{"LOG_LEVEL": "silent"}, level: silent, tun: -1, uapi: -1},
 		{env: map[string]string{tunFD: "0", uapiFD: "2"}, level: slog.LevelError, tun: 0, uapi: 2},
-		{env: map[string]string{offloadsOff: "tso,gso"}, level: slog.LevelError, tun: -1, uapi: -1, off: tun.TSO, host: udp.Host{NoGSO: true}},
-		{env: map[string]string{offloadsOff: "uso, tcp-gro, udp-gro gro"}, level: slog.LevelError, tun: -1, uapi: -1, off: tun.USO | tun.TCPGRO | tun.UDPGRO, host: udp.Host{NoGRO: true}},
-		{env: map[string]string{offloadsOff: "all"}, level: slog.LevelError, tun: -1, uapi: -1, off: tun.AllOffloads, host: udp.Host{NoGSO: true, NoGRO: true}},
-		{env: map[string]string{offloadsOff: "tso,everything"}, wrong: `"everything"`},
+		{env: map[string]string{offloadsOff: "tso,gso"}, level: slog.LevelError, tun: -1, uapi: -1, off: packet.TSO | packet.GSO},
+		{env: map[string]string{offloadsOff: "uso, tcp-gro, udp-gro gro"}, level: slog.LevelError, tun: -1, uapi: -1, off: packet.USO | packet.TCPGRO | packet.UDPGRO | packet.GRO},
+		{env: map[string]string{offloadsOff: "all"}, level: slog.LevelError, tun: -1, uapi: -1, off: packet.AllOffloads},
+		{env: map[string]string{offloadsOff: "tso,everything"}, wrong: `THROUGHLINE_OFFLOADS_OFF: "everything" is no offload: use `},
 		{env: map[string]string{cipherName: "xcrypto"}, level: slog.LevelError, tun: -1, uapi: -1, cipher: "xcrypto"},
 		{env: map[string]string{cipherName: "rot13"}, wrong: `THROUGHLINE_CIPHER is "rot13", which isn't among this machine's: use `},
 		{env: map[string]string{"LOG_LEVEL": "info"}, level: slog.LevelError, chatty: true, tun: -1, uapi: -1},
@@ -97,7 +95,7 @@ func TestEnvironment(t *testing.T) {
 		}
 		if err != nil {
 			t.Errorf("%v: %v", c.env, err)
-		} else if d.level != c.level || d.chatty != c.chatty || d.tunFD != c.tun || d.uapiFD != c.uapi || d.tunOff != c.off || d.host != c.host || d.cipher != c.cipher || d.name != "wg0" {
+		} else if d.level != c.level || d.chatty != c.chatty || d.tunFD != c.tun || d.uapiFD != c.uapi || d.host.Off != c.off || d.host.Address.IsValid() || d.cipher != c.cipher || d.name != "wg0" {
 			t.Errorf("%v: %+v", c.env, d)
 		}
 	}

@@ -31,6 +31,7 @@ import (
 
 	"throughline"
 	"throughline/netstack"
+	"throughline/packet"
 	"throughline/proxy"
 	"throughline/proxy/wireproxy"
 	"throughline/tun"
@@ -96,8 +97,8 @@ type Options struct {
 	Logger  *slog.Logger // nil stands for silence
 	Cipher  string       // one of throughline.CipherImplementations; "" stands for the fastest
 
-	TUN bool        // with TUNs of the kernel's, in network namespaces
-	Off tun.Offload // the TUNs' offloads not to use
+	TUN bool           // with TUNs of the kernel's, in network namespaces
+	Off packet.Offload // the TUNs' offloads not to use
 }
 
 // Makes says, a phrase for each, what New would make.

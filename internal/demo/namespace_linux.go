@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"throughline/packet"
 	"throughline/tun"
 )
 
@@ -91,7 +92,7 @@ func (n *namespace) in(f func() error) error {
 func (n *namespace) Close() error { return n.file.Close() }
 
 // open makes a TUN in the namespace that has an address and is up.
-func (n *namespace) open(name string, prefix netip.Prefix, off tun.Offload) (dev tun.Device, err error) {
+func (n *namespace) open(name string, prefix netip.Prefix, off packet.Offload) (dev tun.Device, err error) {
 	err = n.in(func() error {
 		// IPv6 would look for routers and neighbours that can't be there. Without it in the kernel, nothing does.
 		os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)

@@ -81,7 +81,7 @@ func TestTUNs(t *testing.T) {
 			}
 		}
 	})
-	d := startWith(t, Options{TUN: true, Off: tun.USO})
+	d := startWith(t, Options{TUN: true, Off: packet.USO})
 	if during := here(t); strings.Count(during, "net:") != strings.Count(before, "net:")+2 || strings.Contains(during, "near") {
 		t.Errorf("before: %s\nduring: %s", before, during)
 	}

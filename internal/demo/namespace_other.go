@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"throughline/netstack"
+	"throughline/packet"
 	"throughline/tun"
 )
 
@@ -21,6 +22,6 @@ func newNamespace() (*namespace, error) {
 	return nil, fmt.Errorf("network namespaces are Linux's: %w", errors.ErrUnsupported)
 }
 
-func (n *namespace) open(string, netip.Prefix, tun.Offload) (tun.Device, error) {
+func (n *namespace) open(string, netip.Prefix, packet.Offload) (tun.Device, error) {
 	return nil, errors.ErrUnsupported
 }

@@ -105,7 +105,7 @@ func (m *meter) device(d tun.Device) tun.Device {
 }
 
 // offloads is what tun.Offloader adds to a Device.
-type offloads interface{ Offloads() tun.Offloads }
+type offloads interface{ Offloads() packet.OffloadStates }
 
 type timedTUN struct {
 	tun.Device

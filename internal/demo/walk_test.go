@@ -161,7 +161,7 @@ func TestOffloadsShowThrough(t *testing.T) {
 
 type offloading struct{ slow }
 
-func (*offloading) Offloads() tun.Offloads { return tun.Offloads{} }
+func (*offloading) Offloads() packet.OffloadStates { return nil }
 
 // still is a slow that takes no time.
 type still struct{ slow }

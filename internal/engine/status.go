@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -36,13 +37,11 @@ func (e *Engine) Status() wgtypes.Status {
 func (e *Engine) offloads() packet.OffloadStates {
 	states := make(packet.OffloadStates)
 	if o, ok := e.device.(tun.Offloader); ok {
-		at := o.Offloads()
-		states[packet.TSO], states[packet.USO], states[packet.TCPGRO], states[packet.UDPGRO] = at.TSO, at.USO, at.TCPGRO, at.UDPGRO
+		maps.Copy(states, o.Offloads())
 	}
 	if l := e.link.Load(); l != nil {
 		if o, ok := l.conn.(udp.Offloader); ok {
-			at := o.Offloads()
-			states[packet.GSO], states[packet.GRO] = at.GSO, at.GRO
+			maps.Copy(states, o.Offloads())
 		}
 	}
 	return states
