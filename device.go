@@ -1,6 +1,7 @@
 package throughline
 
 import (
+	"crypto/fips140"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -58,6 +59,9 @@ func New(o Options) (*Device, error) { return newDevice(o, boottime) }
 func newDevice(o Options, clock func() mono.Time) (*Device, error) {
 	if o.TUN == nil {
 		return nil, errors.New("throughline: Options.TUN is not set")
+	}
+	if fips140.Enforced() {
+		return nil, errors.New("throughline: WireGuard's ciphers are not FIPS 140's, and this process may use no others (GODEBUG=fips140=only)")
 	}
 	if o.Network == nil {
 		o.Network = &udp.Host{}
@@ -125,10 +129,16 @@ func (d *Device) heed(ev tun.Event) {
 
 // Up opens the sockets, unless they are open, and lets traffic through. A TUN that is the kernel's does this by itself
 // when the interface is set up. A port in use is an error that wraps syscall.EADDRINUSE.
-func (d *Device) Up() error { return d.engine.Up() }
+func (d *Device) Up() error { return wrap(d.engine.Up()) }
 
 // Down closes the sockets and forgets every session; configuration and peers stay.
 func (d *Device) Down() { d.engine.Down() }
+
+// Rebind closes the sockets and opens new ones on the same port; sessions stay. It is for when the host's network changed
+// under the sockets: an interface they were bound to came back, a system took them away while it slept. What is on its way
+// in that moment is lost. While the device is down it does nothing. When the port can't be had any more the device is
+// down, and the error wraps syscall.EADDRINUSE; [Device.Up] tries again.
+func (d *Device) Rebind() error { return wrap(d.engine.Rebind()) }
 
 // Done returns a channel that is closed when the device has ended: it was closed, or its interface was deleted.
 func (d *Device) Done() <-chan struct{} { return d.done }
@@ -148,10 +158,15 @@ func (d *Device) Close() error {
 // Configure applies a change, whole or not at all; what c points to is copied. A port in use is an error that wraps
 // syscall.EADDRINUSE; after Close the error wraps net.ErrClosed.
 func (d *Device) Configure(c Config) error {
-	if err := d.engine.Configure(&c); err != nil {
-		return fmt.Errorf("throughline: %w", err)
+	return wrap(d.engine.Configure(&c))
+}
+
+// wrap names the package an operator knows in front of an error.
+func wrap(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("throughline: %w", err)
 }
 
 // Status returns what the device is and does, its private key included.

@@ -32,6 +32,7 @@ import (
 
 	"throughline/internal/aead"
 	"throughline/internal/allowedips"
+	"throughline/internal/broadcast"
 	"throughline/internal/cookie"
 	"throughline/internal/index"
 	"throughline/internal/lane"
@@ -71,6 +72,7 @@ type Engine struct {
 	indices index.Table[receiver]
 	mtu     atomic.Int32
 	drops   [packet.NumDrops]atomic.Uint64
+	events  broadcast.Topic[wgtypes.Event]
 	loaded  atomic.Int64 // mono.Time when the inbox was last seen under load; 0: never
 
 	config     sync.RWMutex // guards what follows, to the blank line
@@ -190,6 +192,7 @@ func (e *Engine) rise(l *link) {
 	for _, p := range e.order {
 		e.greet(p)
 	}
+	e.publish(wgtypes.Up)
 }
 
 // Down closes the sockets and forgets every session; peers and configuration stay.
@@ -205,10 +208,13 @@ func (e *Engine) down() {
 		return
 	}
 	e.up = false
-	e.stop(e.link.Swap(nil))
+	if l := e.link.Swap(nil); l != nil { // nil: Rebind found no socket
+		e.stop(l)
+	}
 	for _, p := range e.order {
 		e.rest(p)
 	}
+	e.publish(wgtypes.Down)
 }
 
 // Close ends the engine: down, the TUN closed, and every goroutine of the engine ended when it returns. It may be
@@ -231,6 +237,7 @@ func (e *Engine) Close() {
 	close(e.done)
 	e.device.Close() // unblocks the outbound lanes
 	e.tasks.Wait()
+	e.events.Close()
 }
 
 // listen opens sockets with the mark set. The configuration lock is held.

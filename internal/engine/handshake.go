@@ -177,7 +177,7 @@ func (e *Engine) handleInitiation(me *self, msg []byte, from *packet.Endpoint, n
 	p.state.Unlock()
 	p.Rx.Add(uint64(len(msg)))
 	p.Tx.Add(uint64(len(reply)))
-	p.SetEndpoint(from)
+	e.roam(p, from)
 	e.arm(p, min(p.Timers.AuthenticatedReceived(now), p.Timers.AuthenticatedSent(now)))
 	e.log.Debug("handshake: response sent", "peer", name(p.Public), "to", from.Addr)
 	e.sendMessage(reply[:], from)
@@ -213,8 +213,8 @@ func (e *Engine) handleResponse(me *self, msg []byte, from *packet.Endpoint, now
 		return packet.DropResponse
 	}
 	p.Rx.Add(uint64(len(msg)))
-	p.SetEndpoint(from)
-	p.HandshakeCompleted(time.Now())
+	e.roam(p, from)
+	e.completed(p)
 	e.arm(p, p.Timers.AuthenticatedReceived(now))
 	e.log.Debug("handshake: complete", "peer", name(p.Public), "with", from.Addr)
 	// The responder may not send before we have: what is staged confirms the session, or else a keepalive. §5.4.6.

@@ -185,7 +185,7 @@ func (e *Engine) arrive(b *inBatch, t *inTrain) (deliver bool) {
 func (e *Engine) received(r *receiver, from *packet.Endpoint, now mono.Time, bytes uint64, data bool) {
 	p := r.peer
 	p.Rx.Add(bytes)
-	p.SetEndpoint(from)
+	e.roam(p, from)
 	if r.keypair != p.Sending.Load() {
 		e.confirm(p, r.keypair)
 	}
@@ -213,7 +213,7 @@ func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
 	staged := p.Waiting.Load()
 	p.state.Unlock()
 
-	p.HandshakeCompleted(time.Now())
+	e.completed(p)
 	e.forget(gone, p)
 	if staged {
 		e.want(p, wantFlush)

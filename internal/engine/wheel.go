@@ -9,6 +9,7 @@ import (
 	"throughline/internal/mono"
 	"throughline/internal/timers"
 	"throughline/packet"
+	"throughline/wgtypes"
 )
 
 // A wheel holds the peers that are to be looked at, by when. One goroutine turns it for all, and sleeps while nothing is
@@ -191,6 +192,9 @@ func (e *Engine) look(p *Peer, now mono.Time) {
 	p.state.Unlock()
 	e.arm(p, next)
 
+	if do&timers.GiveUp != 0 {
+		e.publishPeer(wgtypes.PeerSilent, p, nil)
+	}
 	if do&timers.EraseKeys != 0 {
 		e.eraseKeys(p)
 	}

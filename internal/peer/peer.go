@@ -46,12 +46,16 @@ type Peer struct {
 // Endpoint returns where the peer is, nil while that isn't known. What it points to never changes.
 func (p *Peer) Endpoint() *packet.Endpoint { return p.endpoint.Load() }
 
-// SetEndpoint sets where the peer is. The packet path calls it for every train, so it allocates only on a change.
-func (p *Peer) SetEndpoint(ep *packet.Endpoint) {
-	if old := p.endpoint.Load(); old == nil || *old != *ep {
-		fresh := *ep
-		p.endpoint.Store(&fresh)
+// SetEndpoint sets where the peer is, and reports whether it was known to be elsewhere before. The packet path calls it for
+// every train, so it allocates only on a change.
+func (p *Peer) SetEndpoint(ep *packet.Endpoint) (moved bool) {
+	old := p.endpoint.Load()
+	if old != nil && *old == *ep {
+		return false
 	}
+	fresh := *ep
+	p.endpoint.Store(&fresh)
+	return old != nil && old.Addr != ep.Addr
 }
 
 // ClearSource forgets the local address the peer was spoken to from, which seen, what Endpoint returned, had: the kernel

@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"errors"
+	"iter"
+	"net"
+	"net/netip"
+	"time"
+
+	"throughline/internal/broadcast"
+	"throughline/packet"
+	"throughline/wgtypes"
+)
+
+// ErrNoPeer is what is returned for a public key that no peer has.
+var ErrNoPeer = errors.New("no such peer")
+
+// Subscribe returns a subscription to what happens, of at most size events that wait to be read. Closing the engine closes
+// it.
+func (e *Engine) Subscribe(size int) *broadcast.Subscription[wgtypes.Event] {
+	return e.events.Subscribe(size)
+}
+
+// publish tells subscribers what happened to the engine itself.
+func (e *Engine) publish(kind wgtypes.EventKind) {
+	e.events.Publish(wgtypes.Event{Kind: kind, At: time.Now()})
+}
+
+// publishPeer tells subscribers what happened to a peer, and where it is, nil if that doesn't matter.
+func (e *Engine) publishPeer(kind wgtypes.EventKind, p *Peer, at *packet.Endpoint) {
+	var endpoint netip.AddrPort
+	if at != nil {
+		endpoint = at.Addr
+	}
+	e.events.Publish(wgtypes.Event{Kind: kind, At: time.Now(), Peer: p.Public, Endpoint: endpoint})
+}
+
+// completed records that a handshake with p completed, and tells subscribers.
+func (e *Engine) completed(p *Peer) {
+	p.HandshakeCompleted(time.Now())
+	e.publishPeer(wgtypes.HandshakeComplete, p, p.Endpoint())
+}
+
+// roam takes note of where something authentic came from. Whitepaper §2.1.
+func (e *Engine) roam(p *Peer, from *packet.Endpoint) {
+	if moved := p.SetEndpoint(from); moved {
+		e.publishPeer(wgtypes.EndpointMoved, p, from)
+	}
+}
+
+// Peer returns what one peer is and did; false if there is none with this key.
+func (e *Engine) Peer(key wgtypes.PublicKey) (wgtypes.PeerStatus, bool) {
+	e.config.RLock()
+	defer e.config.RUnlock()
+	p := e.peers[key]
+	if p == nil {
+		return wgtypes.PeerStatus{}, false
+	}
+	return p.status(), true
+}
+
+// Peers iterates over the peers that there are when it begins, in the order in which they were added. It holds a lock for
+// one peer at a time only: a peer that is removed meanwhile is left out, and each is as it is when its turn comes.
+func (e *Engine) Peers() iter.Seq[wgtypes.PeerStatus] {
+	return func(yield func(wgtypes.PeerStatus) bool) {
+		e.config.RLock()
+		order := e.order // what is in it doesn't change: a peer is appended behind, and a removal makes another slice
+		e.config.RUnlock()
+		for _, p := range order {
+			e.config.RLock()
+			there := e.peers[p.Public] == p
+			var s wgtypes.PeerStatus
+			if there {
+				s = p.status()
+			}
+			e.config.RUnlock()
+			if there && !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// Established reports whether there is a session with a peer that can be used for sending.
+func (e *Engine) Established(key wgtypes.PublicKey) (bool, error) {
+	e.config.RLock()
+	defer e.config.RUnlock()
+	if e.closed {
+		return false, net.ErrClosed
+	}
+	p := e.peers[key]
+	if p == nil {
+		return false, ErrNoPeer
+	}
+	kp := p.Sending.Load()
+	return kp != nil && kp.CanSend(e.clock()), nil
+}
+
+// Keepalive sends a keepalive to a peer, or begins the handshake that it needs, whose completion sends one. It doesn't
+// wait for either.
+func (e *Engine) Keepalive(key wgtypes.PublicKey) error {
+	e.config.RLock()
+	defer e.config.RUnlock()
+	if e.closed {
+		return net.ErrClosed
+	}
+	p := e.peers[key]
+	if p == nil {
+		return ErrNoPeer
+	}
+	e.want(p, wantKeepalive)
+	return nil
+}

@@ -1,0 +1,34 @@
+package engine
+
+import "net"
+
+// Rebind closes the sockets and opens new ones on the same port, with the same mark; sessions, and what is staged for
+// peers, stay. What is sent or received in the moment between is lost. While the engine is down it does nothing. When the
+// port can't be had any more, the engine is down, and wants to be up: it tries again with the next port that is configured,
+// or by Up.
+func (e *Engine) Rebind() error {
+	e.config.Lock()
+	defer e.config.Unlock()
+	if e.closed {
+		return net.ErrClosed
+	}
+	if !e.up {
+		return nil
+	}
+	// The old sockets go first: two of one port can't be had at once.
+	e.stop(e.link.Swap(nil))
+	fresh, err := e.listen(e.port, e.mark)
+	if err != nil {
+		e.down()
+		e.wanted = true
+		return err
+	}
+	e.start(fresh)
+	e.clearSources()
+	for _, p := range e.order {
+		if p.Waiting.Load() {
+			e.want(p, wantFlush) // it may have been asked for while there was no socket
+		}
+	}
+	return nil
+}
