@@ -43,7 +43,7 @@
 // # Limits
 //
 // 1,048,576 peers; 128 packets for each peer that wait for a session, of which the oldest gives way; a keepalive of at most
-// [MaxKeepalive]. A device without peers needs some 2 MiB, and a peer at rest less than 1 KiB. A process that may use FIPS
+// [MaxKeepalive]. A device at rest needs about 1 MiB, and each peer at rest about 700 bytes. A process that may use FIPS
 // 140's ciphers only can't have a device: New says so.
 //
 // # Compatibility
