@@ -5,17 +5,7 @@
 // call. A Device that isn't the kernel's (a user-space stack, a test's pipe) implements the same two interfaces.
 package tun
 
-import (
-	"errors"
-
-	"throughline/packet"
-)
-
-// Errors a Device reports; wrapped, with what was tried.
-var (
-	// ErrUnsupported is returned by Open where this operating system's TUN is not implemented.
-	ErrUnsupported = errors.New("tun: not supported on this operating system")
-)
+import "throughline/packet"
 
 // An Event is a set of things that happened to the interface.
 type Event uint8

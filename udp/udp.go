@@ -42,7 +42,7 @@ type Conn interface {
 	Send(b *packet.Batch) error
 
 	// SetMark sets the firewall mark (on Linux SO_MARK) of what is sent; 0 takes it away. Where there is no such thing, a
-	// mark other than 0 is an error that wraps errors.ErrUnsupported.
+	// mark other than 0 is an error that wraps errors.ErrUnsupported, and leaves everything as it was.
 	SetMark(mark uint32) error
 
 	// Close closes the sockets; blocked calls return net.ErrClosed. It may be called more than once.
