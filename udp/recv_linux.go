@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"throughline/packet"
+	"throughline/udp/internal/cmsg"
 )
 
 const (
@@ -52,7 +53,7 @@ type receiver struct {
 type slot struct {
 	iov     unix.Iovec
 	name    sockaddr
-	control [receiveControl]byte
+	control [cmsg.ReceiveSize]byte
 }
 
 // point makes h, which it readies to receive, point to the slot.
@@ -67,7 +68,7 @@ func (sl *slot) point(h *unix.Msghdr) {
 // ready sets back what the kernel writes to h.
 func ready(h *unix.Msghdr) {
 	h.Namelen = uint32(len(sockaddr{}))
-	h.SetControllen(receiveControl)
+	h.SetControllen(cmsg.ReceiveSize)
 	h.Flags = 0
 }
 
@@ -164,20 +165,20 @@ func (r *receiver) understand(h *unix.Msghdr, sl *slot, n int) (m message, ok bo
 	if n == 0 || h.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
 		return m, false
 	}
-	c := parseControl(sl.control[:min(uint64(h.Controllen), receiveControl)])
+	c := cmsg.Parse(sl.control[:min(uint64(h.Controllen), cmsg.ReceiveSize)])
 	from := sl.name.get(h.Namelen, r.s.zones)
-	if !c.valid || !from.IsValid() {
+	if !c.Valid || !from.IsValid() {
 		return m, false
 	}
-	if c.size <= 0 || c.size > n {
-		c.size = n
+	if c.Size <= 0 || c.Size > n {
+		c.Size = n
 	}
-	if c.size < n || n > smallDatagram {
+	if c.Size < n || n > smallDatagram {
 		r.small = 0
 	} else {
 		r.small = min(r.small+1, burstAfter)
 	}
-	return message{n: n, size: c.size, from: packet.Endpoint{Addr: from, Src: c.src, SrcIf: c.ifi}}, true
+	return message{n: n, size: c.Size, from: packet.Endpoint{Addr: from, Src: c.Src, SrcIf: c.SrcIf}}, true
 }
 
 // record records m, whose data lie at the beginning of the free part of the slab, and joins it to the last run when it

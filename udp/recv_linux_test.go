@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"encoding/binary"
 	"maps"
 	"net/netip"
 	"slices"
@@ -49,14 +50,24 @@ func (k *script) recvmsg(_ uintptr, m *unix.Msghdr) (int, syscall.Errno) {
 	}
 	c := unsafe.Slice(m.Control, m.Controllen)[:0]
 	if a.gro > 0 {
-		c = append(c, cmsg(unix.SOL_UDP, unix.UDP_GRO, native32(uint32(a.gro))...)...)
+		c = append(c, coalesced(a.gro)...)
 	}
 	if a.bad {
-		c = append(c, cmsg(unix.SOL_UDP, unix.UDP_GRO, native32(1)...)[:cmsgHeader+1]...)
+		c = append(c, coalesced(1)[:unix.SizeofCmsghdr+1]...)
 	}
 	m.SetControllen(len(c))
 	m.Flags = a.flags
 	return copy(unsafe.Slice(m.Iov.Base, m.Iov.Len), a.data), 0
+}
+
+// coalesced returns the control message that says of what size the coalesced datagrams are.
+func coalesced(size int) []byte {
+	b := make([]byte, unix.CmsgSpace(4))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+	h.Level, h.Type = unix.SOL_UDP, unix.UDP_GRO
+	h.SetLen(unix.CmsgLen(4))
+	binary.NativeEndian.PutUint32(b[unix.CmsgLen(0):], uint32(size))
+	return b
 }
 
 func (k *script) recvmmsg(fd uintptr, ms []unix.Mmsghdr) (n int, errno syscall.Errno) {

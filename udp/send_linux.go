@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"throughline/packet"
+	"throughline/udp/internal/cmsg"
 )
 
 // The words of this file and of refused_linux.go: a *run* of the batch goes to one endpoint. It is cut into *sends*, each
@@ -37,7 +38,7 @@ type sender struct {
 	msgs     [maxSends]unix.Mmsghdr
 	sends    [maxSends]send
 	names    [maxSends]sockaddr
-	controls [maxSends][sendControl]byte
+	controls [maxSends][cmsg.SendSize]byte
 	iovs     [maxIovecs]unix.Iovec
 	n, niov  int // of the plan
 
@@ -269,11 +270,11 @@ func (x *sender) lay(run, i, end, limit int, src netip.Addr) {
 	h.SetIovlen(x.niov - first)
 	c := x.controls[x.n][:0]
 	if m.src {
-		c = appendSource(c, src, e.SrcIf)
+		c = cmsg.AppendSource(c, src, e.SrcIf)
 	}
 	if t.segments > 1 {
 		m.train = size
-		c = appendSegment(c, size)
+		c = cmsg.AppendSegment(c, size)
 	}
 	h.SetControllen(len(c))
 	x.n++

@@ -20,6 +20,7 @@ type socket struct {
 	v6    bool
 	sys   kernel
 	zones *zone.Names
+	bound uint32 // the index of the interface it is bound to; 0: all of them
 	rx    receiver
 
 	gso      atomic.Uint32 // an Offload; packet.OffloadOn may become packet.OffloadWithdrawn
@@ -54,6 +55,7 @@ func (s *socket) setOptions(fd int, h *Host, release linux.Version) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, bufferSize) != nil {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bufferSize)
 	}
+	s.bound = boundTo(fd)
 	if s.v6 {
 		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1)
 	} else {

@@ -40,10 +40,10 @@ func (c *conn) Changed() <-chan struct{} {
 
 // Stale implements [Watcher].
 func (c *conn) Stale(ep *packet.Endpoint) bool {
-	if c.routes.watch == nil || !ep.Src.Is4() || ep.SrcIf == 0 {
+	if c.routes.watch == nil || c.v4 == nil || !ep.Src.Is4() || ep.SrcIf == 0 {
 		return false
 	}
-	f := rtnl.Flow{To: ep.Addr, From: netip.AddrPortFrom(ep.Src, c.port)}
+	f := rtnl.Flow{To: ep.Addr, From: netip.AddrPortFrom(ep.Src, c.port), Bound: c.v4.bound}
 	c.markMu.Lock()
 	f.Mark = c.mark
 	c.markMu.Unlock()

@@ -12,6 +12,7 @@ import (
 type Flow struct {
 	To, From netip.AddrPort // of one family, unmapped; zones are not looked at
 	Mark     uint32
+	Bound    uint32 // the index of the link, or of the VRF, that the socket is bound to; 0: any
 }
 
 // A Route is the way that a datagram takes.
@@ -51,6 +52,9 @@ func (f *Flow) ask() Message {
 	m.Add(unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, f.To.Port()))
 	if f.Mark != 0 {
 		m.AddUint32(unix.RTA_MARK, f.Mark)
+	}
+	if f.Bound != 0 {
+		m.AddUint32(unix.RTA_OIF, f.Bound)
 	}
 	return m
 }
