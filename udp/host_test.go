@@ -446,6 +446,50 @@ func TestCloseUnblocks(t *testing.T) {
 	}
 }
 
+// TestListenAnew holds what an engine that opens its sockets anew relies on: while a Conn is open its port is in use, and
+// when Close has returned it is free, whoever was receiving and sending.
+func TestListenAnew(t *testing.T) {
+	c := newConn(t, &Host{})
+	port := c.Port()
+	for range 20 {
+		var wg, ready sync.WaitGroup
+		for _, r := range c.Receivers() {
+			ready.Add(1)
+			wg.Go(func() {
+				b := packet.New()
+				ready.Done()
+				for {
+					b.Reset()
+					if _, err := r.Receive(b); err != nil {
+						return
+					}
+				}
+			})
+		}
+		for _, lo := range []netip.Addr{lo4, lo6} {
+			ready.Add(1)
+			wg.Go(func() {
+				b, _ := lay(packet.Endpoint{Addr: netip.AddrPortFrom(lo, port)}, 0, times(20, 500)...)
+				ready.Done()
+				for c.Send(b) == nil {
+				}
+			})
+		}
+		ready.Wait()
+		if _, err := (&Host{}).Listen(port); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatalf("while it is open: %v", err)
+		}
+		c.Close()
+		anew, err := (&Host{}).Listen(port)
+		if err != nil {
+			t.Fatalf("after Close: %v", err)
+		}
+		wg.Wait()
+		c = anew.(*conn)
+		t.Cleanup(func() { anew.Close() })
+	}
+}
+
 // TestManySenders is for the race detector, and for what senders may mix up between them.
 func TestManySenders(t *testing.T) {
 	const senders, rounds, n, size = 4, 20, 20, 100

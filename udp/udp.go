@@ -15,6 +15,10 @@ import "throughline/packet"
 type Network interface {
 	// Listen opens sockets on port in both families; 0 picks a port that is free in both. One family may be missing on
 	// the host, or be refused; that both are is an error. A port in use is an error that wraps syscall.EADDRINUSE.
+	//
+	// A port that a Conn of the same Network holds is in use too. So to open sockets anew on their port, when the host has
+	// moved to another network or an interface is gone, close the Conn first: when Close has returned the port is free,
+	// though another process may take it before Listen does.
 	Listen(port uint16) (Conn, error)
 }
 
@@ -45,7 +49,8 @@ type Conn interface {
 	// mark other than 0 is an error that wraps errors.ErrUnsupported, and leaves everything as it was.
 	SetMark(mark uint32) error
 
-	// Close closes the sockets; blocked calls return net.ErrClosed. It may be called more than once.
+	// Close closes the sockets, and frees the port before it returns; blocked calls return net.ErrClosed. It may be called
+	// more than once; only the first call waits for the port to be free.
 	Close() error
 }
 
