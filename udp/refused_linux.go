@@ -11,6 +11,54 @@ import (
 	"throughline/packet"
 )
 
+// What an errno leads to. A send is a datagram or a train. Sends are planned anew from the one that was refused, with what
+// was learned; those before it have left, and don't leave twice.
+//
+//	sendmmsg refuses a send with
+//	  EINTR                                call again (send_linux.go)
+//	  EAGAIN                               wait until the socket is writable, call again (send_linux.go)
+//	  ENOBUFS, ENOMEM                      pause and call again, maxTries times; then drop
+//	  ECONNREFUSED                         call again, maxTries times; then drop
+//	  EIO            and is a train        no more trains from this socket; plan anew
+//	                 else                  drop
+//	  EMSGSIZE       and is a train        for plainLife no trains of that size to this endpoint; plan anew
+//	                 else                  drop
+//	  ENETUNREACH, EHOSTUNREACH,
+//	  EADDRNOTAVAIL,
+//	  ENODEV         and has a source      plan anew without the source
+//	                 else                  drop
+//	  EACCES, ENETDOWN, EAFNOSUPPORT       drop
+//	  EINVAL, EPERM, any other             look for the cause:
+//
+//	      tried, one after the other       when it leaves
+//	      train, with the source           nothing is wrong
+//	        | refused
+//	        v
+//	      datagram, with the source        it was the train: for plainLife none of that size to this endpoint; and
+//	        | refused                      none at all from this socket after maxRefusals such endpoints, if no train
+//	        v                              left meanwhile
+//	      train, without the source        it was the source
+//	        | refused
+//	        v
+//	      datagram, without the source     it was both
+//	        | refused
+//	        v
+//	      drop
+//
+//	    What has no source, or is no train, begins further down.
+//
+// To drop is to mark the send's packets DropSend and to go on behind it. Send returns the first such error when all was
+// tried. When a send left without the source that was asked for, Send clears the source in the run's Endpoint. A run of a
+// family that has no socket is dropped whole, with EAFNOSUPPORT (host.go).
+//
+//	recvmsg and recvmmsg fail with (recv_linux.go)
+//	  EAGAIN                               return what was received; if that is nothing, wait until there is something
+//	  EINTR, or a send's ICMP error        call again; after receiveTries such calls look whether the socket is closed
+//	  any other                            return what was received; if that is nothing the error, and the caller waits
+//	                                       a little and calls again
+//
+// net.ErrClosed, which is no errno, drops all that is yet to be sent, and ends a receiver.
+
 // refused is what is to be done differently, in this call of Send, for one run: the last that something was refused of.
 type refused struct {
 	run     int
