@@ -12,7 +12,7 @@ type Event uint8
 
 // Events.
 const (
-	Up   Event = 1 << iota // it was set up by the administrator
+	Up   Event = 1 << iota // it was set up, or was up when the device was opened
 	Down                   // it was set down
 	MTU                    // its MTU changed; ask Device.MTU
 )
@@ -30,6 +30,12 @@ type Device interface {
 
 	// Events returns a channel of what happens to the interface, always the same one. It is closed when the device is
 	// closed and when the interface is deleted; deletion is how the daemon learns that its work is over.
+	//
+	// A device counts as down until it sends Up. One that is up when it is opened sends Up as its first event; one that
+	// nobody can set down, as it is in memory or in user space, is up from the start. So it is enough to follow the events:
+	// nobody has to set up by another call what is up already. A device that
+	// can't find out whether it is up takes itself to be. Events that nobody has received yet become one, in which the
+	// last of Up and Down replaces the other; a device never waits for its reader.
 	Events() <-chan Event
 
 	// Close ends the device: the interface goes, a blocked Read returns os.ErrClosed, Events is closed. It may be

@@ -161,7 +161,7 @@ func newDevice(fd int, name string, vnet bool, opts Options) (Device, error) {
 	d.q.init(rc, size, d.isGone)
 	d.qs[0] = &d.q
 	st := linkState{}
-	if d.link, err = newLink(rc); err == nil {
+	if d.link, err = openLink(rc); err == nil {
 		st, err = d.link.state()
 	}
 	if err == nil && opts.MTU != 0 && st.mtu != opts.MTU {
@@ -178,6 +178,8 @@ func newDevice(fd int, name string, vnet bool, opts Options) (Device, error) {
 	d.mtu.Store(int32(st.mtu))
 	if err == nil {
 		d.adapt(st)
+	} else {
+		st.up = true // for all that is known: nothing would ever say so
 	}
 	if vnet && err == nil && !st.up {
 		d.probe(fd)
@@ -229,8 +231,11 @@ func (d *device) probe(fd int) {
 	}
 }
 
-// running is the kernel's version; a test's is another.
-var running = linux.Running
+// What a test replaces: the kernel's version, and whether rtnetlink is to be had.
+var (
+	running  = linux.Running
+	openLink = newLink
+)
 
 // adapt makes the device fit what its interface is now. Merged datagrams that the host forwards leave as trains of equal
 // segments, which some kernels corrupt.
@@ -338,14 +343,14 @@ func (d *device) explain(err error) error {
 // engine an interface begins down.
 func (d *device) listen(st linkState) {
 	defer close(d.events)
+	if st.up {
+		d.tell(Up)
+	}
 	if d.link == nil {
 		<-d.stop
 		return
 	}
 	defer d.link.close()
-	if st.up {
-		d.tell(Up)
-	}
 	for {
 		// Look before waiting: something may have changed since st was asked for, or since the last look.
 		if d.isGone() {

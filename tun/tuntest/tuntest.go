@@ -20,7 +20,8 @@ const Depth = 1024
 
 var errClosed = fmt.Errorf("tuntest: %w", os.ErrClosed)
 
-// A Device is a [tun.Device] with one queue and no offloads. It begins down, as the kernel's does.
+// A Device is a [tun.Device] with one queue and no offloads. It begins up: its first event is [tun.Up], unless SetUp sets
+// it down before anybody has received that.
 type Device struct {
 	q      queue
 	events chan tun.Event
@@ -42,9 +43,10 @@ type queue struct {
 	done     chan struct{}
 }
 
-// New returns a device named "test0".
+// New returns a device named "test0", with an MTU of mtu bytes.
 func New(mtu int) *Device {
-	d := &Device{events: make(chan tun.Event, 1), name: "test0", mtu: mtu}
+	d := &Device{events: make(chan tun.Event, 1), name: "test0", mtu: mtu, up: true}
+	d.events <- tun.Up
 	d.q = queue{d: d, outbound: make(chan []byte, Depth), inbound: make(chan []byte, Depth), done: make(chan struct{})}
 	return d
 }
