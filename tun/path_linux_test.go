@@ -153,7 +153,7 @@ func (w *cable) transfer(t *testing.T, to string, n int) {
 	}
 }
 
-// Real TCP through real TUNs: super-packets are read, merged trains written, and every byte arrives.
+// Real TCP through real TUNs: super-packets are read and written, and every byte comes through.
 func TestTCP(t *testing.T) {
 	for _, c := range []struct {
 		name string

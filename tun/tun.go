@@ -32,10 +32,10 @@ type Device interface {
 	// closed and when the interface is deleted; deletion is how the daemon learns that its work is over.
 	//
 	// A device counts as down until it sends Up. One that is up when it is opened sends Up as its first event; one that
-	// nobody can set down, as it is in memory or in user space, is up from the start. So it is enough to follow the events:
-	// nobody has to set up by another call what is up already. A device that
-	// can't find out whether it is up takes itself to be. Events that nobody has received yet become one, in which the
-	// last of Up and Down replaces the other; a device never waits for its reader.
+	// can't be set down, as it is in memory or in user space, is up from the start, and so is one that can't find out. So
+	// following the events is all that is needed: no other call has to set up what is up already. Events that weren't
+	// received yet are joined to one, in which the last of Up and Down replaces the other; a device never waits for its
+	// reader.
 	Events() <-chan Event
 
 	// Close ends the device: the interface goes, a blocked Read returns os.ErrClosed, Events is closed. It may be
@@ -43,7 +43,7 @@ type Device interface {
 	Close() error
 }
 
-// A Queue is one ordered way in and out of a device.
+// A Queue is one ordered path in and out of a device.
 type Queue interface {
 	// Read resets nothing: it appends to b, which the caller has reset, at least one packet unless it returns an error.
 	// It waits for the first packet and then takes what else is there without waiting, until b is full. Packets are

@@ -30,11 +30,11 @@ type Host struct {
 	Interface string
 
 	// Control, if not nil, is called for each socket once, after it was created and bound to Interface and before it is
-	// bound to its port, as that of a net.ListenConfig is: to set further options, or to have the system exempt the socket
-	// from the routes into the tunnel (Android's VpnService.protect). network is "udp4" or "udp6". Its error is Listen's
-	// (wrapped), which then leaves no socket open. Listen may open and give up sockets while it looks for a port that is free
-	// in both families; Control is called for each. It must neither block the socket nor keep c. A mark that it sets holds
-	// until [Conn.SetMark] is called.
+	// bound to its port, as that of a net.ListenConfig is: to set further options, or to have the system exempt the
+	// socket from the routes into the tunnel (Android's VpnService.protect). network is "udp4" or "udp6". Its error is
+	// Listen's (wrapped), which then leaves no socket open. Listen may open and give up sockets while it looks for a port
+	// that is free in both families; Control is called for each. It must neither block the socket nor keep c. A mark that
+	// it sets holds until [Conn.SetMark] is called.
 	Control func(network, address string, c syscall.RawConn) error
 }
 
@@ -108,7 +108,7 @@ func listen(open func(network string, port uint16) (*socket, error), port uint16
 		if c.v4 != nil {
 			c.v4.close()
 		}
-		// A port that was picked in IPv4 and is taken in IPv6 is nobody's fault: another is picked.
+		// A port that was picked in IPv4 and is taken in IPv6 is no error yet: another is picked.
 		if port != 0 || !errors.Is(err6, syscall.EADDRINUSE) || attempt == listenAttempts {
 			return nil, err6
 		}
@@ -124,7 +124,7 @@ func ofBoth(err error) bool {
 	return errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// open opens the socket of one family. Go makes the one for udp6 IPV6_V6ONLY, and shares the port with nobody.
+// open opens the socket of one family. Go makes the one for udp6 IPV6_V6ONLY, and doesn't share the port.
 func (h *Host) open(network string, port uint16) (*socket, error) {
 	host := ""
 	if h.Address.IsValid() {

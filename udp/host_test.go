@@ -197,8 +197,8 @@ func TestSizes(t *testing.T) {
 	})
 }
 
-// TestTrains sends trains of each shape, with each offload on and off at each end.
-func TestTrains(t *testing.T) {
+// TestSuperPackets sends super-packets of each shape, with each offload on and off at each end.
+func TestSuperPackets(t *testing.T) {
 	shapes := [][]int{
 		times(2, 100), times(45, 1452), times(64, 128), times(65, 128), times(130, 1000), times(1, 1452, 1),
 		times(45, 1452, 700), times(63, 1), times(64, 1), times(64, 1, 1), times(2, 32753), times(2, 32754), times(3, 32753),

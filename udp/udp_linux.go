@@ -23,10 +23,10 @@ type socket struct {
 	bound uint32 // the index of the interface it is bound to; 0: all of them
 	rx    receiver
 
-	gso      atomic.Uint32 // an Offload; packet.OffloadOn may become packet.OffloadWithdrawn
-	unequal  bool          // this kernel corrupts trains of equal segments: none is sent
-	plain    destinations  // to which trains are refused
-	refusals atomic.Int32  // destinations that refused trains with EINVAL since a train last got out
+	gso      atomic.Uint32 // an Offload; packet.OffloadOn may change to packet.OffloadWithdrawn
+	unequal  bool          // this kernel corrupts super-packets of equal segments: none is sent
+	plain    destinations  // to which super-packets are refused
+	refusals atomic.Int32  // destinations that refused super-packets with EINVAL since a super-packet last got out
 	gro      bool
 }
 
@@ -64,7 +64,7 @@ func (s *socket) setOptions(fd int, h *Host, release linux.Version) {
 	if h.Off&packet.GSO == 0 {
 		if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err == nil {
 			s.gso.Store(uint32(packet.OffloadOn))
-			s.unequal = release.CorruptsEqualTrains()
+			s.unequal = release.CorruptsEqualSegments()
 		}
 	}
 	if h.Off&packet.GRO == 0 && release.HasSoundGRO() {

@@ -15,14 +15,14 @@ type Flow struct {
 	Bound    uint32 // the index of the link, or of the VRF, that the socket is bound to; 0: any
 }
 
-// A Route is the way that a datagram takes.
+// A Route is where a datagram is routed to.
 type Route struct {
 	Link  uint32 // the index of the link it leaves by
 	Local bool   // it doesn't leave the host
 }
 
-// Route asks how a datagram of a flow would be routed now. The error is a unix.Errno when that is the kernel's answer: by
-// no way, or From isn't an address of the host. It costs two system calls.
+// Route asks how a datagram of a flow would be routed now. The error is a unix.Errno when that is the kernel's answer: that
+// there is no route, or From isn't an address of the host. It costs two system calls.
 func (c *Conn) Route(f *Flow) (Route, error) {
 	body, err := c.Exchange(f.ask(), unix.RTM_NEWROUTE)
 	if err != nil {

@@ -92,8 +92,8 @@ func appendMessage(b []byte, level, kind, size int) (all, data []byte) {
 }
 
 // AppendSource appends the control message that asks for the source src, on the interface with the index srcIf. The
-// interface is named only for a link-local source, which is nothing without; else it would take the choice of the link from the
-// routes, which may have changed.
+// interface is named only for a link-local source, which is nothing without; else it would take the choice of the link
+// from the routes, which may have changed.
 func AppendSource(b []byte, src netip.Addr, srcIf uint32) []byte {
 	if src.Is4() {
 		b, data := appendMessage(b, unix.SOL_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
@@ -110,8 +110,8 @@ func AppendSource(b []byte, src netip.Addr, srcIf uint32) []byte {
 	return b
 }
 
-// AppendSegment appends the control message that asks for segments of size bytes. The kernel wants 16 bits here, though a whole
-// int where it is a socket's option.
+// AppendSegment appends the control message that asks for segments of size bytes. The kernel wants 16 bits here, though a
+// whole int where it is a socket's option.
 func AppendSegment(b []byte, size int) []byte {
 	b, data := appendMessage(b, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
 	binary.NativeEndian.PutUint16(data, uint16(size))
