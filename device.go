@@ -127,8 +127,9 @@ func (d *Device) heed(ev tun.Event) {
 	}
 }
 
-// Up opens the sockets, unless they are open, and lets traffic through. A TUN that is the kernel's does this by itself
-// when the interface is set up. A port in use is an error that wraps syscall.EADDRINUSE.
+// Up opens the sockets, unless they are open, and lets traffic through. Nobody has to call it for a TUN that is up, or is
+// set up later: that sends tun.Up, and the device follows. Call it to have that done when it returns, and its error. A port
+// in use is an error that wraps syscall.EADDRINUSE.
 func (d *Device) Up() error { return wrap(d.engine.Up()) }
 
 // Down closes the sockets and forgets every session; configuration and peers stay.

@@ -19,10 +19,11 @@ import (
 
 func ptr[T any](v T) *T { return &v }
 
-// newDevice makes a device on a simulated network.
+// newDevice makes a device on a simulated network, down.
 func newDevice(t *testing.T, log *slog.Logger) (*throughline.Device, *tuntest.Device, *udptest.Host) {
 	t.Helper()
 	tun := tuntest.New(1420)
+	tun.SetUp(false) // until a test sets it up
 	host := udptest.New(1, udptest.Options{}).Host(netip.MustParseAddr("192.0.2.1"))
 	dev, err := throughline.New(throughline.Options{TUN: tun, Network: host, Logger: log})
 	if err != nil {
@@ -66,6 +67,23 @@ func TestDeviceFollowsItsTUN(t *testing.T) {
 		}
 		if err := dev.Close(); err != nil {
 			t.Errorf("Close after the end: %v", err)
+		}
+	})
+}
+
+// A TUN that is up when it is opened is followed like any other: nobody has to call Up.
+func TestDeviceFollowsATUNThatIsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := udptest.New(1, udptest.Options{}).Host(netip.MustParseAddr("192.0.2.1"))
+		dev, err := throughline.New(throughline.Options{TUN: tuntest.New(1420), Network: host})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dev.Close()
+		synctest.Wait()
+		port := dev.Status().ListenPort
+		if _, err := host.Listen(port); port == 0 || !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("port %d is not taken: %v", port, err)
 		}
 	})
 }

@@ -26,8 +26,8 @@
 // host's sockets, or a transport of your own.
 //
 // A device is up while its TUN is. The kernel's TUN is up when an administrator has set the interface up; every other TUN
-// here is up as soon as it is made. So [Device.Up] need not be called; it is there for a device that [Device.Down] took
-// down, and for a port that was taken when the TUN came up.
+// here is up as soon as it is made. So [Device.Up] need not be called. Call it to have the sockets open when it returns, and
+// to learn why they can't be; and for a device that [Device.Down] took down.
 //
 // # Ownership
 //

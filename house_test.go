@@ -36,7 +36,7 @@ var floors = [][]string{
 	{"internal/noise", "internal/aead", "internal/replay", "internal/allowedips", "internal/index", "internal/ratelimit"},
 	{"tun/tuntest", "udp/udptest"},
 	{"tun", "udp"},
-	{"tun/offload", "udp/internal/zone", "internal/rtnl"},
+	{"tun/offload", "udp/internal/zone", "udp/internal/cmsg", "internal/rtnl"},
 	{"wgtypes"},
 	{"packet"},
 	{"internal/wire", "internal/mono", "internal/linux"},

@@ -22,7 +22,9 @@ func twoDevices(t *testing.T) (a, b *throughline.Device, keyA, keyB throughline.
 	simulated := udptest.New(1, udptest.Options{})
 	port := uint16(51820)
 	make := func(addr string) (*throughline.Device, throughline.PublicKey) {
-		d, err := throughline.New(throughline.Options{TUN: tuntest.New(1420), Network: simulated.Host(netip.MustParseAddr(addr))})
+		tun := tuntest.New(1420)
+		tun.SetUp(false)
+		d, err := throughline.New(throughline.Options{TUN: tun, Network: simulated.Host(netip.MustParseAddr(addr))})
 		if err != nil {
 			t.Fatal(err)
 		}

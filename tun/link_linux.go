@@ -14,9 +14,10 @@ import (
 	"throughline/internal/rtnl"
 )
 
-// A link asks the kernel about one interface by rtnetlink, and hears of its changes. The interface may be in another
-// network namespace than this process, from the start or later; then requests name that namespace by an id that is local
-// to ours (IFLA_TARGET_NETNSID), and the socket listens to all namespaces that have one (NETLINK_LISTEN_ALL_NSID).
+// A link asks the kernel about one interface by rtnetlink, and receives notifications of its changes. The interface may
+// be in another network namespace than this process, from the start or later; then requests name that namespace by an id
+// that is local to ours (IFLA_TARGET_NETNSID), and the socket listens to all namespaces that have one
+// (NETLINK_LISTEN_ALL_NSID).
 type link struct {
 	tun syscall.RawConn // the TUN's descriptor, which knows the interface wherever it is
 
@@ -25,10 +26,10 @@ type link struct {
 
 	mu    sync.Mutex // guards what follows, and a look
 	index int32      // the interface's last known index
-	wide  bool       // hears of all namespaces
+	wide  bool       // notified of all namespaces
 
 	events *rtnl.Events
-	buf    [4096]byte // of hear; the head of a message is enough
+	buf    [4096]byte // of wait; the head of a message is enough
 }
 
 // A linkState is what an interface is at one moment.
@@ -38,7 +39,7 @@ type linkState struct {
 	up    bool
 	mtu   int
 
-	// forwards tells whether what arrives on it may be sent on by another interface: the host is a router here, for IPv4
+	// forwards says whether what comes in by it may be sent on by another interface: the host is a router here, for IPv4
 	// or IPv6. Then it is one in the other direction too.
 	forwards bool
 }
@@ -59,7 +60,7 @@ const (
 
 	sizeofNetconfmsg = 4 // include/uapi/linux/netconf.h, padded
 	netconfaIfindex  = 1
-	groupsHeard      = unix.RTMGRP_LINK | 1<<(unix.RTNLGRP_IPV4_NETCONF-1) | 1<<(unix.RTNLGRP_IPV6_NETCONF-1)
+	groups           = unix.RTMGRP_LINK | 1<<(unix.RTNLGRP_IPV4_NETCONF-1) | 1<<(unix.RTNLGRP_IPV6_NETCONF-1)
 )
 
 func newLink(tun syscall.RawConn) (*link, error) {
@@ -67,7 +68,7 @@ func newLink(tun syscall.RawConn) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := rtnl.Listen(groupsHeard)
+	events, err := rtnl.Listen(groups)
 	if err != nil {
 		req.Close()
 		return nil, err
@@ -93,7 +94,7 @@ func nsKeyOf(fd int) (nsKey, error) {
 	return nsKey{uint64(st.Dev), st.Ino}, err
 }
 
-// stop ends hear; it may be called from anywhere.
+// stop ends wait; it may be called from anywhere.
 func (l *link) stop() { l.events.Close() }
 
 // close frees the sockets. Nothing may be asked any more.
@@ -102,8 +103,8 @@ func (l *link) close() {
 	l.req.Close()
 }
 
-// hear waits until something may have changed about the interface. It returns an error only after stop.
-func (l *link) hear() error {
+// wait waits until something may have changed about the interface. It returns an error only after stop.
+func (l *link) wait() error {
 	for {
 		n, lost, err := l.events.Next(l.buf[:])
 		if err != nil {
@@ -234,7 +235,7 @@ func (l *link) locate() (nsid int32, err error) {
 		return noNSID, err
 	}
 	nsid, err = l.nsid(fd)
-	if err == nil && nsid == noNSID { // nobody gave it one yet
+	if err == nil && nsid == noNSID { // it has none yet
 		m := rtnl.NewMessage(unix.RTM_NEWNSID, unix.NLM_F_REQUEST|unix.NLM_F_ACK, make([]byte, sizeofRtgenmsg))
 		m.AddUint32(unix.NETNSA_FD, uint32(fd))
 		none := int32(noNSID)
@@ -251,7 +252,7 @@ func (l *link) locate() (nsid int32, err error) {
 	}
 	if !l.wide {
 		l.wide = true
-		// Without CAP_NET_BROADCAST there are no events from there; a read will still notice deletion.
+		// Without CAP_NET_BROADCAST there are no events from there; a read will still find out about deletion.
 		l.events.Control(func(fd uintptr) {
 			unix.SetsockoptInt(int(fd), unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1)
 		})

@@ -2,7 +2,7 @@ package tun
 
 import "throughline/packet"
 
-// DefaultMTU is the MTU of a TUN that [Open] creates when it is told none: 1500 less what the tunnel adds over IPv6.
+// DefaultMTU is the MTU of a TUN that [Open] creates when Options name none: 1500 less what the tunnel adds over IPv6.
 const DefaultMTU = 1420
 
 // MaxMTU is the largest MTU a TUN can have.

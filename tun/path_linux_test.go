@@ -13,6 +13,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,7 +153,7 @@ func (w *cable) transfer(t *testing.T, to string, n int) {
 	}
 }
 
-// Real TCP through real TUNs: super-packets are read, merged trains written, and every byte arrives.
+// Real TCP through real TUNs: super-packets are read and written, and every byte comes through.
 func TestTCP(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -369,6 +370,35 @@ func TestFromFD(t *testing.T) {
 		if err := d.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Where rtnetlink is not to be had, or says nothing about the interface, a device that was handed over is taken to be up:
+// nothing would ever set it up.
+func TestFromFDWithoutRtnetlink(t *testing.T) {
+	inNetns(t)
+	defer func() { openLink = newLink }()
+	for name, open := range map[string]func(syscall.RawConn) (*link, error){
+		"not to be had": func(syscall.RawConn) (*link, error) { return nil, unix.EACCES },
+		"says nothing": func(rc syscall.RawConn) (*link, error) {
+			l, err := newLink(rc)
+			if err == nil {
+				l.req.Close()
+			}
+			return l, err
+		},
+	} {
+		openLink = open
+		d, err := FromFD(rawTUN(t, "f0", unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR), Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		wantEvent(t, d, Up)
+		if m, err := d.MTU(); m != DefaultMTU || err != nil {
+			t.Errorf("%s: MTU %d, %v", name, m, err)
+		}
+		d.Close()
+		wantClosed(t, d)
 	}
 }
 

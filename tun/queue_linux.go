@@ -27,20 +27,20 @@ const maxRefused = 16
 type queue struct {
 	rc    syscall.RawConn
 	vnet  int              // the length of the virtio header before each packet: offload.HeaderSize, or 0
-	gone  func() bool      // tells whether the interface is gone, and lets the device know
+	gone  func() bool      // reports whether the interface is gone; then the device ends
 	state [4]atomic.Uint32 // of each of packet.TUNOffloads, by the number of its bit
 	apart atomic.Bool      // datagrams aren't merged now, though they could be
 
 	// The reading half.
-	read    func(fd uintptr) bool // made once: a closure made per call is an allocation
-	rb      *packet.Batch
-	rerr    error
-	more    bool
-	refused int // reads, since the last that brought something or found nothing
-	super   offload.Super
-	guess   scatter
-	rest    []byte         // a super-packet that a batch had no room for; its memory stays
-	restOf  offload.Header // its header
+	read       func(fd uintptr) bool // made once: a closure made per call is an allocation
+	rb         *packet.Batch
+	rerr       error
+	more       bool
+	refused    int // reads, since the last that brought something or found nothing
+	super      offload.Super
+	guess      scatter
+	left       []byte // a super-packet that a batch had no room for; its memory stays
+	leftHeader offload.Header
 
 	// The writing half.
 	write  func(fd uintptr) bool
@@ -73,10 +73,10 @@ func (q *queue) Read(b *packet.Batch) (more bool, err error) {
 	}
 	q.rb, q.rerr, q.more = b, nil, false
 	defer func() { q.rb = nil }()
-	if len(q.rest) > 0 {
+	if len(q.left) > 0 {
 		off, _ := b.Next()
-		q.split(copy(b.Slab[off:], q.rest), q.restOf)
-		if _, room := b.Next(); room < maxRead || len(q.rest) > 0 {
+		q.split(copy(b.Slab[off:], q.left), q.leftHeader)
+		if _, room := b.Next(); room < maxRead || len(q.left) > 0 {
 			return true, nil
 		}
 	}
@@ -95,7 +95,7 @@ func (q *queue) drain(fd uintptr) bool {
 	b := q.rb
 	for {
 		off, room := b.Next()
-		if room < maxRead || len(q.rest) > 0 {
+		if room < maxRead || len(q.left) > 0 {
 			q.more = true
 			return true
 		}
@@ -189,24 +189,24 @@ func (q *queue) split(n int, h offload.Header) {
 	b := q.rb
 	off, _ := b.Next()
 	p := b.Slab[off : off+n]
-	q.rest = q.rest[:0]
+	q.left = q.left[:0]
 	if !q.super.Parse(h, p, n) {
 		q.drop(n)
 		return
 	}
 	if q.super.Lay(b) < q.super.Segments() {
 		// Segments of a hundred bytes or so, of a peer with a tiny MSS: rare enough to copy.
-		if q.rest == nil {
-			q.rest = make([]byte, 0, maxRead)
+		if q.left == nil {
+			q.left = make([]byte, 0, maxRead)
 		}
-		q.rest, q.restOf = q.rest[:q.super.Rest(q.rest[:cap(q.rest)], p)], h
+		q.left, q.leftHeader = q.left[:q.super.Rest(q.left[:cap(q.left)], p)], h
 	}
 	q.super.Spread(b)
 	q.super.Finish(b)
 	q.guess.guess(&q.super)
 }
 
-// drop lays the malformed packet of n bytes, so that it is counted. Its headers are kept for whoever looks at drops.
+// drop lays the malformed packet of n bytes, so that it is counted. Its headers are kept for those who look at drops.
 func (q *queue) drop(n int) {
 	q.rb.Place(min(n, 128))
 	q.rb.Packets[len(q.rb.Packets)-1].Drop = packet.DropMalformed

@@ -32,7 +32,7 @@ func (s *scatter) guess(super *offload.Super) {
 	}
 }
 
-// forget is told that what was read was no super-packet.
+// forget forgets the guess: what was read was no super-packet.
 func (s *scatter) forget() { s.size = 0 }
 
 // plan lays out a read at the offset where b's next packet is to be. It reports false when there is no guess, or not

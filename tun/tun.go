@@ -5,24 +5,14 @@
 // call. A Device that isn't the kernel's (a user-space stack, a test's pipe) implements the same two interfaces.
 package tun
 
-import (
-	"errors"
-
-	"throughline/packet"
-)
-
-// Errors a Device reports; wrapped, with what was tried.
-var (
-	// ErrUnsupported is returned by Open where this operating system's TUN is not implemented.
-	ErrUnsupported = errors.New("tun: not supported on this operating system")
-)
+import "throughline/packet"
 
 // An Event is a set of things that happened to the interface.
 type Event uint8
 
 // Events.
 const (
-	Up   Event = 1 << iota // it was set up by the administrator
+	Up   Event = 1 << iota // it was set up, or was up when the device was opened
 	Down                   // it was set down
 	MTU                    // its MTU changed; ask Device.MTU
 )
@@ -40,6 +30,12 @@ type Device interface {
 
 	// Events returns a channel of what happens to the interface, always the same one. It is closed when the device is
 	// closed and when the interface is deleted; deletion is how the daemon learns that its work is over.
+	//
+	// A device counts as down until it sends Up. One that is up when it is opened sends Up as its first event; one that
+	// can't be set down, as it is in memory or in user space, is up from the start, and so is one that can't find out. So
+	// following the events is all that is needed: no other call has to set up what is up already. Events that weren't
+	// received yet are joined to one, in which the last of Up and Down replaces the other; a device never waits for its
+	// reader.
 	Events() <-chan Event
 
 	// Close ends the device: the interface goes, a blocked Read returns os.ErrClosed, Events is closed. It may be
@@ -47,7 +43,7 @@ type Device interface {
 	Close() error
 }
 
-// A Queue is one ordered way in and out of a device.
+// A Queue is one ordered path in and out of a device.
 type Queue interface {
 	// Read resets nothing: it appends to b, which the caller has reset, at least one packet unless it returns an error.
 	// It waits for the first packet and then takes what else is there without waiting, until b is full. Packets are

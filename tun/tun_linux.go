@@ -68,7 +68,7 @@ func Open(name string, opts Options) (Device, error) {
 	return newDevice(fd, ifr.Name(), true, opts)
 }
 
-// FromFD makes a Device of the descriptor of a TUN that somebody else opened, and owns it from then on; when it fails the
+// FromFD makes a Device of the descriptor of a TUN that another program opened, and owns it from then on; when it fails the
 // descriptor stays the caller's. The interface must have been made with IFF_NO_PI. Without IFF_VNET_HDR it works without
 // offloads.
 func FromFD(fd int, opts Options) (Device, error) {
@@ -161,7 +161,7 @@ func newDevice(fd int, name string, vnet bool, opts Options) (Device, error) {
 	d.q.init(rc, size, d.isGone)
 	d.qs[0] = &d.q
 	st := linkState{}
-	if d.link, err = newLink(rc); err == nil {
+	if d.link, err = openLink(rc); err == nil {
 		st, err = d.link.state()
 	}
 	if err == nil && opts.MTU != 0 && st.mtu != opts.MTU {
@@ -178,6 +178,8 @@ func newDevice(fd int, name string, vnet bool, opts Options) (Device, error) {
 	d.mtu.Store(int32(st.mtu))
 	if err == nil {
 		d.adapt(st)
+	} else {
+		st.up = true // for all that is known: nothing would ever say so
 	}
 	if vnet && err == nil && !st.up {
 		d.probe(fd)
@@ -217,7 +219,7 @@ func (d *device) negotiate(fd int, off packet.Offload) {
 
 // probe finds out whether the kernel takes merged writes, while the interface is down: then it looks at the virtio header
 // (EINVAL) before it finds that nothing can be delivered (EIO). The packet has a short tail, which some kernels refuse.
-// Should the interface come up now, the packet is from and to nobody.
+// Should the interface come up now, the packet is from no host and to none.
 func (d *device) probe(fd int) {
 	for o := range (packet.TCPGRO | packet.UDPGRO).Each() {
 		if !d.q.is(o) {
@@ -229,28 +231,31 @@ func (d *device) probe(fd int) {
 	}
 }
 
-// running is the kernel's version; a test's is another.
-var running = linux.Running
+// What a test replaces: the kernel's version, and whether rtnetlink is to be had.
+var (
+	running  = linux.Running
+	openLink = newLink
+)
 
-// adapt makes the device fit what its interface is now. Merged datagrams that the host forwards leave as trains of equal
-// segments, which some kernels corrupt.
+// adapt makes the device fit what its interface is now. Merged datagrams that the host forwards leave as super-packets
+// of equal segments, which some kernels corrupt.
 func (d *device) adapt(st linkState) {
-	d.q.apart.Store(st.forwards && running().CorruptsEqualTrains())
+	d.q.apart.Store(st.forwards && running().CorruptsEqualSegments())
 	d.shape(st)
 }
 
-// maxTrain is the most segments that UDP_SEGMENT takes in one send, on kernels before 6.9.
-const maxTrain = 64
+// maxSegments is the most segments that UDP_SEGMENT takes in one send, on kernels before 6.9.
+const maxSegments = 64
 
-// anySegments is a link's gso_max_segs when nobody set it: the kernel's GSO_MAX_SEGS.
+// anySegments is a link's gso_max_segs when it was never set: the kernel's GSO_MAX_SEGS.
 const anySegments = 65535
 
-// shape makes the host's TCP build super-packets that fill one train of datagrams each: at an MTU of 1420, 45 segments
-// and not 47, of which two would leave by a send of their own. Not on a router: super-packets that it forwards were built
-// elsewhere, and the kernel cuts up one that has too many segments and queues each by itself, which costs far more. It is
-// a matter of speed only, so where it can't be done, in another network namespace say, it is not.
+// shape makes the host's TCP build super-packets that fill one super-packet of datagrams each: at an MTU of 1420, 45
+// segments and not 47, of which two would leave by a send of their own. Not on a router: super-packets that it forwards
+// were built elsewhere, and the kernel cuts up one that has too many segments and queues each by itself, which costs far
+// more. It is a matter of speed only, so where it can't be done, in another network namespace say, it is not.
 func (d *device) shape(st linkState) {
-	segments := min(packet.MaxTrain/(st.mtu+packet.Headroom+packet.Tailroom), maxTrain)
+	segments := min(packet.MaxTrain/(st.mtu+packet.Headroom+packet.Tailroom), maxSegments)
 	if st.forwards || segments < 2 {
 		segments = anySegments
 	}
@@ -334,18 +339,18 @@ func (d *device) explain(err error) error {
 	return fmt.Errorf("tun: %w", err)
 }
 
-// listen tells of changes until the device is closed or the interface is gone. st is what the device began with; for the
-// engine an interface begins down.
+// listen sends events of changes until the device is closed or the interface is gone. st is what the device began with;
+// for the engine an interface begins down.
 func (d *device) listen(st linkState) {
 	defer close(d.events)
+	if st.up {
+		d.send(Up)
+	}
 	if d.link == nil {
 		<-d.stop
 		return
 	}
 	defer d.link.close()
-	if st.up {
-		d.tell(Up)
-	}
 	for {
 		// Look before waiting: something may have changed since st was asked for, or since the last look.
 		if d.isGone() {
@@ -367,16 +372,16 @@ func (d *device) listen(st linkState) {
 				d.adapt(now)
 			}
 			st = now
-			d.tell(e)
+			d.send(e)
 		}
-		if d.link.hear() != nil {
+		if d.link.wait() != nil {
 			return
 		}
 	}
 }
 
-// tell puts e into the channel, together with what nobody has taken out yet. It never waits.
-func (d *device) tell(e Event) {
+// send puts e into the channel, together with what wasn't received yet. It never waits.
+func (d *device) send(e Event) {
 	if e == 0 {
 		return
 	}
@@ -388,5 +393,5 @@ func (d *device) tell(e Event) {
 		e |= old
 	default:
 	}
-	d.events <- e // there is room: nobody else sends
+	d.events <- e // there is room: this is the only sender
 }

@@ -236,7 +236,7 @@ func TestDeletedInAnotherNetnsWithoutEvents(t *testing.T) {
 func TestEventsGather(t *testing.T) {
 	d := &device{events: make(chan Event, 1)}
 	for _, e := range []Event{Up, MTU, Down, 0, Up} {
-		d.tell(e)
+		d.send(e)
 	}
 	if e := <-d.events; e != Up|MTU {
 		t.Errorf("event %b", e)
@@ -264,8 +264,8 @@ func gsoMaxSegs(t *testing.T, name string) string {
 	return strings.Fields(rest)[0]
 }
 
-// The kernel's super-packets are made to fill one train of datagrams, also when the MTU changes.
-func TestSuperPacketsFillTrains(t *testing.T) {
+// The kernel's super-packets are made to fill one super-packet of datagrams, also when the MTU changes.
+func TestSuperPacketsFillOneSend(t *testing.T) {
 	inNetns(t)
 	shaped := func(name, want string) {
 		t.Helper()
@@ -322,7 +322,7 @@ func TestNoShapeOnARouter(t *testing.T) {
 	}
 }
 
-// A kernel that corrupts trains of equal segments gets none to forward.
+// A kernel that corrupts super-packets of equal segments gets none to forward.
 func TestNoMergedDatagramsOnARouter(t *testing.T) {
 	inNetns(t)
 	t.Cleanup(func() { running = linux.Running })

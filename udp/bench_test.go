@@ -36,7 +36,7 @@ func BenchmarkSend(b *testing.B) {
 func BenchmarkReceive(b *testing.B) {
 	for _, s := range shapes {
 		for _, h := range []Host{{}, {Off: packet.GSO}} {
-			b.Run(fmt.Sprintf("%dx%d/trains=%t", s.n, s.size, h.Off&packet.GSO == 0), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%dx%d/super-packets=%t", s.n, s.size, h.Off&packet.GSO == 0), func(b *testing.B) {
 				a, c := newConn(b, &h), newConn(b, &h)
 				batch, _ := lay(packet.Endpoint{Addr: netip.AddrPortFrom(lo4, c.Port())}, 0, times(s.n, s.size)...)
 				got, r := packet.New(), c.receiverOf(lo4)

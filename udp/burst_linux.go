@@ -20,8 +20,8 @@ type burst struct {
 	next, n int // messages next to n are yet to be unpacked
 }
 
-// burstMemory has room for the largest message in each slot, as any may be a train. What is never written costs address
-// space only: with small datagrams that is all but a page of each.
+// burstMemory has room for the largest message in each slot, as any may be a super-packet. What is never written costs
+// address space only: with small datagrams that is all but a page of each.
 type burstMemory struct {
 	msgs  [maxBurst]unix.Mmsghdr
 	slots [maxBurst]slot
@@ -59,7 +59,7 @@ func (r *receiver) receiveBurst(fd uintptr) syscall.Errno {
 func (r *receiver) unpack() bool {
 	for u := &r.burst; u.next < u.n; u.next++ {
 		i := u.next
-		m, ok := r.understand(&u.msgs[i].Hdr, &u.slots[i], int(u.msgs[i].Len))
+		m, ok := r.parse(&u.msgs[i].Hdr, &u.slots[i], int(u.msgs[i].Len))
 		if !ok {
 			continue
 		}

@@ -8,16 +8,17 @@ import (
 	"time"
 )
 
-// destinations remembers to whom the kernel refused trains, and of what size: on the way to them a link is smaller than
-// a segment (plain datagrams it would fragment), or a driver is broken. After plainLife they are tried again. It is
-// bounded: one that is forgotten costs a system call. The zero value is empty, and asking it costs one atomic load.
+// destinations remembers the endpoints to which the kernel refused super-packets, and of what size: on the path to them a
+// link's MTU is less than a segment (plain datagrams would be fragmented), or a driver is broken. After plainLife they
+// are tried again. It is bounded: one that is forgotten costs a system call. The zero value is empty, and asking it costs
+// one atomic load.
 type destinations struct {
 	n  atomic.Int32 // len(m)
 	mu sync.Mutex
 	m  map[netip.AddrPort]refusal // guarded by mu
 }
 
-// A refusal says that trains whose segments are of size bytes or more don't pass, until a moment.
+// A refusal says that super-packets whose segments are of size bytes or more don't pass, until a moment.
 type refusal struct {
 	size  int
 	until time.Time
@@ -28,7 +29,7 @@ const (
 	maxDestinations = 128
 )
 
-// limit returns the size from which on trains to a are refused.
+// limit returns the size from which on super-packets to a are refused.
 func (d *destinations) limit(a netip.AddrPort) int {
 	if d.n.Load() == 0 {
 		return math.MaxInt
@@ -47,7 +48,7 @@ func (d *destinations) limit(a netip.AddrPort) int {
 	return r.size
 }
 
-// refuse remembers that a train of size was refused to a.
+// refuse remembers that a super-packet of size was refused to a.
 func (d *destinations) refuse(a netip.AddrPort, size int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

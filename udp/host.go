@@ -22,6 +22,20 @@ type Host struct {
 	// Address is the only one of the host's to bind to; then there is a socket of its family alone. The zero Addr stands
 	// for all of them, of both families.
 	Address netip.Addr
+
+	// Interface is the name of the network interface to bind to: nothing is sent or received by another, whatever the
+	// routes say; so a tunnel's own datagrams can't enter the tunnel. On Linux it may be a VRF. "" stands for all of them.
+	// A Conn stays bound to the interface that had the name: when that is deleted, close the Conn and listen anew. Where
+	// it isn't implemented (other than on Linux and macOS), Listen's error wraps errors.ErrUnsupported.
+	Interface string
+
+	// Control, if not nil, is called for each socket once, after it was created and bound to Interface and before it is
+	// bound to its port, as that of a net.ListenConfig is: to set further options, or to have the system exempt the
+	// socket from the routes into the tunnel (Android's VpnService.protect). network is "udp4" or "udp6". Its error is
+	// Listen's (wrapped), which then leaves no socket open. Listen may open and give up sockets while it looks for a port
+	// that is free in both families; Control is called for each. It must neither block the socket nor keep c. A mark that
+	// it sets holds until [Conn.SetMark] is called.
+	Control func(network, address string, c syscall.RawConn) error
 }
 
 const (
@@ -37,12 +51,18 @@ const (
 func (h *Host) Listen(port uint16) (Conn, error) {
 	var c *conn
 	var err error
+	where := fmt.Sprintf("port %d", port)
 	if h.Address.IsValid() {
-		if c, err = h.listenAt(port); err != nil {
-			return nil, fmt.Errorf("udp: listen on %v: %w", netip.AddrPortFrom(h.Address, port), err)
-		}
-	} else if c, err = listen(h.open, port); err != nil {
-		return nil, fmt.Errorf("udp: listen on port %d: %w", port, err)
+		where = netip.AddrPortFrom(h.Address, port).String()
+		c, err = h.listenAt(port)
+	} else {
+		c, err = listen(h.open, port)
+	}
+	if s, ok := errors.AsType[*setupError](err); ok {
+		err = s.err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("udp: listen on %s: %w", where, err)
 	}
 	c.routes = newRoutes()
 	return c, nil
@@ -88,7 +108,7 @@ func listen(open func(network string, port uint16) (*socket, error), port uint16
 		if c.v4 != nil {
 			c.v4.close()
 		}
-		// A port that was picked in IPv4 and is taken in IPv6 is nobody's fault: another is picked.
+		// A port that was picked in IPv4 and is taken in IPv6 is no error yet: another is picked.
 		if port != 0 || !errors.Is(err6, syscall.EADDRINUSE) || attempt == listenAttempts {
 			return nil, err6
 		}
@@ -96,18 +116,32 @@ func listen(open func(network string, port uint16) (*socket, error), port uint16
 }
 
 // ofBoth reports whether an error that one family had is no reason to do without it: the port must be the same in both,
-// and that no descriptor is left will pass.
+// that no descriptor is left will pass, and what is to be done before a socket is bound is to be done to both.
 func ofBoth(err error) bool {
+	if _, ok := errors.AsType[*setupError](err); ok {
+		return true
+	}
 	return errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// open opens the socket of one family. Go makes the one for udp6 IPV6_V6ONLY, and shares the port with nobody.
+// open opens the socket of one family. Go makes the one for udp6 IPV6_V6ONLY, and doesn't share the port.
 func (h *Host) open(network string, port uint16) (*socket, error) {
 	host := ""
 	if h.Address.IsValid() {
 		host = h.Address.Unmap().String()
 	}
-	pc, err := (&net.ListenConfig{}).ListenPacket(context.Background(), network, net.JoinHostPort(host, strconv.Itoa(int(port))))
+	var config net.ListenConfig
+	var refused error
+	if h.Interface != "" || h.Control != nil {
+		config.Control = func(network, address string, c syscall.RawConn) error {
+			refused = h.setUp(network, address, c)
+			return refused
+		}
+	}
+	pc, err := config.ListenPacket(context.Background(), network, net.JoinHostPort(host, strconv.Itoa(int(port))))
+	if refused != nil {
+		return nil, &setupError{refused}
+	}
 	if err != nil {
 		// The port and what was tried are said once, by Listen.
 		if errno, ok := errors.AsType[syscall.Errno](err); ok {

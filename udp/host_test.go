@@ -197,8 +197,8 @@ func TestSizes(t *testing.T) {
 	})
 }
 
-// TestTrains sends trains of each shape, with each offload on and off at each end.
-func TestTrains(t *testing.T) {
+// TestSuperPackets sends super-packets of each shape, with each offload on and off at each end.
+func TestSuperPackets(t *testing.T) {
 	shapes := [][]int{
 		times(2, 100), times(45, 1452), times(64, 128), times(65, 128), times(130, 1000), times(1, 1452, 1),
 		times(45, 1452, 700), times(63, 1), times(64, 1), times(64, 1, 1), times(2, 32753), times(2, 32754), times(3, 32753),
@@ -443,6 +443,50 @@ func TestCloseUnblocks(t *testing.T) {
 	}
 	if err := c.SetMark(1); runtime.GOOS == "linux" && err != net.ErrClosed {
 		t.Errorf("SetMark: %v", err)
+	}
+}
+
+// TestListenAnew holds what an engine that opens its sockets anew relies on: while a Conn is open its port is in use, and
+// when Close has returned it is free, whoever was receiving and sending.
+func TestListenAnew(t *testing.T) {
+	c := newConn(t, &Host{})
+	port := c.Port()
+	for range 20 {
+		var wg, ready sync.WaitGroup
+		for _, r := range c.Receivers() {
+			ready.Add(1)
+			wg.Go(func() {
+				b := packet.New()
+				ready.Done()
+				for {
+					b.Reset()
+					if _, err := r.Receive(b); err != nil {
+						return
+					}
+				}
+			})
+		}
+		for _, lo := range []netip.Addr{lo4, lo6} {
+			ready.Add(1)
+			wg.Go(func() {
+				b, _ := lay(packet.Endpoint{Addr: netip.AddrPortFrom(lo, port)}, 0, times(20, 500)...)
+				ready.Done()
+				for c.Send(b) == nil {
+				}
+			})
+		}
+		ready.Wait()
+		if _, err := (&Host{}).Listen(port); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatalf("while it is open: %v", err)
+		}
+		c.Close()
+		anew, err := (&Host{}).Listen(port)
+		if err != nil {
+			t.Fatalf("after Close: %v", err)
+		}
+		wg.Wait()
+		c = anew.(*conn)
+		t.Cleanup(func() { anew.Close() })
 	}
 }
 

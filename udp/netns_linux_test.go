@@ -162,8 +162,8 @@ func (ns *netns) noChecksums(link string) {
 	}
 }
 
-// TestNoChecksumOffload sends trains out of a link that computes no checksums. Kernels before 6.11 refuse that with EIO;
-// later ones compute them.
+// TestNoChecksumOffload sends super-packets out of a link that computes no checksums. Kernels before 6.11 refuse that
+// with EIO; later ones compute them.
 func TestNoChecksumOffload(t *testing.T) {
 	inNamespaces(t, func(t *testing.T) {
 		na, nb := pair(t)
@@ -187,8 +187,8 @@ func TestNoChecksumOffload(t *testing.T) {
 	})
 }
 
-// TestPathMTU sends trains whose segments are larger than a route lets pass. The kernel refuses the train, and fragments
-// the datagrams.
+// TestPathMTU sends super-packets whose segments are larger than a route lets pass. The kernel refuses the super-packet,
+// and fragments the datagrams.
 func TestPathMTU(t *testing.T) {
 	inNamespaces(t, func(t *testing.T) {
 		na, nb := pair(t)
@@ -204,8 +204,8 @@ func TestPathMTU(t *testing.T) {
 			if want := []syscall.Errno{unix.EMSGSIZE}; !slices.Equal(k.got, want) && !slices.Equal(k.got, []syscall.Errno{unix.EINVAL}) {
 				t.Errorf("the kernel refused with %v, want %v (EINVAL before 6.14)", k.got, want)
 			}
-			if want := append(times(40, 0), 200); !slices.Equal(k.trains, want) {
-				t.Errorf("left as %v, want %v", k.trains, want)
+			if want := append(times(40, 0), 200); !slices.Equal(k.segments, want) {
+				t.Errorf("left as %v, want %v", k.segments, want)
 			}
 			if o := a.Offloads(); o[packet.GSO] != packet.OffloadOn {
 				t.Errorf("GSO is %v", o[packet.GSO])
@@ -256,7 +256,7 @@ func TestSource(t *testing.T) {
 			first := []string{"10.9.0.1", "fd09::1"}[i]
 			var e packet.Endpoint
 			for _, ours := range []string{first, second} {
-				// The peer speaks to the address, and is answered from it, by trains and by datagrams.
+				// The peer speaks to the address, and is answered from it, by super-packets and by datagrams.
 				to := netip.AddrPortFrom(netip.MustParseAddr(ours), a.Port())
 				hello, data := lay(packet.Endpoint{Addr: to}, 0, 10)
 				wantSent(t, b, hello)
@@ -287,11 +287,11 @@ func TestSource(t *testing.T) {
 			if got := answer.Runs[0].Endpoint; got.Src.IsValid() || got.SrcIf != 0 || got.Addr != e.Addr {
 				t.Errorf("the source that is gone was kept: %v", got)
 			}
-			if !slices.Equal(k.trains, []int{1000}) || len(k.got) == 0 {
-				t.Errorf("left as %v after %v", k.trains, k.got)
+			if !slices.Equal(k.segments, []int{1000}) || len(k.got) == 0 {
+				t.Errorf("left as %v after %v", k.segments, k.got)
 			}
 			if o := a.Offloads(); o[packet.GSO] != packet.OffloadOn || a.v4.plain.limit(e.Addr) != noLimit || a.v6.plain.limit(e.Addr) != noLimit {
-				t.Error("trains were blamed for the source")
+				t.Error("super-packets were blamed for the source")
 			}
 		}
 	})

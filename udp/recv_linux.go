@@ -9,14 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"throughline/packet"
+	"throughline/udp/internal/cmsg"
 )
 
 const (
-	// maxReceive is the most that one message can bring: a train of datagrams, or one as large as there is. With less
+	// maxReceive is the most that one message can bring: a super-packet, or the largest datagram there is. With less
 	// room than that, something could be truncated.
 	maxReceive = 64 << 10
 
-	// maxCoalesced is how many datagrams a train can have: the limit of UDP_SEGMENT since 6.9, when it comes over
+	// maxCoalesced is how many datagrams a super-packet can have: the limit of UDP_SEGMENT since 6.9, when it comes over
 	// loopback or a veth as it was sent.
 	maxCoalesced = 128
 
@@ -27,11 +28,11 @@ const (
 
 // A receiver receives from one socket. It lies on the heap, as part of its socket: the kernel writes to its fields.
 //
-// It receives in two ways. Trains, and what comes alone, are received by recvmsg straight into the slab, each right
-// behind the last. When small datagrams come one by one and there are more, a burst of them is received by recvmmsg,
-// and copied: the copy of a small datagram costs less than a system call. (Measured on loopback in a virtual machine,
-// for 128 and 1452 bytes: 0.9 and 1.0 µs a datagram against 1.35 and 1.4.) recvmmsg alone wouldn't do, as it wants to be
-// told beforehand where each message lies, with room for the largest.
+// Super-packets, and what comes alone, are received by recvmsg straight into the slab, each right behind the last. When
+// small datagrams come one by one and there are more, a burst of them is received by recvmmsg, and copied: the copy of a
+// small datagram costs less than a system call. (Measured on loopback in a virtual machine, for 128 and 1452 bytes: 0.9
+// and 1.0 µs a datagram against 1.35 and 1.4.) recvmmsg alone wouldn't do, as it needs to know beforehand where each
+// message is to lie, with room for the largest.
 type receiver struct {
 	s    *socket
 	read func(fd uintptr) bool // drain, made once: a method value allocates
@@ -52,7 +53,7 @@ type receiver struct {
 type slot struct {
 	iov     unix.Iovec
 	name    sockaddr
-	control [receiveControl]byte
+	control [cmsg.ReceiveSize]byte
 }
 
 // point makes h, which it readies to receive, point to the slot.
@@ -67,7 +68,7 @@ func (sl *slot) point(h *unix.Msghdr) {
 // ready sets back what the kernel writes to h.
 func ready(h *unix.Msghdr) {
 	h.Namelen = uint32(len(sockaddr{}))
-	h.SetControllen(receiveControl)
+	h.SetControllen(cmsg.ReceiveSize)
 	h.Flags = 0
 }
 
@@ -125,7 +126,7 @@ func (r *receiver) drain(fd uintptr) bool {
 		case errno == 0:
 		case errno == unix.EAGAIN:
 			return r.got()
-		case passing(errno): // it tells of an earlier send; the queue is another matter
+		case passing(errno): // it is about an earlier send, not about the queue
 		case r.got():
 			return true
 		default:
@@ -146,38 +147,38 @@ func (r *receiver) receiveOne(fd uintptr, free []byte) syscall.Errno {
 	if errno != 0 {
 		return errno
 	}
-	if m, ok := r.understand(&r.hdr, &r.direct, n); ok {
+	if m, ok := r.parse(&r.hdr, &r.direct, n); ok {
 		r.record(&m)
 	}
 	return 0
 }
 
-// A message is what was received at once: a datagram, or a train of them.
+// A message is what was received at once: a datagram, or a super-packet of them.
 type message struct {
 	n, size int // bytes; those of each datagram but the last
 	from    packet.Endpoint
 }
 
-// understand reads what the kernel left of n bytes of data. A message that is truncated, that has no sender, that has no
+// parse reads what the kernel left of n bytes of data. A message that is truncated, that has no sender, that has no
 // bytes, or whose control messages are not to be trusted is none.
-func (r *receiver) understand(h *unix.Msghdr, sl *slot, n int) (m message, ok bool) {
+func (r *receiver) parse(h *unix.Msghdr, sl *slot, n int) (m message, ok bool) {
 	if n == 0 || h.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
 		return m, false
 	}
-	c := parseControl(sl.control[:min(uint64(h.Controllen), receiveControl)])
+	c := cmsg.Parse(sl.control[:min(uint64(h.Controllen), cmsg.ReceiveSize)])
 	from := sl.name.get(h.Namelen, r.s.zones)
-	if !c.valid || !from.IsValid() {
+	if !c.Valid || !from.IsValid() {
 		return m, false
 	}
-	if c.size <= 0 || c.size > n {
-		c.size = n
+	if c.Size <= 0 || c.Size > n {
+		c.Size = n
 	}
-	if c.size < n || n > smallDatagram {
+	if c.Size < n || n > smallDatagram {
 		r.small = 0
 	} else {
 		r.small = min(r.small+1, burstAfter)
 	}
-	return message{n: n, size: c.size, from: packet.Endpoint{Addr: from, Src: c.src, SrcIf: c.ifi}}, true
+	return message{n: n, size: c.Size, from: packet.Endpoint{Addr: from, Src: c.Src, SrcIf: c.SrcIf}}, true
 }
 
 // record records m, whose data lie at the beginning of the free part of the slab, and joins it to the last run when it
@@ -194,7 +195,7 @@ func (r *receiver) record(m *message) {
 	b.Runs = b.Runs[:last]
 }
 
-// passing reports whether errno only interrupts, or tells of an ICMP error that answers something sent earlier.
+// passing reports whether errno only interrupts, or reports an ICMP error that answers something sent earlier.
 func passing(errno syscall.Errno) bool {
 	switch errno {
 	case unix.EINTR, unix.ECONNREFUSED, unix.ECONNRESET, unix.EHOSTUNREACH, unix.EHOSTDOWN, unix.ENETUNREACH,

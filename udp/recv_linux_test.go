@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"encoding/binary"
 	"maps"
 	"net/netip"
 	"slices"
@@ -49,14 +50,24 @@ func (k *script) recvmsg(_ uintptr, m *unix.Msghdr) (int, syscall.Errno) {
 	}
 	c := unsafe.Slice(m.Control, m.Controllen)[:0]
 	if a.gro > 0 {
-		c = append(c, cmsg(unix.SOL_UDP, unix.UDP_GRO, native32(uint32(a.gro))...)...)
+		c = append(c, coalesced(a.gro)...)
 	}
 	if a.bad {
-		c = append(c, cmsg(unix.SOL_UDP, unix.UDP_GRO, native32(1)...)[:cmsgHeader+1]...)
+		c = append(c, coalesced(1)[:unix.SizeofCmsghdr+1]...)
 	}
 	m.SetControllen(len(c))
 	m.Flags = a.flags
 	return copy(unsafe.Slice(m.Iov.Base, m.Iov.Len), a.data), 0
+}
+
+// coalesced returns the control message that says of what size the coalesced datagrams are.
+func coalesced(size int) []byte {
+	b := make([]byte, unix.CmsgSpace(4))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+	h.Level, h.Type = unix.SOL_UDP, unix.UDP_GRO
+	h.SetLen(unix.CmsgLen(4))
+	binary.NativeEndian.PutUint32(b[unix.CmsgLen(0):], uint32(size))
+	return b
 }
 
 func (k *script) recvmmsg(fd uintptr, ms []unix.Mmsghdr) (n int, errno syscall.Errno) {
@@ -87,8 +98,8 @@ func TestReceive(t *testing.T) {
 	}{
 		{"one", []answer{{data: "a"}}, []string{"a"}, false, nil, 0},
 		{"several", []answer{{data: "a"}, {data: "bc"}, {data: "d"}}, []string{"a", "bc", "d"}, false, nil, 0},
-		{"a train", []answer{{data: "aabbc", gro: 2}, {data: "dd"}}, []string{"aa", "bb", "c", "dd"}, false, nil, 0},
-		{"a train of one", []answer{{data: "aa", gro: 2}}, []string{"aa"}, false, nil, 0},
+		{"a super-packet", []answer{{data: "aabbc", gro: 2}, {data: "dd"}}, []string{"aa", "bb", "c", "dd"}, false, nil, 0},
+		{"a super-packet of one", []answer{{data: "aa", gro: 2}}, []string{"aa"}, false, nil, 0},
 		{"a size beyond it", []answer{{data: "aa", gro: 200}}, []string{"aa"}, false, nil, 0},
 		{"nearly full", []answer{{data: big}, {data: big}, {data: "x"}}, []string{big, big}, true, nil, 1},
 		{"empty", []answer{{}, {data: "a"}, {}}, []string{"a"}, false, nil, 0},
@@ -102,7 +113,7 @@ func TestReceive(t *testing.T) {
 		{"no memory", []answer{{errno: unix.ENOBUFS}, {data: "a"}}, nil, false, unix.ENOBUFS, 1},
 		{"no memory after the first", []answer{{data: "a"}, {errno: unix.ENOMEM}, {data: "b"}}, []string{"a"}, false, nil, 1},
 		{"a burst", slices.Repeat([]answer{{data: "a"}, {data: "b"}}, 20), slices.Repeat([]string{"a", "b"}, 20), false, nil, 0},
-		{"a burst with a train in it", append(slices.Repeat([]answer{{data: "a"}}, burstAfter+2), answer{data: "ccdde", gro: 2}, answer{data: "f"}),
+		{"a burst with a super-packet in it", append(slices.Repeat([]answer{{data: "a"}}, burstAfter+2), answer{data: "ccdde", gro: 2}, answer{data: "f"}),
 			append(slices.Repeat([]string{"a"}, burstAfter+2), "cc", "dd", "e", "f"), false, nil, 0},
 		{"a burst with errors in it", append(slices.Repeat([]answer{{data: "a"}}, burstAfter+1), answer{errno: unix.ECONNREFUSED},
 			answer{data: "b", flags: unix.MSG_TRUNC}, answer{data: "c"}, answer{}, answer{data: "d"}),
@@ -140,7 +151,7 @@ func TestReceive(t *testing.T) {
 func TestBurst(t *testing.T) {
 	conn := newConn(t, &Host{})
 	watch(t, conn)
-	small, train := answer{data: "x"}, answer{data: string(make([]byte, 60000)), gro: 1000}
+	small, super := answer{data: "x"}, answer{data: string(make([]byte, 60000)), gro: 1000}
 	k := &script{kernel: syscalls{}}
 	conn.v4.sys = k
 	r, b := &conn.v4.rx, packet.New()
@@ -158,7 +169,7 @@ func TestBurst(t *testing.T) {
 			}
 		}
 	}
-	receive(60, false, 0, train)
+	receive(60, false, 0, super)
 	if r.burst.burstMemory != nil {
 		t.Error("memory for a burst that never came")
 	}
@@ -167,10 +178,10 @@ func TestBurst(t *testing.T) {
 	receive(1, false, 0, small)
 	receive(1, false, 1, small) // tried, and nothing was there
 	receive(9, false, 2, slices.Repeat([]answer{small}, 9)...)
-	receive(60, false, 0, train) // alone: received directly
-	receive(4+60+2, false, 1, small, small, small, small, train, small, small)
-	// More than fits: small ones, and a burst of trains.
-	receive(4+2*60, true, 1, small, small, small, small, train, train, train, train, train, small)
+	receive(60, false, 0, super) // alone: received directly
+	receive(4+60+2, false, 1, small, small, small, small, super, small, small)
+	// More than fits: small ones, and a burst of super-packets.
+	receive(4+2*60, true, 1, small, small, small, small, super, super, super, super, super, small)
 	receive(2*60, true, 0)
 	receive(60+1, false, 0)
 	// More packets than fit.
@@ -181,12 +192,12 @@ func TestBurst(t *testing.T) {
 	receive(50+1, true, 0)
 }
 
-// TestReceiveStopsBeforePacketsAreLost: a train brings up to maxCoalesced.
+// TestReceiveStopsBeforePacketsAreLost: a super-packet brings up to maxCoalesced.
 func TestReceiveStopsBeforePacketsAreLost(t *testing.T) {
 	conn := newConn(t, &Host{})
 	conn.v4.gro = true
-	train := answer{data: string(make([]byte, maxCoalesced)), gro: 1}
-	k := &script{kernel: syscalls{}, answers: []answer{train, train, train, {data: "x"}, {data: "y"}}}
+	super := answer{data: string(make([]byte, maxCoalesced)), gro: 1}
+	k := &script{kernel: syscalls{}, answers: []answer{super, super, super, {data: "x"}, {data: "y"}}}
 	conn.v4.sys = k
 	b := packet.NewSize(256<<10, 3*maxCoalesced+1)
 	if more, err := conn.v4.receiver().Receive(b); !more || err != nil || len(b.Packets) != 3*maxCoalesced {
@@ -207,8 +218,8 @@ func TestEndpoints(t *testing.T) {
 	})
 }
 
-// TestTrainsArriveWhole shows that both offloads work on this kernel, and a batch leaves by one call.
-func TestTrainsArriveWhole(t *testing.T) {
+// TestSuperPacketsComeWhole shows that both offloads work on this kernel, and a batch leaves by one call.
+func TestSuperPacketsComeWhole(t *testing.T) {
 	families(t, func(t *testing.T, lo netip.Addr) {
 		a, c := newConn(t, &Host{}), newConn(t, &Host{})
 		watch(t, c)

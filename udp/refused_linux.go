@@ -11,11 +11,59 @@ import (
 	"throughline/packet"
 )
 
+// What an errno leads to. A send is a datagram or a super-packet of several. Sends are planned anew from the one that was
+// refused, with what was learned; those before it have left, and don't leave twice.
+//
+//	sendmmsg refuses a send with
+//	  EINTR                                call again (send_linux.go)
+//	  EAGAIN                               wait until the socket is writable, call again (send_linux.go)
+//	  ENOBUFS, ENOMEM                      pause and call again, maxTries times; then drop
+//	  ECONNREFUSED                         call again, maxTries times; then drop
+//	  EIO            a super-packet        no more super-packets from this socket; plan anew
+//	                 a datagram            drop
+//	  EMSGSIZE       a super-packet        for plainLife none of that segment size to this endpoint; plan anew
+//	                 a datagram            drop
+//	  ENETUNREACH, EHOSTUNREACH,
+//	  EADDRNOTAVAIL,
+//	  ENODEV         with a source         plan anew without the source
+//	                 without               drop
+//	  EACCES, ENETDOWN, EAFNOSUPPORT       drop
+//	  EINVAL, EPERM, any other             look for the cause:
+//
+//	      tried, one after the other       when it leaves
+//	      super-packet, with the source    nothing is wrong
+//	        | refused
+//	        v
+//	      datagram, with the source        it was the super-packet: for plainLife none of that segment size to this
+//	        | refused                      endpoint; and none at all from this socket after maxRefusals such endpoints,
+//	        v                              if no super-packet left meanwhile
+//	      super-packet, without source     it was the source
+//	        | refused
+//	        v
+//	      datagram, without source         it was both
+//	        | refused
+//	        v
+//	      drop
+//
+//	    What has no source, or is no super-packet, begins further down.
+//
+// To drop is to mark the send's packets DropSend and to go on behind it. Send returns the first such error when all was
+// tried. When a send left without the source that was asked for, Send clears the source in the run's Endpoint. A run of a
+// family that has no socket is dropped whole, with EAFNOSUPPORT (host.go).
+//
+//	recvmsg and recvmmsg fail with (recv_linux.go)
+//	  EAGAIN                               return what was received; if that is nothing, wait until there is something
+//	  EINTR, or a send's ICMP error        call again; after receiveTries such calls look whether the socket is closed
+//	  any other                            return what was received; if that is nothing the error, and the caller waits
+//	                                       a little and calls again
+//
+// net.ErrClosed, which is no errno, drops all that is yet to be sent, and ends a receiver.
+
 // refused is what is to be done differently, in this call of Send, for one run: the last that something was refused of.
 type refused struct {
 	run     int
-	limit   int  // no trains of this size or more
-	suspect int  // when not 0: limit is because of an error that may have had another cause, to a train of this size
+	limit   int  // no super-packets of this size or more
+	suspect int  // when not 0: limit is because of an error that may have had another cause, to a super-packet of this size
 	src     bool // no source
 	tries   int  // of what may pass
 }
@@ -23,18 +71,18 @@ type refused struct {
 var noneRefused = refused{run: -1, limit: noLimit}
 
 const (
-	noLimit = math.MaxInt // trains may be of any size
+	noLimit = math.MaxInt // super-packets may be of any size
 
 	// maxTries bounds how often what may pass is tried again: with the pauses between, well under a millisecond.
 	maxTries = 3
 	tryPause = 50 * time.Microsecond
 
-	// maxRefusals is how many destinations may refuse trains with EINVAL, none taking one meanwhile, before trains are
-	// given up altogether: it is the driver, not the ways.
+	// maxRefusals is how many destinations may refuse super-packets with EINVAL, none taking one meanwhile, before
+	// super-packets are given up altogether: it is the driver, not the paths.
 	maxRefusals = 8
 )
 
-// What becomes of a send that the kernel refused.
+// An outcome is what to do about a send that the kernel refused.
 type outcome int
 
 const (
@@ -43,12 +91,12 @@ const (
 	anew           // planned anew from its first packet, with what was learned
 )
 
-// refuse decides what becomes of sends[i]. It never decides for anew without having taken something away from the run,
-// a source, a size of trains or all of them, so that it comes to an end; the one time it allows trains again is when it
-// takes the source away.
+// refuse decides what to do about sends[i]. It never decides for anew without having taken something away from the run, a
+// source, a size of super-packets or all of them, so that it comes to an end; the one time it allows super-packets again
+// is when it takes the source away.
 //
-// EINVAL says little: before 6.14 that a segment is too large for the way, with some drivers that they don't segment,
-// with a source that it is not ours. Datagrams with the source are tried first; if they leave it was the train.
+// EINVAL says little: before 6.14 that a segment is too large for the path, with some drivers that they don't segment,
+// with a source that it is not ours. Datagrams with the source are tried first; if they leave it was the super-packet.
 func (x *sender) refuse(i int, errno syscall.Errno) outcome {
 	m := &x.sends[i]
 	if x.refused.run != m.run {
@@ -73,16 +121,16 @@ func (x *sender) refuse(i int, errno syscall.Errno) outcome {
 		r.tries++
 		return again
 
-	case unix.EIO: // the way out can't compute checksums, or encrypts (IPsec): no trains
-		if m.train > 0 {
+	case unix.EIO: // the outgoing link can't compute checksums, or encrypts (IPsec): no super-packets
+		if m.segment > 0 {
 			x.s.gso.CompareAndSwap(uint32(packet.OffloadOn), uint32(packet.OffloadWithdrawn))
 			return anew
 		}
 
 	case unix.EMSGSIZE:
-		if m.train > 0 {
-			x.s.plain.refuse(to, m.train)
-			r.limit = m.train
+		if m.segment > 0 {
+			x.s.plain.refuse(to, m.segment)
+			r.limit = m.segment
 			return anew
 		}
 
@@ -92,11 +140,11 @@ func (x *sender) refuse(i int, errno syscall.Errno) outcome {
 			return anew
 		}
 
-	case unix.EACCES, unix.ENETDOWN, unix.EAFNOSUPPORT: // a train's datagrams would fare no better
+	case unix.EACCES, unix.ENETDOWN, unix.EAFNOSUPPORT: // a super-packet's datagrams would fare no better
 
 	default: // EINVAL; EPERM of a firewall, which may look at the length; and what a driver may think of
-		if m.train > 0 {
-			r.limit, r.suspect = m.train, m.train
+		if m.segment > 0 {
+			r.limit, r.suspect = m.segment, m.segment
 			return anew
 		}
 		if m.src {
@@ -108,11 +156,11 @@ func (x *sender) refuse(i int, errno syscall.Errno) outcome {
 	return giveUp
 }
 
-// left is told that sends[i:j] have left. It draws the conclusions of what was tried.
+// left is called when sends[i:j] have left. It draws the conclusions of what was tried.
 func (x *sender) left(i, j int) {
 	if x.s.refusals.Load() > 0 {
 		for k := i; k < j; k++ {
-			if x.sends[k].train > 0 {
+			if x.sends[k].segment > 0 {
 				x.s.refusals.Store(0)
 				break
 			}
@@ -129,7 +177,7 @@ func (x *sender) left(i, j int) {
 			continue
 		}
 		e := &x.b.Runs[m.run].Endpoint
-		if r.suspect > 0 && m.train == 0 { // so it was the train
+		if r.suspect > 0 && m.segment == 0 { // so it was the super-packet
 			x.s.plain.refuse(e.Addr, r.suspect)
 			r.suspect = 0
 			if x.s.refusals.Add(1) >= maxRefusals {

@@ -19,12 +19,12 @@ import (
 // A seam stands between a socket and the kernel. It may refuse, and notes what passed.
 type seam struct {
 	kernel
-	mu     sync.Mutex
-	refuse func(ms []unix.Mmsghdr) (most int, errno syscall.Errno) // most: how many the kernel gets, 0 for all
-	calls  int
-	trains []int // the segment size of each send that left
-	pieces []int // and its pieces of memory
-	got    []syscall.Errno
+	mu       sync.Mutex
+	refuse   func(ms []unix.Mmsghdr) (most int, errno syscall.Errno) // most: how many the kernel gets, 0 for all
+	calls    int
+	segments []int // the segment size of each send that left, 0 for a datagram
+	pieces   []int // and its pieces of memory
+	got      []syscall.Errno
 }
 
 func (k *seam) sendmmsg(fd uintptr, ms []unix.Mmsghdr) (n int, errno syscall.Errno) {
@@ -46,14 +46,14 @@ func (k *seam) sendmmsg(fd uintptr, ms []unix.Mmsghdr) (n int, errno syscall.Err
 	}
 	for i := range ms[:n] {
 		size, _ := controlOf(&ms[i])
-		k.trains = append(k.trains, size)
+		k.segments = append(k.segments, size)
 		k.pieces = append(k.pieces, int(ms[i].Hdr.Iovlen))
 	}
 	return n, errno
 }
 
 // controlOf returns what a send asks the kernel for.
-func controlOf(m *unix.Mmsghdr) (train int, src netip.Addr) {
+func controlOf(m *unix.Mmsghdr) (segment int, src netip.Addr) {
 	if m.Hdr.Controllen == 0 {
 		return 0, src
 	}
@@ -65,14 +65,14 @@ func controlOf(m *unix.Mmsghdr) (train int, src netip.Addr) {
 	for _, m := range ms {
 		switch {
 		case m.Header.Level == unix.SOL_UDP:
-			train = int(m.Data[0]) | int(m.Data[1])<<8
+			segment = int(m.Data[0]) | int(m.Data[1])<<8
 		case m.Header.Level == unix.SOL_IP:
 			src, _ = netip.AddrFromSlice(m.Data[4:8])
 		case m.Header.Level == unix.SOL_IPV6:
 			src, _ = netip.AddrFromSlice(m.Data[:16])
 		}
 	}
-	return train, src
+	return segment, src
 }
 
 // newSeam puts a seam into the sockets of c.
@@ -83,7 +83,7 @@ func newSeam(c *conn) *seam {
 }
 
 // first makes a refusal of a condition on the first of the sends.
-func first(errno syscall.Errno, when func(train int, src netip.Addr) bool) func([]unix.Mmsghdr) (int, syscall.Errno) {
+func first(errno syscall.Errno, when func(segment int, src netip.Addr) bool) func([]unix.Mmsghdr) (int, syscall.Errno) {
 	return func(ms []unix.Mmsghdr) (int, syscall.Errno) {
 		for i := range ms {
 			if when(controlOf(&ms[i])) {
@@ -100,7 +100,7 @@ func first(errno syscall.Errno, when func(train int, src netip.Addr) bool) func(
 // A refuser is made anew for each test, as it may count.
 type refuser func() func([]unix.Mmsghdr) (int, syscall.Errno)
 
-func always(errno syscall.Errno, when func(train int, src netip.Addr) bool) refuser {
+func always(errno syscall.Errno, when func(segment int, src netip.Addr) bool) refuser {
 	return func() func([]unix.Mmsghdr) (int, syscall.Errno) { return first(errno, when) }
 }
 
@@ -118,11 +118,11 @@ func (r refuser) times(n int) refuser {
 	}
 }
 
-func isTrain(train int, _ netip.Addr) bool       { return train > 0 }
-func isTrainOf1000(train int, _ netip.Addr) bool { return train >= 1000 }
-func hasSource(_ int, src netip.Addr) bool       { return src.IsValid() }
-func isEither(train int, src netip.Addr) bool    { return train > 0 || src.IsValid() }
-func isAnything(int, netip.Addr) bool            { return true }
+func isSuper(segment int, _ netip.Addr) bool       { return segment > 0 }
+func isSuperOf1000(segment int, _ netip.Addr) bool { return segment >= 1000 }
+func hasSource(_ int, src netip.Addr) bool         { return src.IsValid() }
+func isEither(segment int, src netip.Addr) bool    { return segment > 0 || src.IsValid() }
+func isAnything(int, netip.Addr) bool              { return true }
 
 // needGSO: the kernels this is tested on have it.
 func needGSO(t *testing.T, c *conn) {
@@ -136,14 +136,14 @@ func needGSO(t *testing.T, c *conn) {
 func TestRefusals(t *testing.T) {
 	plain := func(n int) []int { return times(n, 0) }
 	for _, c := range []struct {
-		name   string
-		refuse refuser
-		sizes  []int
-		trains []int // of the sends that left
-		calls  int
-		source bool // it is kept
-		gso    packet.OffloadState
-		second []int // the trains of a second batch of the same shape
+		name     string
+		refuse   refuser
+		sizes    []int
+		segments []int // of the sends that left
+		calls    int
+		source   bool // it is kept
+		gso      packet.OffloadState
+		second   []int // the same of a second batch of the same shape
 	}{
 		{"nothing", nil, times(130, 500), []int{500, 500, 500}, 1, true, packet.OffloadOn, []int{500, 500, 500}},
 		{"nothing, mixed", nil, times(45, 1452, append(times(3, 128), 9)...), []int{1452, 128}, 1, true, packet.OffloadOn, []int{1452, 128}},
@@ -157,19 +157,19 @@ func TestRefusals(t *testing.T) {
 		{"no room for a moment", always(unix.EAGAIN, isAnything).times(1), times(64, 100), []int{100}, 2, true, packet.OffloadOn, []int{100}},
 		{"no memory for a moment", always(unix.ENOBUFS, isAnything).times(maxTries), times(64, 100), []int{100}, 1 + maxTries, true, packet.OffloadOn, []int{100}},
 		{"an ICMP error reported late", always(unix.ECONNREFUSED, isAnything).times(1), times(64, 100), []int{100}, 2, true, packet.OffloadOn, []int{100}},
-		{"no checksum offload", always(unix.EIO, isTrain), times(130, 500), plain(130), 3, true, packet.OffloadWithdrawn, plain(130)},
-		{"no checksum offload, found out late", always(unix.EIO, isTrain).times(1), times(130, 500), plain(130), 3, true, packet.OffloadWithdrawn, plain(130)},
-		{"path too small for some", always(unix.EMSGSIZE, isTrainOf1000), times(4, 1452, 128, 128, 128), append(plain(4), 128), 2, true, packet.OffloadOn,
+		{"no checksum offload", always(unix.EIO, isSuper), times(130, 500), plain(130), 3, true, packet.OffloadWithdrawn, plain(130)},
+		{"no checksum offload, found out late", always(unix.EIO, isSuper).times(1), times(130, 500), plain(130), 3, true, packet.OffloadWithdrawn, plain(130)},
+		{"path too small for some", always(unix.EMSGSIZE, isSuperOf1000), times(4, 1452, 128, 128, 128), append(plain(4), 128), 2, true, packet.OffloadOn,
 			append(plain(4), 128)},
-		{"path too small, before 6.14", always(unix.EINVAL, isTrainOf1000), times(4, 1452, 128, 128, 128), append(plain(4), 128), 2, true, packet.OffloadOn,
+		{"path too small, before 6.14", always(unix.EINVAL, isSuperOf1000), times(4, 1452, 128, 128, 128), append(plain(4), 128), 2, true, packet.OffloadOn,
 			append(plain(4), 128)},
-		{"small ones first", always(unix.EMSGSIZE, isTrainOf1000), append(times(3, 128), times(4, 1452)...), append([]int{128}, plain(4)...), 3, true, packet.OffloadOn,
+		{"small ones first", always(unix.EMSGSIZE, isSuperOf1000), append(times(3, 128), times(4, 1452)...), append([]int{128}, plain(4)...), 3, true, packet.OffloadOn,
 			append([]int{128}, plain(4)...)},
-		{"a firewall looks at the length", always(unix.EPERM, isTrain), times(3, 500), plain(3), 2, true, packet.OffloadOn, plain(3)},
+		{"a firewall looks at the length", always(unix.EPERM, isSuper), times(3, 500), plain(3), 2, true, packet.OffloadOn, plain(3)},
 		{"source gone", always(unix.EINVAL, hasSource), times(64, 100), []int{100}, 3, false, packet.OffloadOn, []int{100}},
-		{"source gone, two trains", always(unix.EADDRNOTAVAIL, hasSource), times(100, 100), []int{100, 100}, 2, false, packet.OffloadOn, []int{100, 100}},
+		{"source gone, two super-packets", always(unix.EADDRNOTAVAIL, hasSource), times(100, 100), []int{100, 100}, 2, false, packet.OffloadOn, []int{100, 100}},
 		{"source gone, no way", always(unix.ENETUNREACH, hasSource), times(64, 100), []int{100}, 2, false, packet.OffloadOn, []int{100}},
-		{"source gone and a driver without trains", always(unix.EINVAL, isEither), times(64, 100), plain(64), 4, false, packet.OffloadOn, plain(64)},
+		{"source gone and a driver without super-packets", always(unix.EINVAL, isEither), times(64, 100), plain(64), 4, false, packet.OffloadOn, plain(64)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			families(t, func(t *testing.T, lo netip.Addr) {
@@ -184,10 +184,10 @@ func TestRefusals(t *testing.T) {
 				b, data := lay(e, 0, c.sizes...)
 				wantSent(t, a, b)
 				wantReceived(t, r.receiverOf(lo), data)
-				if !slices.Equal(k.trains, c.trains) {
-					t.Errorf("left as %v, want %v", k.trains, c.trains)
+				if !slices.Equal(k.segments, c.segments) {
+					t.Errorf("left as %v, want %v", k.segments, c.segments)
 				}
-				if maxed := (len(c.trains) + maxSends - 1) / maxSends; k.calls > c.calls+maxed-1 {
+				if maxed := (len(c.segments) + maxSends - 1) / maxSends; k.calls > c.calls+maxed-1 {
 					t.Errorf("%d system calls, want %d", k.calls, c.calls)
 				}
 				if got := b.Runs[0].Endpoint; got.Src.IsValid() != c.source || (got.SrcIf != 0) != c.source {
@@ -197,12 +197,12 @@ func TestRefusals(t *testing.T) {
 					t.Errorf("GSO is %v, want %v", o[packet.GSO], c.gso)
 				}
 				// What was learned is not learned again.
-				k.trains, k.calls = nil, 0
+				k.segments, k.calls = nil, 0
 				b, data = lay(b.Runs[0].Endpoint, 0, c.sizes...)
 				wantSent(t, a, b)
 				wantReceived(t, r.receiverOf(lo), data)
-				if !slices.Equal(k.trains, c.second) {
-					t.Errorf("the second left as %v, want %v", k.trains, c.second)
+				if !slices.Equal(k.segments, c.second) {
+					t.Errorf("the second left as %v, want %v", k.segments, c.second)
 				}
 				if c.name != "only one is taken at a time" && k.calls > (len(c.second)+maxSends-1)/maxSends {
 					t.Errorf("the second took %d system calls", k.calls)
@@ -216,7 +216,7 @@ func TestRefusals(t *testing.T) {
 func TestLost(t *testing.T) {
 	for _, c := range []struct {
 		errno syscall.Errno
-		calls int // for a batch of a train and a datagram
+		calls int // for a batch of a super-packet and a datagram
 	}{
 		{unix.ENOBUFS, 1 + maxTries + 1}, // once per run is enough
 		{unix.ENETUNREACH, 3},            // once more without the source
@@ -263,10 +263,10 @@ func TestLost(t *testing.T) {
 			t.Errorf("%v: the source was blamed", c.errno)
 		}
 		if a.v4.plain.limit(good.Addr) != noLimit {
-			t.Errorf("%v: the trains of another were blamed", c.errno)
+			t.Errorf("%v: the super-packets of another were blamed", c.errno)
 		}
 		if c.errno != unix.EMSGSIZE && a.v4.plain.limit(bad) != noLimit {
-			t.Errorf("%v: trains were blamed", c.errno)
+			t.Errorf("%v: super-packets were blamed", c.errno)
 		}
 		if k.calls > c.calls+2 { // two for the good ones
 			t.Errorf("%v: %d system calls, want %d", c.errno, k.calls, c.calls+2)
@@ -274,7 +274,7 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// TestWithdrawnForAll has a driver refuse trains to everybody.
+// TestWithdrawnForAll has a driver refuse super-packets to everybody.
 func TestWithdrawnForAll(t *testing.T) {
 	a := newConn(t, &Host{})
 	needGSO(t, a)
@@ -283,13 +283,13 @@ func TestWithdrawnForAll(t *testing.T) {
 		b, _ := lay(packet.Endpoint{Addr: netip.AddrPortFrom(lo4, uint16(port))}, 0, times(3, 100)...)
 		wantSent(t, a, b)
 	}
-	k.refuse = first(unix.EINVAL, isTrain)
+	k.refuse = first(unix.EINVAL, isSuper)
 	for i := range maxRefusals - 1 {
 		send(1000 + i)
 	}
 	k.refuse = nil
 	send(1) // somebody takes one: it isn't the driver
-	k.refuse = first(unix.EINVAL, isTrain)
+	k.refuse = first(unix.EINVAL, isSuper)
 	for i := range maxRefusals {
 		if o := a.Offloads(); o[packet.GSO] != packet.OffloadOn {
 			t.Fatalf("GSO is %v after %d", o[packet.GSO], i)
@@ -301,15 +301,15 @@ func TestWithdrawnForAll(t *testing.T) {
 	}
 }
 
-// TestNoEqualTrains sends as on the kernels that corrupt trains of equal segments.
-func TestNoEqualTrains(t *testing.T) {
+// TestNoEqualSegments sends as on the kernels that corrupt super-packets of equal segments.
+func TestNoEqualSegments(t *testing.T) {
 	families(t, func(t *testing.T, lo netip.Addr) {
 		a, r := newConn(t, &Host{}), newConn(t, &Host{})
 		needGSO(t, a)
 		watch(t, r)
 		a.v4.unequal, a.v6.unequal = true, true
 		k := newSeam(a)
-		for _, c := range []struct{ sizes, trains []int }{
+		for _, c := range []struct{ sizes, segments []int }{
 			{times(2, 100), times(2, 0)},
 			{times(64, 100), times(64, 0)},
 			{times(64, 100, 99), times(65, 0)}, // what is shorter is the 65th
@@ -319,15 +319,15 @@ func TestNoEqualTrains(t *testing.T) {
 			{[]int{5, 4, 4, 4, 3}, []int{5, 4}},
 			{[]int{1}, []int{0}},
 		} {
-			k.trains = nil
+			k.segments = nil
 			for _, gap := range []int{0, 1} {
 				b, data := lay(packet.Endpoint{Addr: netip.AddrPortFrom(lo, r.Port())}, gap, c.sizes...)
 				wantSent(t, a, b)
 				wantReceived(t, r.receiverOf(lo), data)
 			}
-			want := append(slices.Clone(c.trains), c.trains...)
-			if !slices.Equal(k.trains, want) {
-				t.Errorf("%v left as %v, want %v", c.sizes, k.trains, want)
+			want := append(slices.Clone(c.segments), c.segments...)
+			if !slices.Equal(k.segments, want) {
+				t.Errorf("%v left as %v, want %v", c.sizes, k.segments, want)
 			}
 		}
 	})
@@ -354,7 +354,7 @@ func TestCloseUnblocksSend(t *testing.T) {
 	}
 }
 
-// TestPieces looks at how many pieces of memory a train is to the kernel.
+// TestPieces looks at how many pieces of memory a super-packet is to the kernel.
 func TestPieces(t *testing.T) {
 	a := newConn(t, &Host{})
 	needGSO(t, a)

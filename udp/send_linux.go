@@ -11,14 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"throughline/packet"
+	"throughline/udp/internal/cmsg"
 )
 
 // The words of this file and of refused_linux.go: a *run* of the batch goes to one endpoint. It is cut into *sends*, each
-// a datagram or a *train* of them that the kernel segments (UDP_SEGMENT). A *plan* is the sends that leave by one
+// a datagram or a *super-packet* of them that the kernel segments (UDP_SEGMENT). A *plan* is the sends that leave by one
 // sendmmsg.
 
 const (
-	maxSegments = 64  // in a train: the limit of kernels before 6.9
+	maxSegments = 64  // in a super-packet: the limit of kernels before 6.9
 	maxSends    = 128 // in a plan
 	maxIovecs   = 512 // in a plan
 )
@@ -27,7 +28,7 @@ const (
 type send struct {
 	run        int // in b.Runs
 	first, end int // packets of b from first to end; the dropped among them don't leave
-	train      int // the segments' size; 0: a datagram
+	segment    int // the segments' size; 0: a datagram
 	src        bool
 }
 
@@ -37,7 +38,7 @@ type sender struct {
 	msgs     [maxSends]unix.Mmsghdr
 	sends    [maxSends]send
 	names    [maxSends]sockaddr
-	controls [maxSends][sendControl]byte
+	controls [maxSends][cmsg.SendSize]byte
 	iovs     [maxIovecs]unix.Iovec
 	n, niov  int // of the plan
 
@@ -87,7 +88,7 @@ func (x *sender) all() (first error) {
 			if sent > 0 {
 				x.left(i, i+sent)
 				i += sent
-				continue // what is behind them, if anything is, tells its error as the first of the next call
+				continue // what is behind them, if anything is, has its error reported as the first of the next call
 			}
 			what := giveUp
 			if errno, ok := err.(syscall.Errno); ok {
@@ -152,7 +153,7 @@ func (x *sender) plan() {
 		if x.pkt >= end || !isFamily(r.Endpoint.Addr.Addr(), x.s.v6) {
 			continue
 		}
-		limit := x.trainLimit(r.Endpoint.Addr)
+		limit := x.segmentLimit(r.Endpoint.Addr)
 		src := x.source(&r.Endpoint)
 		plain := 0 // packets before this one go as datagrams
 		for x.pkt < end {
@@ -175,8 +176,8 @@ func (x *sender) plan() {
 	}
 }
 
-// trainLimit returns the size from which on no trains may be made of datagrams to a.
-func (x *sender) trainLimit(a netip.AddrPort) int {
+// segmentLimit returns the size from which on datagrams to a may not be made super-packets.
+func (x *sender) segmentLimit(a netip.AddrPort) int {
 	if packet.OffloadState(x.s.gso.Load()) != packet.OffloadOn {
 		return 0
 	}
@@ -195,16 +196,16 @@ func (x *sender) source(e *packet.Endpoint) netip.Addr {
 	return e.Src
 }
 
-// A train grows packet by packet; the same rules for all who look for its end.
-type train struct {
+// A super is a super-packet that grows datagram by datagram; these rules decide where it ends.
+type super struct {
 	size, segments, total int
 	ended, unequal        bool
 }
 
-func begin(size int) train { return train{size: size, segments: 1, total: size} }
+func begin(size int) super { return super{size: size, segments: 1, total: size} }
 
 // takes reports whether a datagram of n bytes may join, and counts it in.
-func (t *train) takes(n int) bool {
+func (t *super) takes(n int) bool {
 	if t.ended || n == 0 || n > t.size || t.segments == maxSegments || t.total+n > packet.MaxTrain {
 		return false
 	}
@@ -215,7 +216,7 @@ func (t *train) takes(n int) bool {
 	return true
 }
 
-// equals returns the end of the train that begins with packet i, when all its segments are equal, else i.
+// equals returns the end of the super-packet that begins with packet i, when all its segments are equal, else i.
 func (x *sender) equals(i, end int) int {
 	t := begin(x.b.Packets[i].Len)
 	j := i + 1
@@ -230,8 +231,8 @@ func (x *sender) equals(i, end int) int {
 	return j
 }
 
-// lay adds the send that begins with packet i, which lives, of those before end: a train when there is one to be made
-// of datagrams below limit. It moves x.pkt behind it.
+// lay adds the send that begins with packet i, which lives, of those before end: a super-packet when there is one to be
+// made of datagrams below limit. It moves x.pkt behind it.
 func (x *sender) lay(run, i, end, limit int, src netip.Addr) {
 	m, h := &x.sends[x.n], &x.msgs[x.n].Hdr
 	*m = send{run: run, first: i, src: src.IsValid()}
@@ -269,11 +270,11 @@ func (x *sender) lay(run, i, end, limit int, src netip.Addr) {
 	h.SetIovlen(x.niov - first)
 	c := x.controls[x.n][:0]
 	if m.src {
-		c = appendSource(c, src, e.SrcIf)
+		c = cmsg.AppendSource(c, src, e.SrcIf)
 	}
 	if t.segments > 1 {
-		m.train = size
-		c = appendSegment(c, size)
+		m.segment = size
+		c = cmsg.AppendSegment(c, size)
 	}
 	h.SetControllen(len(c))
 	x.n++

@@ -5,8 +5,8 @@
 // losing nothing, where it can't. A test's network, or a transport that wraps datagrams, implements the same interfaces.
 //
 // On Linux its system calls are raw, as the TUN's are: none of them waits, for the descriptors don't block, and the
-// runtime needn't be told of calls that don't. Telling it wakes its monitor thread whenever the process was idle, which
-// costs a lone packet more than everything else on its way (measured: half of the processor time, a third of a ping's).
+// runtime needn't know of calls that don't. To inform it wakes its monitor thread whenever the process was idle, which
+// costs a lone packet more than everything else on its path (measured: half of the processor time, a third of a ping's).
 package udp
 
 import "throughline/packet"
@@ -15,10 +15,14 @@ import "throughline/packet"
 type Network interface {
 	// Listen opens sockets on port in both families; 0 picks a port that is free in both. One family may be missing on
 	// the host, or be refused; that both are is an error. A port in use is an error that wraps syscall.EADDRINUSE.
+	//
+	// A port that a Conn of the same Network holds is in use too. So to open sockets anew on their port, when the host has
+	// moved to another network or an interface is gone, close the Conn first: when Close has returned the port is free,
+	// though another process may take it before Listen does.
 	Listen(port uint16) (Conn, error)
 }
 
-// A Partial is a [Conn] that can tell whether it is less than what was asked for, as those of a [Host] can.
+// A Partial is a [Conn] that can say whether it is less than what was asked for, as those of a [Host] can.
 type Partial interface {
 	// Lacks returns why there is no socket of a family that the host has, or nil.
 	Lacks() error
@@ -33,23 +37,24 @@ type Conn interface {
 	Receivers() []Receiver
 
 	// Send sends the datagrams of each run to its endpoint, in order, leaving out the dropped. A datagram that can't be
-	// sent gets Drop DropSend and costs only itself; the error tells of the first such failure, after all was tried.
+	// sent gets Drop DropSend and costs only itself; the error is the first such failure's, after all was tried.
 	// Send borrows b until it returns.
 	//
 	// The endpoint's Src is the source where it is still an address of this host. Where it isn't, the kernel chooses
 	// another, and Send clears Src and SrcIf in the run's Endpoint, so that the caller can forget it too. SrcIf only
-	// says to which link a link-local Src belongs; the way out is for the routes to say.
+	// says to which link a link-local Src belongs; the link to leave by is for the routes to say.
 	Send(b *packet.Batch) error
 
 	// SetMark sets the firewall mark (on Linux SO_MARK) of what is sent; 0 takes it away. Where there is no such thing, a
-	// mark other than 0 is an error that wraps errors.ErrUnsupported.
+	// mark other than 0 is an error that wraps errors.ErrUnsupported, and leaves everything as it was.
 	SetMark(mark uint32) error
 
-	// Close closes the sockets; blocked calls return net.ErrClosed. It may be called more than once.
+	// Close closes the sockets, and frees the port before it returns; blocked calls return net.ErrClosed. It may be called
+	// more than once; only the first call waits for the port to be free.
 	Close() error
 }
 
-// A Receiver receives what arrives in one address family.
+// A Receiver receives the datagrams of one address family.
 type Receiver interface {
 	// Receive appends datagrams to b, which the caller has reset, at least one unless it returns an error: it waits for
 	// the first and then takes what else is there without waiting, until b is nearly full. more says that the socket is

@@ -20,12 +20,13 @@ type socket struct {
 	v6    bool
 	sys   kernel
 	zones *zone.Names
+	bound uint32 // the index of the interface it is bound to; 0: all of them
 	rx    receiver
 
-	gso      atomic.Uint32 // an Offload; packet.OffloadOn may become packet.OffloadWithdrawn
-	unequal  bool          // this kernel corrupts trains of equal segments: none is sent
-	plain    destinations  // to which trains are refused
-	refusals atomic.Int32  // destinations that refused trains with EINVAL since a train last got out
+	gso      atomic.Uint32 // an Offload; packet.OffloadOn may change to packet.OffloadWithdrawn
+	unequal  bool          // this kernel corrupts super-packets of equal segments: none is sent
+	plain    destinations  // to which super-packets are refused
+	refusals atomic.Int32  // destinations that refused super-packets with EINVAL since a super-packet last got out
 	gro      bool
 }
 
@@ -54,6 +55,7 @@ func (s *socket) setOptions(fd int, h *Host, release linux.Version) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, bufferSize) != nil {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bufferSize)
 	}
+	s.bound = boundTo(fd)
 	if s.v6 {
 		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1)
 	} else {
@@ -62,7 +64,7 @@ func (s *socket) setOptions(fd int, h *Host, release linux.Version) {
 	if h.Off&packet.GSO == 0 {
 		if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err == nil {
 			s.gso.Store(uint32(packet.OffloadOn))
-			s.unequal = release.CorruptsEqualTrains()
+			s.unequal = release.CorruptsEqualSegments()
 		}
 	}
 	if h.Off&packet.GRO == 0 && release.HasSoundGRO() {

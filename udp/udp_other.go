@@ -4,8 +4,10 @@ package udp
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"syscall"
 
 	"throughline/packet"
@@ -45,7 +47,7 @@ func (s *socket) close() error { return s.pc.Close() }
 
 func (s *socket) setMark(mark uint32) error {
 	if mark != 0 {
-		return errors.ErrUnsupported
+		return fmt.Errorf("no firewall marks on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 	}
 	return nil
 }

@@ -164,13 +164,13 @@ func TestNotStale(t *testing.T) {
 	})
 }
 
-// TestUntold is a conn where rtnetlink is not to be had.
-func TestUntold(t *testing.T) {
+// TestUnwatched is a conn where rtnetlink is not to be had.
+func TestUnwatched(t *testing.T) {
 	c := newConn(t, &Host{})
 	c.routes.close()
 	c.routes = routes{}
 	if _, open := <-c.Changed(); open {
-		t.Error("something is told")
+		t.Error("a change is notified")
 	}
 	wantStale(t, c, packet.Endpoint{Addr: far4, Src: lo4, SrcIf: 1}, false)
 	var _ Watcher = c

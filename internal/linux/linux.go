@@ -33,8 +33,8 @@ func (v Version) less(w Version) bool {
 // HasSoundGRO reports whether UDP_GRO works; it came with 5.0, but loses and mixes up datagrams before 5.12.
 func (v Version) HasSoundGRO() bool { return !v.less(Version{5, 12, 0}) }
 
-// CorruptsEqualTrains reports whether UDP trains whose segments are all equal may leave with a wrong UDP length and
-// checksum: from commit b10b446 (7.0) until 78effd8 and 5f17ae0 (7.1.5). It can't be seen at run time.
-func (v Version) CorruptsEqualTrains() bool {
+// CorruptsEqualSegments reports whether UDP super-packets whose segments are all equal may leave with a wrong UDP length
+// and checksum: from commit b10b446 (7.0) until 78effd8 and 5f17ae0 (7.1.5). It can't be seen at run time.
+func (v Version) CorruptsEqualSegments() bool {
 	return !v.less(Version{7, 0, 0}) && v.less(Version{7, 1, 5})
 }

@@ -25,8 +25,8 @@ func TestVersions(t *testing.T) {
 		{"99999999999999999999", Version{9999999, 0, 0}, true, false},
 	} {
 		v := Parse(c.release)
-		if v != c.want || v.HasSoundGRO() != c.gro || v.CorruptsEqualTrains() != c.equal {
-			t.Errorf("%q: %v, GRO %t, corrupts %t", c.release, v, v.HasSoundGRO(), v.CorruptsEqualTrains())
+		if v != c.want || v.HasSoundGRO() != c.gro || v.CorruptsEqualSegments() != c.equal {
+			t.Errorf("%q: %v, GRO %t, corrupts %t", c.release, v, v.HasSoundGRO(), v.CorruptsEqualSegments())
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Conn asks. Its methods are safe for concurrent use; requests are made one after the other.
+// A Conn makes requests. Its methods are safe for concurrent use; requests are made one after the other.
 type Conn struct {
 	mu  sync.Mutex // guards what follows, and one exchange
 	fd  int        // -1 when closed
@@ -30,7 +30,7 @@ func Dial() (*Conn, error) {
 	return &Conn{fd: fd}, nil
 }
 
-// Close closes the Conn, once an exchange that is under way has ended. It may be called more than once.
+// Close closes the Conn, once an exchange in progress has ended. It may be called more than once.
 func (c *Conn) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Events are a socket that hears what the kernel tells groups of listeners.
+// Events are a socket that receives the notifications that the kernel sends to multicast groups.
 type Events struct {
 	file *os.File
 	conn syscall.RawConn

@@ -1,5 +1,5 @@
-// Package rtnl speaks rtnetlink(7) with Linux: a [Conn] asks, [Events] hear what the kernel tells of itself, and a [Watch]
-// hears of whatever may change routes, and asks for one.
+// Package rtnl speaks rtnetlink(7) with Linux: a [Conn] makes requests, [Events] receive the kernel's notifications, and a
+// [Watch] receives those of all that may change routes, and looks a route up.
 //
 // All belong to the network namespace of the thread that opened them, whichever thread uses them later.
 package rtnl

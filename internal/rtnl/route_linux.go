@@ -12,16 +12,17 @@ import (
 type Flow struct {
 	To, From netip.AddrPort // of one family, unmapped; zones are not looked at
 	Mark     uint32
+	Bound    uint32 // the index of the link, or of the VRF, that the socket is bound to; 0: any
 }
 
-// A Route is the way that a datagram takes.
+// A Route is where a datagram is routed to.
 type Route struct {
 	Link  uint32 // the index of the link it leaves by
 	Local bool   // it doesn't leave the host
 }
 
-// Route asks how a datagram of a flow would be routed now. The error is a unix.Errno when that is the kernel's answer: by
-// no way, or From isn't an address of the host. It costs two system calls.
+// Route asks how a datagram of a flow would be routed now. The error is a unix.Errno when that is the kernel's answer: that
+// there is no route, or From isn't an address of the host. It costs two system calls.
 func (c *Conn) Route(f *Flow) (Route, error) {
 	body, err := c.Exchange(f.ask(), unix.RTM_NEWROUTE)
 	if err != nil {
@@ -51,6 +52,9 @@ func (f *Flow) ask() Message {
 	m.Add(unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, f.To.Port()))
 	if f.Mark != 0 {
 		m.AddUint32(unix.RTA_MARK, f.Mark)
+	}
+	if f.Bound != 0 {
+		m.AddUint32(unix.RTA_OIF, f.Bound)
 	}
 	return m
 }

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Watch tells when routes may have changed, and asks for them. Its methods are safe for concurrent use.
+// A Watch notifies of what may change routes, and looks routes up. Its methods are safe for concurrent use.
 type Watch struct {
 	*Conn
 
@@ -19,15 +19,15 @@ type Watch struct {
 }
 
 const (
-	// routing are the groups that hear of what decides routes in IPv4: links, addresses, routes, rules.
+	// routing are the groups that are notified of what decides routes in IPv4: links, addresses, routes, rules.
 	routing = unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV4_RULE
 
-	// settle is how long a change may take: the kernel tells that a link goes down before it takes its routes away, and
-	// of IPv4's it doesn't tell at all.
+	// settle is how long a change may take: the kernel notifies that a link goes down before it removes its routes, and
+	// of the removal of IPv4's it doesn't notify at all.
 	settle = 100 * time.Millisecond
 
-	// rest is added to that between two tellings: together they are a second.
-	rest = time.Second - settle
+	// spacing is added to that between two notifications: together they are a second.
+	spacing = time.Second - settle
 )
 
 // NewWatch opens a Watch.
@@ -43,14 +43,14 @@ func NewWatch() (*Watch, error) {
 	}
 	w := &Watch{Conn: c, events: events, changed: make(chan struct{}, 1), closed: make(chan struct{})}
 	w.ended.Go(func() {
-		var head [1]byte // all that is told of is a change
+		var head [1]byte // of a notification only that there was one counts
 		w.listen(func() error { _, _, err := events.Next(head[:]); return err }, events.Drain)
 	})
 	return w, nil
 }
 
 // Changed returns a channel that receives soon after a change, and at most once a second; it is always the same, and
-// closed by Close. What nobody has received yet stands for all changes until then.
+// closed by Close. One that wasn't received yet stands for all changes until it is.
 func (w *Watch) Changed() <-chan struct{} { return w.changed }
 
 // Close ends the Watch: its goroutine has ended when it returns. It may be called more than once.
@@ -61,9 +61,9 @@ func (w *Watch) Close() {
 	w.ended.Wait()
 }
 
-// listen tells of changes until Close. next waits for a message and drain throws away what else there is. What comes while
-// it pauses isn't read: it waits in the socket's buffer, or is lost, which next says as well. So a storm costs little, and
-// its end is always told.
+// listen sends to changed until Close. next waits for a message and drain throws away what else there is. What comes while
+// it pauses isn't read: it stays in the socket's buffer, or is lost, which next reports as well. So a storm costs little,
+// and the change that ends it is always notified.
 func (w *Watch) listen(next func() error, drain func()) {
 	defer close(w.changed)
 	for next() == nil && w.pause(settle) {
@@ -72,7 +72,7 @@ func (w *Watch) listen(next func() error, drain func()) {
 		case w.changed <- struct{}{}:
 		default:
 		}
-		if !w.pause(rest) {
+		if !w.pause(spacing) {
 			return
 		}
 	}

@@ -101,7 +101,7 @@ func TestListen(t *testing.T) {
 
 // TestListenEnds closes it in each of its pauses.
 func TestListenEnds(t *testing.T) {
-	for _, after := range []time.Duration{0, settle / 2, settle + rest/2} {
+	for _, after := range []time.Duration{0, settle / 2, settle + spacing/2} {
 		synctest.Test(t, func(t *testing.T) {
 			w := &Watch{changed: make(chan struct{}, 1), closed: make(chan struct{})}
 			heard := make(chan error, 2)
@@ -119,7 +119,7 @@ func TestListenEnds(t *testing.T) {
 			select {
 			case _, open := <-w.changed:
 				if open {
-					t.Errorf("closed after %v, and still told", after)
+					t.Errorf("closed after %v, and still notified", after)
 				}
 			default:
 				t.Errorf("closed after %v, and it goes on", after)

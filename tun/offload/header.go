@@ -3,7 +3,7 @@
 // A TUN with IFF_VNET_HDR puts a [Header] before each packet. Read: the kernel may hand over one packet of up to 64 KiB
 // that stands for many (TCP or UDP segmentation offload), or one whose checksum isn't filled in; [Super] and [Complete]
 // make of them the packets that go on the wire, in the batch's slab. Written: consecutive packets of one flow in a batch
-// become one write ([Merger]), payload never copied.
+// make one write ([Merger]), payload never copied.
 //
 // It does no I/O, allocates nothing on the packet path, and trusts nothing it is given: neither the kernel's header nor
 // the packets. Headers it doesn't know are passed through (merge) or refused (split). Nothing here is safe for concurrent

@@ -43,15 +43,15 @@ type Write struct {
 // checksum, and IPv4 identification, which for packets with DF set carries no meaning: RFC 6864 §4.1).
 //
 //   - TCP: consecutive data segments with ACK alone or ACK and PSH set, and equal acknowledgment, window and options. PSH
-//     and a segment shorter than the first end a run. A segment with another flag ends it and goes alone. A segment
+//     and a segment shorter than the first end a write. A segment with another flag ends it and goes alone. A segment
 //     without payload goes alone but doesn't end it: two-way traffic is full of them, and a later segment of its sender
-//     that acknowledges more ends the run by itself.
+//     that acknowledges more ends the write by itself.
 //   - UDP: datagrams of one size, the last may be shorter. Those without checksum or payload go alone.
 //   - A packet joins only if its checksums and those of the first are right; for the kernel will not look at them again.
 //     One with a wrong checksum goes alone, unchanged.
-//   - IPv4 with options, IPv6 with extension headers and fragments go alone, and end the runs between their addresses.
+//   - IPv4 with options, IPv6 with extension headers and fragments go alone, and end the writes between their addresses.
 //
-// The order within each flow is kept: a write stands where its first packet stood, and whatever goes alone ends the run
+// The order within each flow is kept: a write stands where its first packet stood, and whatever goes alone ends the write
 // before it, but for a TCP segment without payload, which may come to lie behind later data.
 //
 // The zero Merger merges nothing. Its memory grows to that of the largest batch it saw and stays.
@@ -60,7 +60,7 @@ type Merger struct {
 
 	writes []Write
 	next   []int32           // by packet: the next one in the same write, or -1
-	table  [tableSize]uint16 // by hash of the flow: the number of the write that is its run, plus one
+	table  [tableSize]uint16 // by hash of the flow: the number of its open write, plus one
 }
 
 const (
@@ -71,14 +71,14 @@ const (
 const _ = uint(tableSize - 2*packet.MaxPackets)
 const _ = uint(math.MaxUint16 - packet.MaxPackets - 1)
 
-// A kind says what a packet means for its flow's run.
+// A kind says what a packet means for its flow's open write, the one that further packets may join.
 type kind uint8
 
 const (
-	stranger kind = iota // no flow that has runs
-	loner                // of a flow, but can't be merged and doesn't end its run
-	closer               // can't be merged, and ends its flow's run
-	blurred              // of some flow between its addresses; ends them all
+	unmerged kind = iota // of no flow that is merged
+	alone                // of a flow, but can't be merged, and doesn't end its write
+	closing              // can't be merged, and ends its flow's write
+	unclear              // of some flow between its addresses; ends them all
 	data                 // may be merged
 )
 
@@ -89,7 +89,7 @@ type segment struct {
 	udp, v6    bool
 }
 
-// Merge looks through the packets of b that are not dropped and not empty, and returns the writes they become, in order.
+// Merge looks through the packets of b that are not dropped and not empty, and returns the writes they make, in order.
 // Before each write's first packet, in its headroom, it puts the virtio header; a first packet of several gets the headers
 // of the whole. The writes are borrowed until the next call.
 func (m *Merger) Merge(b *packet.Batch) []Write {
@@ -100,7 +100,7 @@ func (m *Merger) Merge(b *packet.Batch) []Write {
 	m.writes = m.writes[:0]
 	clear(m.table[:])
 	var s segment
-	runs := 0 // no run is open from here on in m.writes
+	opened := 0 // no write is open from here on in m.writes
 	for i := range b.Packets {
 		if pk := &b.Packets[i]; pk.Drop != 0 || pk.Len == 0 {
 			continue
@@ -109,7 +109,7 @@ func (m *Merger) Merge(b *packet.Batch) []Write {
 		k := m.classify(p, &s)
 		var slot *uint16
 		switch k {
-		case data, closer:
+		case data, closing:
 			slot = m.find(s.hash)
 			if *slot != 0 && m.writes[*slot-1].hash == s.hash {
 				w := &m.writes[*slot-1]
@@ -118,8 +118,8 @@ func (m *Merger) Merge(b *packet.Batch) []Write {
 				}
 				w.closed = true
 			}
-		case blurred:
-			for j := range m.writes[:runs] {
+		case unclear:
+			for j := range m.writes[:opened] {
 				if w := &m.writes[j]; w.pair == s.pair {
 					w.closed = true
 				}
@@ -130,7 +130,7 @@ func (m *Merger) Merge(b *packet.Batch) []Write {
 		if k == data && len(m.writes) <= math.MaxUint16 {
 			m.open(&m.writes[len(m.writes)-1], p, &s)
 			*slot = uint16(len(m.writes))
-			runs = len(m.writes)
+			opened = len(m.writes)
 		}
 	}
 	for i := range m.writes {
@@ -142,8 +142,8 @@ func (m *Merger) Merge(b *packet.Batch) []Write {
 // Next returns the packet that follows packet i in the write it belongs to, or -1.
 func (m *Merger) Next(i int) int { return int(m.next[i]) }
 
-// find returns the place of the flow with this hash: where its run is noted, else a free one, else one that a flow
-// without luck has to leave. Flows of one hash share a place; they end each other's runs.
+// find returns the place of the flow with this hash: where its open write is noted, else a free one, else one that another
+// flow has to leave. Flows of one hash share a place; they end each other's writes.
 func (m *Merger) find(hash uint32) *uint16 {
 	for j := range uint32(tableProbe) {
 		slot := &m.table[(hash+j)%tableSize]
@@ -154,10 +154,10 @@ func (m *Merger) find(hash uint32) *uint16 {
 	return &m.table[hash%tableSize]
 }
 
-// classify tells a packet's kind, and fills in s as far as the kind has need of it.
+// classify returns a packet's kind, and fills in s as far as the kind has need of it.
 func (m *Merger) classify(p []byte, s *segment) kind {
 	if len(p) < ip4Size {
-		return stranger
+		return unmerged
 	}
 	var proto byte
 	plain := true // no options, no extension headers, no fragment, lengths agree
@@ -168,47 +168,47 @@ func (m *Merger) classify(p []byte, s *segment) kind {
 		plain = p[0] == 0x45 && be16(p[ip4Len:]) == len(p) && be16(p[ip4Frag:])&ip4MoreOrOffset == 0
 	case 6:
 		if len(p) < ip6Size {
-			return stranger
+			return unmerged
 		}
 		s.v6, s.l4, proto = true, ip6Size, p[ip6Next]
 		a := p[ip6Addrs:ip6Size]
 		s.pair = mix(native64(a[16:]), mix(native64(a[24:]), mix(native64(a), mix(native64(a[8:]), 6))))
 		switch proto {
 		case 0, 43, 44, 51, 60: // hop-by-hop, routing, fragment, authentication, destination: RFC 8200 §4.1
-			return blurred
+			return unclear
 		}
 		plain = be16(p[ip6Len:]) == len(p)-ip6Size
 	default:
-		return stranger
+		return unmerged
 	}
 	switch {
 	case proto == protoTCP && m.TCP:
 		if !plain || len(p) < s.l4+tcpSize {
-			return blurred
+			return unclear
 		}
 		t := p[s.l4:]
 		s.udp, s.hdr = false, s.l4+int(t[tcpOff]>>4)*4
 		s.hash = mix(uint64(native32(t)), s.pair)
 		switch {
 		case t[tcpFlags]&^psh != ack || t[tcpOff]&15 != 0 || s.hdr < s.l4+tcpSize || s.hdr > len(p):
-			return closer
+			return closing
 		case s.hdr == len(p):
-			return loner
+			return alone
 		}
 		return data
 	case proto == protoUDP && m.UDP:
 		if !plain || len(p) < s.l4+udpSize {
-			return blurred
+			return unclear
 		}
 		t := p[s.l4:]
 		s.udp, s.hdr = true, s.l4+udpSize
 		s.hash = ^mix(uint64(native32(t)), s.pair)
 		if be16(t[udpLen:]) != len(t) || be16(t[udpSum:]) == 0 || s.hdr == len(p) {
-			return closer
+			return closing
 		}
 		return data
 	}
-	return stranger
+	return unmerged
 }
 
 // mix hashes x into h.
@@ -217,7 +217,7 @@ func mix(x uint64, h uint32) uint32 {
 	return uint32(hi ^ lo ^ (hi^lo)>>32)
 }
 
-// open makes of w, which holds the one packet p, a run that others may join.
+// open makes of w, which holds the one packet p, a write that others may join.
 func (m *Merger) open(w *Write, p []byte, s *segment) {
 	w.Head, w.l4, w.v6, w.UDP, w.hash, w.pair = s.hdr, s.l4, s.v6, s.udp, s.hash, s.pair
 	w.size = len(p) - s.hdr

@@ -171,8 +171,8 @@ func flowOf(p []byte) (flow string, bare bool) {
 	return "", false
 }
 
-// train returns n consecutive segments of size bytes.
-func train(k pkt, n, size int) [][]byte {
+// segmentsOf returns n consecutive segments of size bytes.
+func segmentsOf(k pkt, n, size int) [][]byte {
 	var out [][]byte
 	for i := range n {
 		q := k
@@ -200,13 +200,13 @@ func TestMerge(t *testing.T) {
 		want    string
 	}{
 		{"tcp4", [][]byte{tcp.bytes(), next.bytes(), third.bytes()}, "[[0 1 2]]"},
-		{"tcp6", train(tcp6, 4, 1360), "[[0 1 2 3]]"},
-		{"tcp with equal options", train(with(tcp, func(k *pkt) { k.opts = timestamps }), 3, 50), "[[0 1 2]]"},
-		{"udp4", train(udp, 3, 100), "[[0 1 2]]"},
-		{"udp6", train(with(udp, func(k *pkt) { k.v6 = true }), 3, 100), "[[0 1 2]]"},
-		{"a shorter last ends the run", [][]byte{tcp.bytes(), alter(func(k *pkt) { k.payload = k.payload[:99] }), with(third, func(k *pkt) { k.seq-- }).bytes()}, "[[0 1] [2]]"},
-		{"a longer one begins a run", [][]byte{tcp.bytes(), alter(func(k *pkt) { k.payload = pattern(101, 1) }), with(third, func(k *pkt) { k.seq++; k.payload = pattern(101, 1) }).bytes()}, "[[0] [1 2]]"},
-		{"psh ends the run", [][]byte{tcp.bytes(), alter(func(k *pkt) { k.flags = ack | psh }), third.bytes()}, "[[0 1] [2]]"},
+		{"tcp6", segmentsOf(tcp6, 4, 1360), "[[0 1 2 3]]"},
+		{"tcp with equal options", segmentsOf(with(tcp, func(k *pkt) { k.opts = timestamps }), 3, 50), "[[0 1 2]]"},
+		{"udp4", segmentsOf(udp, 3, 100), "[[0 1 2]]"},
+		{"udp6", segmentsOf(with(udp, func(k *pkt) { k.v6 = true }), 3, 100), "[[0 1 2]]"},
+		{"a shorter last ends the write", [][]byte{tcp.bytes(), alter(func(k *pkt) { k.payload = k.payload[:99] }), with(third, func(k *pkt) { k.seq-- }).bytes()}, "[[0 1] [2]]"},
+		{"a longer one begins a write", [][]byte{tcp.bytes(), alter(func(k *pkt) { k.payload = pattern(101, 1) }), with(third, func(k *pkt) { k.seq++; k.payload = pattern(101, 1) }).bytes()}, "[[0] [1 2]]"},
+		{"psh ends the write", [][]byte{tcp.bytes(), alter(func(k *pkt) { k.flags = ack | psh }), third.bytes()}, "[[0 1] [2]]"},
 		{"psh first", [][]byte{with(tcp, func(k *pkt) { k.flags = ack | psh }).bytes(), next.bytes(), third.bytes()}, "[[0] [1 2]]"},
 		{"gap", [][]byte{tcp.bytes(), third.bytes()}, "[[0] [1]]"},
 		{"reordered", [][]byte{next.bytes(), tcp.bytes()}, "[[0] [1]]"},
@@ -222,7 +222,7 @@ func TestMerge(t *testing.T) {
 		{"other hop limit", [][]byte{tcp6.bytes(), alter(func(k *pkt) { k.v6 = true; k.ttl = 63 })}, "[[0] [1]]"},
 		{"other DF", [][]byte{tcp.bytes(), alter(func(k *pkt) { k.noDF = true })}, "[[0] [1]]"},
 		{"identification without meaning", [][]byte{tcp.bytes(), alter(func(k *pkt) { k.id = 0 })}, "[[0 1]]"},
-		{"identification counts on", train(with(tcp, func(k *pkt) { k.noDF = true; k.id = 65535 }), 3, 9), "[[0 1 2]]"},
+		{"identification counts on", segmentsOf(with(tcp, func(k *pkt) { k.noDF = true; k.id = 65535 }), 3, 9), "[[0 1 2]]"},
 		{"identification doesn't count on", [][]byte{with(tcp, func(k *pkt) { k.noDF = true }).bytes(), alter(func(k *pkt) { k.noDF = true; k.id = 10 })}, "[[0] [1]]"},
 		{"ip options", [][]byte{with(tcp, func(k *pkt) { k.ipOpts = make([]byte, 4) }).bytes(), alter(func(k *pkt) { k.ipOpts = make([]byte, 4) })}, "[[0] [1]]"},
 		{"ip options between", [][]byte{tcp.bytes(), alter(func(k *pkt) { k.ipOpts = make([]byte, 4) }), next.bytes()}, "[[0] [1] [2]]"},
@@ -244,18 +244,18 @@ func TestMerge(t *testing.T) {
 		}, "[[0 3] [1 4] [2 5]]"},
 		{"icmp between", [][]byte{tcp.bytes(), {0x45, 9: 1, 27: 0}, next.bytes()}, "[[0 2] [1]]"},
 		{"runt between", [][]byte{tcp.bytes(), {0x45}, {0x60, 30: 0}, {0x20, 50: 0}, next.bytes()}, "[[0 4] [1] [2] [3]]"},
-		{"bare ack doesn't end the run", [][]byte{tcp.bytes(), with(tcp, func(k *pkt) { k.payload = nil; k.ack = 5 }).bytes(), next.bytes()}, "[[0 2] [1]]"},
+		{"bare ack doesn't end the write", [][]byte{tcp.bytes(), with(tcp, func(k *pkt) { k.payload = nil; k.ack = 5 }).bytes(), next.bytes()}, "[[0 2] [1]]"},
 		{"udp without checksum", func() [][]byte {
-			x := train(udp, 2, 100)
+			x := segmentsOf(udp, 2, 100)
 			for _, p := range x {
 				p[26], p[27] = 0, 0
 			}
 			return x
 		}(), "[[0] [1]]"},
-		{"udp zero length", train(udp, 2, 0), "[[0] [1]]"},
+		{"udp zero length", segmentsOf(udp, 2, 0), "[[0] [1]]"},
 		{"udp shorter last", [][]byte{udp.bytes(), with(udp, func(k *pkt) { k.payload = k.payload[:1] }).bytes(), with(udp, func(k *pkt) { k.payload = k.payload[:1] }).bytes()}, "[[0 1] [2]]"},
 		{"udp length disagrees", func() [][]byte {
-			x := train(udp, 2, 100)
+			x := segmentsOf(udp, 2, 100)
 			putBE16(x[1][24:], 107)
 			naiveChecksums(x[1], 20, protoUDP)
 			return x
@@ -296,25 +296,25 @@ func TestMerge(t *testing.T) {
 func TestMergeLimits(t *testing.T) {
 	m := &Merger{TCP: true, UDP: true}
 	// 65535 bytes: 20+20+45*1448 = 65200, one more doesn't fit.
-	if got := checkMerge(t, m, batchOf(train(pkt{}, 60, 1448)...)); len(got) != 2 || len(got[0]) != 45 {
+	if got := checkMerge(t, m, batchOf(segmentsOf(pkt{}, 60, 1448)...)); len(got) != 2 || len(got[0]) != 45 {
 		t.Errorf("65535 bytes: first write holds %d", len(got[0]))
 	}
-	if got := checkMerge(t, m, batchOf(train(pkt{v6: true}, 5, 13099)...)); len(got) != 2 || len(got[0]) != 4 {
+	if got := checkMerge(t, m, batchOf(segmentsOf(pkt{v6: true}, 5, 13099)...)); len(got) != 2 || len(got[0]) != 4 {
 		t.Errorf("65536 bytes: %v", got)
 	}
-	if got := checkMerge(t, m, batchOf(train(pkt{v6: true}, 5, 13095)...)); len(got) != 1 {
+	if got := checkMerge(t, m, batchOf(segmentsOf(pkt{v6: true}, 5, 13095)...)); len(got) != 1 {
 		t.Errorf("65535 bytes: %v", got)
 	}
 	// One byte too much, for either length field.
-	for _, p := range [][][]byte{train(pkt{}, 8, 8187), train(pkt{v6: true}, 4, 16369)} {
+	for _, p := range [][][]byte{segmentsOf(pkt{}, 8, 8187), segmentsOf(pkt{v6: true}, 4, 16369)} {
 		if got := checkMerge(t, m, batchOf(p...)); len(got) != 2 || len(got[1]) != 1 {
 			t.Errorf("65536 bytes: %v", got)
 		}
 	}
-	if got := checkMerge(t, m, batchOf(train(pkt{udp: true}, 65, 1)...)); len(got) != 2 || len(got[0]) != maxDatagrams {
+	if got := checkMerge(t, m, batchOf(segmentsOf(pkt{udp: true}, 65, 1)...)); len(got) != 2 || len(got[0]) != maxDatagrams {
 		t.Errorf("datagrams: %v", got)
 	}
-	if got := checkMerge(t, m, batchOf(train(pkt{}, 1100, 1)...)); len(got) != 2 || len(got[0]) != MaxPieces {
+	if got := checkMerge(t, m, batchOf(segmentsOf(pkt{}, 1100, 1)...)); len(got) != 2 || len(got[0]) != MaxPieces {
 		t.Errorf("pieces: first write holds %d", len(got[0]))
 	}
 }
@@ -367,7 +367,7 @@ func TestMergeUDPWithoutChecksumByLuck(t *testing.T) {
 }
 
 func TestMergeSwitches(t *testing.T) {
-	packets := append(train(pkt{}, 2, 9), train(pkt{udp: true}, 2, 9)...)
+	packets := append(segmentsOf(pkt{}, 2, 9), segmentsOf(pkt{udp: true}, 2, 9)...)
 	for _, c := range []struct {
 		tcp, udp bool
 		want     string
@@ -380,7 +380,7 @@ func TestMergeSwitches(t *testing.T) {
 }
 
 func TestMergeLeavesOutDroppedAndEmpty(t *testing.T) {
-	b := batchOf(train(pkt{}, 4, 100)...)
+	b := batchOf(segmentsOf(pkt{}, 4, 100)...)
 	b.Packets[1].Drop = packet.DropReplay
 	b.Packets[2].Len = 0
 	if got := fmt.Sprint(checkMerge(t, &Merger{TCP: true}, b)); got != "[[0] [3]]" {
@@ -388,10 +388,10 @@ func TestMergeLeavesOutDroppedAndEmpty(t *testing.T) {
 	}
 }
 
-// A packet that fell out of a run for its checksum was once written with the header of an earlier one (wireguard-go
+// A packet that fell out of a write for its checksum was once written with the header of an earlier one (wireguard-go
 // ecfc5a8). Every write's first packet has its own, whatever lay there.
 func TestMergeClearsVirtioHeader(t *testing.T) {
-	p := train(pkt{}, 3, 100)
+	p := segmentsOf(pkt{}, 3, 100)
 	p[0][45] ^= 1
 	b := batchOf(p...)
 	m := &Merger{TCP: true}
@@ -418,7 +418,7 @@ func TestMergeManyFlows(t *testing.T) {
 		var packets [][]byte
 		for i := range 2 {
 			for f := range flows {
-				packets = append(packets, train(pkt{flow: byte(f), v6: f%2 == 0, udp: f%3 == 0}, 2, 60)[i])
+				packets = append(packets, segmentsOf(pkt{flow: byte(f), v6: f%2 == 0, udp: f%3 == 0}, 2, 60)[i])
 			}
 		}
 		got := checkMerge(t, m, batchOf(packets...))
@@ -548,10 +548,10 @@ func FuzzMerge(f *testing.F) {
 		}
 		return out
 	}
-	f.Add(pack(train(pkt{}, 3, 20)...))
-	f.Add(pack(train(pkt{v6: true}, 3, 20)...))
-	f.Add(pack(train(pkt{udp: true}, 3, 20)...))
-	f.Add(pack(train(pkt{udp: true, v6: true}, 3, 20)...))
+	f.Add(pack(segmentsOf(pkt{}, 3, 20)...))
+	f.Add(pack(segmentsOf(pkt{v6: true}, 3, 20)...))
+	f.Add(pack(segmentsOf(pkt{udp: true}, 3, 20)...))
+	f.Add(pack(segmentsOf(pkt{udp: true, v6: true}, 3, 20)...))
 	f.Add([]byte{0xff, 0xff, 1, 2, 0xff, 0xff, 1, 2, 0xff, 0xff, 1, 2})
 	f.Add(pack(pkt{udp: true}.bytes(), []byte{0x45}, pkt{frag: 1, payload: pattern(9, 1)}.bytes()))
 	m := &Merger{TCP: true, UDP: true}
@@ -593,7 +593,7 @@ func FuzzMerge(f *testing.F) {
 }
 
 func TestMergeAllocatesNothing(t *testing.T) {
-	b := batchOf(append(train(pkt{}, 20, 1000), train(pkt{udp: true}, 20, 1000)...)...)
+	b := batchOf(append(segmentsOf(pkt{}, 20, 1000), segmentsOf(pkt{udp: true}, 20, 1000)...)...)
 	m := &Merger{TCP: true, UDP: true}
 	m.Merge(b)
 	if n := testing.AllocsPerRun(50, func() { mergeOnce(m, b) }); n != 0 {
@@ -625,14 +625,14 @@ func BenchmarkMerge(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(packets)), "ns/packet")
 		})
 	}
-	run("tcp", train(pkt{opts: timestamps}, 45, 1368))
-	run("udp128", train(pkt{udp: true}, 256, 128))
+	run("tcp", segmentsOf(pkt{opts: timestamps}, 45, 1368))
+	run("udp128", segmentsOf(pkt{udp: true}, 256, 128))
 	var acks, mixed [][]byte
 	for i := range 256 {
 		acks = append(acks, pkt{flow: byte(i), ack: uint32(i)}.bytes())
-		mixed = append(mixed, train(pkt{flow: byte(i % 16)}, 16, 200)[i/16])
+		mixed = append(mixed, segmentsOf(pkt{flow: byte(i % 16)}, 16, 200)[i/16])
 	}
 	run("acks", acks)
 	run("tcp16flows", mixed)
-	run("one", train(pkt{udp: true}, 1, 128))
+	run("one", segmentsOf(pkt{udp: true}, 1, 128))
 }

@@ -6,9 +6,9 @@ import "throughline/packet"
 // bytes, and IPv6 extension headers beyond the rest are not seen in practice.
 const maxHeaders = 256
 
-// A Super is a super-packet, understood. [Super.Parse] takes a copy of its headers; then, in this order,
+// A Super is a super-packet that is to be split. [Super.Parse] takes a copy of its headers; then, in this order,
 //
-//	Lay     places the segments it becomes in a batch
+//	Lay     places its segments in a batch
 //	Rest    saves those there was no room for, when Lay placed fewer than Segments
 //	Spread  moves their payload to where it belongs
 //	Finish  writes their headers

@@ -3,7 +3,7 @@
 //
 // It is made of channels alone, so that it works in a testing/synctest bubble, and it is bounded: a full device makes
 // Outbound wait and drops what is written. A Device is safe for concurrent use; packets are copied on their way in and
-// out, so nobody borrows anything.
+// out, so that nothing is borrowed.
 package tuntest
 
 import (
@@ -15,12 +15,13 @@ import (
 	"throughline/tun"
 )
 
-// Depth is how many packets a [Device] holds, each way.
+// Depth is how many packets a [Device] holds in each direction.
 const Depth = 1024
 
 var errClosed = fmt.Errorf("tuntest: %w", os.ErrClosed)
 
-// A Device is a [tun.Device] with one queue and no offloads. It begins down, as the kernel's does.
+// A Device is a [tun.Device] with one queue and no offloads. It begins up: its first event is [tun.Up], unless SetUp sets
+// it down before that was received.
 type Device struct {
 	q      queue
 	events chan tun.Event
@@ -42,9 +43,10 @@ type queue struct {
 	done     chan struct{}
 }
 
-// New returns a device named "test0".
+// New returns a device named "test0", with an MTU of mtu bytes.
 func New(mtu int) *Device {
-	d := &Device{events: make(chan tun.Event, 1), name: "test0", mtu: mtu}
+	d := &Device{events: make(chan tun.Event, 1), name: "test0", mtu: mtu, up: true}
+	d.events <- tun.Up
 	d.q = queue{d: d, outbound: make(chan []byte, Depth), inbound: make(chan []byte, Depth), done: make(chan struct{})}
 	return d
 }
@@ -69,7 +71,7 @@ func (d *Device) Outbound(p []byte) bool {
 // what was written before. While it holds [Depth] packets more are dropped, marked [packet.DropTUN].
 func (d *Device) Inbound() <-chan []byte { return d.q.inbound }
 
-// SetUp sets the device up or down; it only tells so, and packets pass either way.
+// SetUp sets the device up or down; it only sends the event, and packets pass in either state.
 func (d *Device) SetUp(up bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -78,9 +80,9 @@ func (d *Device) SetUp(up bool) {
 	}
 	d.up = up
 	if up {
-		d.tell(tun.Up)
+		d.send(tun.Up)
 	} else {
-		d.tell(tun.Down)
+		d.send(tun.Down)
 	}
 }
 
@@ -90,7 +92,7 @@ func (d *Device) SetMTU(mtu int) {
 	defer d.mu.Unlock()
 	if d.mtu != mtu {
 		d.mtu = mtu
-		d.tell(tun.MTU)
+		d.send(tun.MTU)
 	}
 }
 
@@ -101,8 +103,8 @@ func (d *Device) SetName(name string) {
 	d.name = name
 }
 
-// tell sends e together with what nobody has received yet. The lock is held.
-func (d *Device) tell(e tun.Event) {
+// send sends e together with what wasn't received yet. The lock is held.
+func (d *Device) send(e tun.Event) {
 	if d.closed {
 		return
 	}

@@ -77,23 +77,40 @@ func TestFullDeviceDrops(t *testing.T) {
 
 func TestEvents(t *testing.T) {
 	d := New(1420)
-	d.SetUp(false)
-	d.SetMTU(1420)
-	select {
-	case e := <-d.Events():
-		t.Errorf("event %b without a change", e)
-	default:
+	unchanged := func(up bool, mtu int) {
+		t.Helper()
+		d.SetUp(up)
+		d.SetMTU(mtu)
+		select {
+		case e := <-d.Events():
+			t.Errorf("event %b without a change", e)
+		default:
+		}
 	}
-	d.SetUp(true)
+	if e := <-d.Events(); e != tun.Up {
+		t.Errorf("the first event is %b", e)
+	}
+	unchanged(true, 1420)
+	d.SetUp(false)
 	d.SetMTU(1300)
-	if e := <-d.Events(); e != tun.Up|tun.MTU {
+	if e := <-d.Events(); e != tun.Down|tun.MTU {
 		t.Errorf("event %b", e)
 	}
-	d.SetUp(false)
+	unchanged(false, 1300)
 	d.SetUp(true)
 	d.SetUp(false)
-	if e := <-d.Events(); e != tun.Down {
+	d.SetUp(true)
+	if e := <-d.Events(); e != tun.Up {
 		t.Errorf("event %b, want the last", e)
+	}
+	d.SetUp(false)
+	if e := <-d.Events(); e != tun.Down {
+		t.Errorf("event %b", e)
+	}
+	down := New(1420) // and set down before anybody looked
+	down.SetUp(false)
+	if e := <-down.Events(); e != tun.Down {
+		t.Errorf("event %b of a device that is down", e)
 	}
 	d.SetName("other")
 	if n, _ := d.Name(); n != "other" {
@@ -129,8 +146,12 @@ func TestCloseEndsWhatWaits(t *testing.T) {
 			e.Close()
 		}
 		wg.Wait()
-		if _, ok := <-d.Events(); ok {
-			t.Error("events are open")
+		var events tun.Event
+		for e := range d.Events() { // which ends because they are closed
+			events |= e
+		}
+		if events != tun.Up {
+			t.Errorf("events %b", events)
 		}
 		if _, ok := <-d.Inbound(); ok {
 			t.Error("inbound is open")

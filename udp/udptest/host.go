@@ -13,8 +13,8 @@ import (
 	"throughline/udp"
 )
 
-// MaxTrain is how many datagrams a receiver coalesces at most, as kernels do.
-const MaxTrain = 64
+// MaxCoalesced is how many datagrams a receiver coalesces at most, as kernels do.
+const MaxCoalesced = 64
 
 // A Host is a machine on a [Net]. It is a [udp.Network].
 type Host struct {
@@ -34,7 +34,7 @@ func (h *Host) Addrs() []netip.Addr {
 	return slices.Clone(h.addrs)
 }
 
-// SetAddrs changes the host's addresses: it roams. Its sockets stay open; what is on its way to an address that no host
+// SetAddrs changes the host's addresses: it roams. Its sockets stay open; what is in flight to an address that no host
 // has any more is lost. None at all takes it off the network.
 func (h *Host) SetAddrs(addrs ...netip.Addr) {
 	h.net.mu.Lock()
@@ -72,10 +72,10 @@ func (h *Host) Listen(port uint16) (udp.Conn, error) {
 	}
 	c := &conn{host: h, port: port}
 	if !h.No4 {
-		c.r4 = &receiver{c: c, arrived: sync.Cond{L: &h.net.mu}}
+		c.r4 = &receiver{c: c, ready: sync.Cond{L: &h.net.mu}}
 	}
 	if !h.No6 {
-		c.r6 = &receiver{c: c, arrived: sync.Cond{L: &h.net.mu}}
+		c.r6 = &receiver{c: c, ready: sync.Cond{L: &h.net.mu}}
 	}
 	h.conns[port] = c
 	return c, nil
@@ -146,7 +146,7 @@ func (c *conn) Close() error {
 	for _, r := range []*receiver{c.r4, c.r6} {
 		if r != nil {
 			r.queue = nil
-			r.arrived.Broadcast()
+			r.ready.Broadcast()
 		}
 	}
 	return nil
@@ -221,9 +221,9 @@ func (c *conn) address(e *packet.Endpoint, data []byte) (Datagram, error) {
 
 // A receiver is one family of a conn.
 type receiver struct {
-	c       *conn
-	arrived sync.Cond
-	queue   []Datagram
+	c     *conn
+	ready sync.Cond
+	queue []Datagram
 }
 
 func (r *receiver) Receive(b *packet.Batch) (more bool, err error) {
@@ -233,14 +233,14 @@ func (r *receiver) Receive(b *packet.Batch) (more bool, err error) {
 	first := len(b.Packets)
 	for {
 		for len(r.queue) == 0 && len(b.Packets) == first && !r.c.closed {
-			r.arrived.Wait()
+			r.ready.Wait()
 		}
 		if r.c.closed {
 			return false, net.ErrClosed
 		}
 		for len(r.queue) > 0 {
 			off, free := b.Free()
-			k, total := r.train()
+			k, total := r.coalesced()
 			if len(b.Packets) > first && (total > len(free) || k > cap(b.Packets)-len(b.Packets)) {
 				return true, nil
 			}
@@ -259,12 +259,12 @@ func (r *receiver) Receive(b *packet.Batch) (more bool, err error) {
 	}
 }
 
-// train returns how many datagrams at the head of the queue arrive as one, and their bytes: of one sender and one
+// coalesced returns how many datagrams at the head of the queue come as one, and their bytes: of one sender and one
 // size, the last may be shorter.
-func (r *receiver) train() (k, total int) {
+func (r *receiver) coalesced() (k, total int) {
 	head := r.queue[0]
 	for _, d := range r.queue {
-		if k > 0 && (r.c.host.net.o.NoGRO || d.From != head.From || d.To != head.To || k == MaxTrain ||
+		if k > 0 && (r.c.host.net.o.NoGRO || d.From != head.From || d.To != head.To || k == MaxCoalesced ||
 			len(d.Data) > len(head.Data) || len(d.Data) == 0 || total+len(d.Data) > 65507) {
 			break
 		}

@@ -23,11 +23,11 @@ import (
 // Options say what a network does to datagrams. The zero Options are a perfect network without delay.
 type Options struct {
 	Loss      float64       // the probability that a datagram is lost
-	Duplicate float64       // that it arrives twice
+	Duplicate float64       // that it is delivered twice
 	Reorder   float64       // that it is held back for another Latency (at least a millisecond), so that others overtake it
-	Latency   time.Duration // one way; with none, a datagram is there when Send returns
+	Latency   time.Duration // in one direction; with none, a datagram is there when Send returns
 	Queue     int           // the datagrams a socket holds, a family; what comes then is dropped. 0: 1024
-	NoGRO     bool          // receive each datagram by itself, never several as one train
+	NoGRO     bool          // receive each datagram by itself, never several as one super-packet
 }
 
 // A Datagram is what a hook sees, and may alter.
@@ -59,7 +59,7 @@ type Net struct {
 	paths map[path]pathState
 	hook  func(*Datagram) bool
 	stats Stats
-	queue flights // what is on its way, in order of arrival
+	queue flights // what is in flight, in order of delivery
 	seq   uint64
 	timer *time.Timer
 }
@@ -106,7 +106,7 @@ func (n *Net) Inject(d Datagram) {
 	n.fly(d, n.o.Latency)
 }
 
-// Cut parts a and b: nothing passes between them, silently, until Mend. What is on its way is lost.
+// Cut parts a and b: nothing passes between them, silently, until Mend. What is in flight is lost.
 func (n *Net) Cut(a, b *Host) { n.path(a, b, func(s *pathState) { s.cut = true }) }
 
 // Mend takes back Cut.
@@ -150,7 +150,7 @@ func (n *Net) at(a netip.Addr) *Host {
 	return nil
 }
 
-// send lets chance decide what becomes of d. Called without n.mu.
+// send lets chance decide the fate of d. Called without n.mu.
 func (n *Net) send(d Datagram) {
 	n.mu.Lock()
 	n.stats.Sent++
@@ -182,10 +182,10 @@ func (n *Net) send(d Datagram) {
 	}
 }
 
-// A flight is a datagram on its way.
+// A flight is a datagram between two hosts.
 type flight struct {
 	at  time.Time
-	seq uint64 // keeps the order of what arrives at one moment
+	seq uint64 // keeps the order of what is delivered at one moment
 	d   Datagram
 }
 
@@ -216,7 +216,7 @@ func (n *Net) fly(d Datagram, delay time.Duration) {
 	n.setTimer()
 }
 
-// setTimer makes land be called when the first flight arrives. Called with n.mu.
+// setTimer makes land be called when the first flight is due. Called with n.mu.
 func (n *Net) setTimer() {
 	if len(n.queue) == 0 {
 		return
@@ -231,7 +231,7 @@ func (n *Net) setTimer() {
 	}
 }
 
-// land delivers all that have arrived, in order.
+// land delivers all that are due, in order.
 func (n *Net) land() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -260,7 +260,7 @@ func (n *Net) deliver(d Datagram) {
 	default:
 		n.stats.Delivered++
 		r.queue = append(r.queue, d)
-		r.arrived.Signal()
+		r.ready.Signal()
 	}
 }
 

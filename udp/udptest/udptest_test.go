@@ -93,7 +93,7 @@ func TestDelivery(t *testing.T) {
 		send(t, a, netip.AddrPortFrom(pair[1], b.Port()), "one", "two", "3", "four", "five")
 		data, runs := receive(t, r)
 		want(t, data, "one", "two", "3", "four", "five")
-		if len(runs) != 2 { // a train ends with its first shorter datagram
+		if len(runs) != 2 { // a super-packet ends with its first shorter datagram
 			t.Fatalf("%d runs, want 2: %v", len(runs), runs)
 		}
 		e := packet.Endpoint{Addr: netip.AddrPortFrom(pair[0], 7), Src: pair[1], SrcIf: 1}

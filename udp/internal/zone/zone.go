@@ -16,7 +16,7 @@ type Names struct {
 	Ask func() ([]net.Interface, error) // to be set before use
 
 	known atomic.Pointer[links]
-	mu    sync.Mutex // held by who asks
+	mu    sync.Mutex // held while asking
 }
 
 // links is a snapshot, never changed.
@@ -27,8 +27,8 @@ type links struct {
 }
 
 const (
-	life = 30 * time.Second // a snapshot's
-	rest = time.Second      // between two questions about what isn't there
+	life    = 30 * time.Second // a snapshot's
+	spacing = time.Second      // between two questions about what isn't there
 
 	noLink = 1<<31 - 1 // the last index there could be
 )
@@ -78,7 +78,7 @@ func (n *Names) refresh(has func(*links) bool) *links {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if l := n.known.Load(); l != nil {
-		if age := time.Since(l.at); age < rest || age < life && has(l) {
+		if age := time.Since(l.at); age < spacing || age < life && has(l) {
 			return l
 		}
 	}

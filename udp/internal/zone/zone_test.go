@@ -26,7 +26,7 @@ func TestNames(t *testing.T) {
 		want(2, "eth0", 1)
 		want(3, "3", 1) // unknown, but asked just now
 		links = append(links, net.Interface{Index: 3, Name: "eth1"})
-		time.Sleep(rest)
+		time.Sleep(spacing)
 		want(3, "eth1", 2)
 		if i := z.Index("eth1"); i != 3 || asked != 2 {
 			t.Fatalf("eth1 is %d after asking %d times", i, asked)
