@@ -13,10 +13,10 @@ import (
 // TestNoAllocations: no way allocates; but those that leave packets to the library add nothing to what its cipher does, and that
 // is nothing only where it is written in assembly (amd64). Its portable code has one or two for each packet.
 func TestNoAllocations(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
-		k := w.NewKey(&testKey)
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
+		k := impl.NewKey(&testKey)
 		var perSeal, perForged float64
-		if w != portable {
+		if impl != portable {
 			n, text := make([]byte, 12), make([]byte, 1420, 1436)
 			perSeal = testing.AllocsPerRun(100, func() { k.lib.Seal(text[:0], n, text, nil) })
 			sealed := k.lib.Seal(nil, n, text, nil)
@@ -26,9 +26,9 @@ func TestNoAllocations(t *testing.T) {
 			}
 		}
 		for _, lengths := range [][]int{{1420}, {128}, {0}, {1420, 0, 128, 1420}, {96, 96, 96, 96, 96, 96, 96, 96, 96, 1, 1420, 1420, 1420, 1420, 1420, 1420, 1420, 1420}} {
-			slab, train := layTrain(random(7), 0, lengths...)
+			slab, train := newTrain(random(7), 0, lengths...)
 			packets := float64(len(train))
-			if got, want := testing.AllocsPerRun(unlessBrief(200, 20), func() { k.Seal(slab, train); k.Open(slab, train) }), packets*(perSeal+perForged); got > want {
+			if got, want := testing.AllocsPerRun(fullOrShort(200, 20), func() { k.Seal(slab, train); k.Open(slab, train) }), packets*(perSeal+perForged); got > want {
 				t.Errorf("%d packets: Seal and Open allocate %v times, want %v", len(train), got, want)
 			}
 			if train[0].Drop != 0 {
@@ -38,7 +38,7 @@ func TestNoAllocations(t *testing.T) {
 				train[i].Len += 16 // what lies behind the text is its tag no longer
 			}
 			slab[train[0].Off] ^= 1
-			if got, want := testing.AllocsPerRun(unlessBrief(200, 20), func() {
+			if got, want := testing.AllocsPerRun(fullOrShort(200, 20), func() {
 				for i := range train {
 					train[i].Drop = 0
 				}

@@ -19,7 +19,7 @@ import (
 // text. A group is computed in passes of eight, and in the pass after its last block a packet becomes a job for
 // Poly1305; to open it, in the pass after its first, as the ciphertext is there. Jobs that are left when a group ends are
 // done beside the next: hence two groups, by turns.
-var avx2 = &Way{name: "avx2", seal: sealAVX2, open: openAVX2, runs: hasAVX2}
+var avx2 = &Implementation{name: "avx2", seal: sealAVX2, open: openAVX2, supported: hasAVX2}
 
 func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasBMI2 }
 

@@ -120,11 +120,11 @@ func TestAVX2Shapes(t *testing.T) {
 	rng := random(20)
 	for _, size := range []int{0, 1, 15, 16, 17, 31, 48, 63, 64, 65, 96, 127, 128, 129, 224, 500, 512, 1420,
 		avx2Max/2 - 63, avx2Max / 2, avx2Max - 64, avx2Max - 1, avx2Max, avx2Max + 1} {
-		for n := range unlessBrief(70, 12) {
+		for n := range fullOrShort(70, 12) {
 			if n*size > 100_000 {
 				break
 			}
-			slab, train := layTrain(rng, rng.Uint64(), slices.Repeat([]int{size}, n+1)...)
+			slab, train := newTrain(rng, rng.Uint64(), slices.Repeat([]int{size}, n+1)...)
 			besideLibrary(t, rng, slab, train, func(i int) bool { return n%3 == 1 && i%5 == n%5 })
 		}
 	}
@@ -135,7 +135,7 @@ func TestAVX2Shapes(t *testing.T) {
 func TestAVX2Trains(t *testing.T) {
 	needAVX2(t)
 	rng := random(21)
-	for range unlessBrief(4000, 150) {
+	for range fullOrShort(4000, 150) {
 		most := []int{20, 130, 300, 1500, avx2Max + 200}[rng.IntN(5)]
 		lengths := make([]int, 1+rng.IntN([]int{3, 20, 70, 512}[rng.IntN(4)]*200/(200+most)+1))
 		for i := range lengths {
@@ -147,7 +147,7 @@ func TestAVX2Trains(t *testing.T) {
 				lengths[i] = rng.IntN(avx2Max + 100)
 			}
 		}
-		slab, train := layTrain(rng, rng.Uint64(), lengths...)
+		slab, train := newTrain(rng, rng.Uint64(), lengths...)
 		for i := range train {
 			if rng.IntN(20) == 0 {
 				train[i].Drop = packet.DropNoPeer
@@ -177,7 +177,7 @@ func TestAVX2Wipes(t *testing.T) {
 				}
 			}
 		}
-		slab, train := layTrain(rng, 1, lengths...)
+		slab, train := newTrain(rng, 1, lengths...)
 		k := avx2.NewKey(&testKey)
 		k.lib = nil // a call of the library would panic
 		runAVX2(k, slab, train, 0)
@@ -199,7 +199,7 @@ func TestAVX2Wipes(t *testing.T) {
 func TestAVX2NegativeLength(t *testing.T) {
 	needAVX2(t)
 	for n := -1; n >= -20; n-- {
-		slab, train := layTrain(random(25), 0, slices.Repeat([]int{100}, 8)...)
+		slab, train := newTrain(random(25), 0, slices.Repeat([]int{100}, 8)...)
 		train[5].Len = n
 		func() {
 			defer func() {
@@ -221,7 +221,7 @@ type choice struct {
 // checkChoices holds a way's own choice, of a train and the length of its tags, against them.
 func checkChoices(t *testing.T, own func(train []packet.Packet, tag int) bool, choices []choice) {
 	for _, c := range choices {
-		_, train := layTrain(random(23), 0, slices.Repeat([]int{c.size}, c.n)...)
+		_, train := newTrain(random(23), 0, slices.Repeat([]int{c.size}, c.n)...)
 		if got := own(train, 0); got != c.want {
 			t.Errorf("%dx%d: %v, want %v", c.n, c.size, got, c.want)
 		}
@@ -247,7 +247,7 @@ func TestAVX2Pays(t *testing.T) {
 		{3, 1420, false}, {4, 1420, true}, {8, 96, true}, {8, 224, true}, {8, 448, true}, {8, 1420, true}, {16, 1420, true}, {45, 1420, true}, {64, 0, true}, {64, 512, true},
 		{64, avx2Longest, true}, {64, avx2Longest + 1, false},
 	})
-	if _, train := layTrain(random(23), 0, make([]int, 50)...); avx2Pays(train, 16) {
+	if _, train := newTrain(random(23), 0, make([]int, 50)...); avx2Pays(train, 16) {
 		t.Error("packets shorter than a tag pay")
 	}
 }
@@ -261,7 +261,7 @@ func TestAVX2Ratios(t *testing.T) {
 	k, lib := avx2.NewKey(&testKey), xcrypto.NewKey(&testKey)
 	for _, size := range []int{0, 32, 64, 96, 128, 160, 224, 320, 448, 512, 768, 1024, 1420, 2800, avx2Max} {
 		for _, n := range []int{1, 2, 3, 4, 8, 16, 64} {
-			slab, train := layTrain(random(24), 0, slices.Repeat([]int{size}, n)...)
+			slab, train := newTrain(random(24), 0, slices.Repeat([]int{size}, n)...)
 			work := slices.Clone(train)
 			times := func(f func()) float64 {
 				begin := time.Now()

@@ -14,7 +14,7 @@ import (
 
 // avx512 works on 16 packets at a time. ChaCha20 runs in 16 lanes of 32 bits, each lane any block of any packet, and
 // Poly1305 in eight lanes of 64 bits with 52-bit multipliers, each lane a packet or a stripe of one.
-var avx512 = &Way{name: "avx512", seal: sealAVX512, open: openAVX512, runs: hasAVX512}
+var avx512 = &Implementation{name: "avx512", seal: sealAVX512, open: openAVX512, supported: hasAVX512}
 
 func hasAVX512() bool {
 	x := &cpu.X86

@@ -28,7 +28,7 @@ func TestAVX512IsAWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := slices.Contains(Ways(), avx512); got != hasAVX512() {
+	if got := slices.Contains(Implementations(), avx512); got != hasAVX512() {
 		t.Errorf("avx512 is among the ways: %v, but the CPU has what it needs: %v", got, hasAVX512())
 	}
 }
@@ -70,7 +70,7 @@ func checkAVX512(t *testing.T, rng *rand.Rand, lengths []int) {
 	var train []packet.Packet
 	end := rng.IntN(100)
 	for _, n := range lengths {
-		p := numbered(end, n, rng.Uint64())
+		p := newPacket(end, n, rng.Uint64())
 		if rng.IntN(20) == 0 {
 			p.Drop = packet.DropNoPeer
 		}
@@ -300,7 +300,7 @@ func BenchmarkAVX512(b *testing.B) {
 		b.Run(fmt.Sprintf("seal/%dx%d", n.packets, n.size), func(b *testing.B) {
 			var train []packet.Packet
 			for i := range n.packets {
-				train = append(train, numbered(16+i*(n.size+32), n.size, uint64(i)))
+				train = append(train, newPacket(16+i*(n.size+32), n.size, uint64(i)))
 			}
 			slab, work := make([]byte, n.packets*(n.size+32)+16), slices.Clone(train)
 			b.ReportAllocs()

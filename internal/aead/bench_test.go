@@ -12,7 +12,7 @@ import (
 // go test -bench Train ./internal/aead shows in one run what the best way of this machine costs, and beside it the same
 // work done packet by packet with golang.org/x/crypto: BenchmarkSealTrain and BenchmarkSealTrainXCrypto, each for the
 // same trains. On a machine that does other things too, believe BenchmarkTrainRatio: it goes from one to the other and
-// back all the time. BenchmarkWays has every way.
+// back all the time. BenchmarkImplementations has every way.
 
 var trains = []struct{ n, size int }{{45, 1420}, {64, 128}, {16, 1420}, {1, 1420}, {1, 128}}
 
@@ -20,7 +20,7 @@ var trains = []struct{ n, size int }{{45, 1420}, {64, 128}, {16, 1420}, {1, 1420
 type step func(b *testing.B, s sealer, n, size int) func()
 
 func sealStep(b *testing.B, s sealer, n, size int) func() {
-	slab, train := layTrain(random(8), 0, slices.Repeat([]int{size}, n)...)
+	slab, train := newTrain(random(8), 0, slices.Repeat([]int{size}, n)...)
 	work := slices.Clone(train)
 	return func() {
 		copy(work, train)
@@ -31,7 +31,7 @@ func sealStep(b *testing.B, s sealer, n, size int) func() {
 // openStep opens what it opened before: the cipher adds a key stream, so that a packet opened twice is the ciphertext
 // again, and only its tag must be laid anew, the one for the text or the one for the ciphertext. Nothing else is copied.
 func openStep(b *testing.B, s sealer, n, size int) func() {
-	slab, train := layTrain(random(8), 0, slices.Repeat([]int{size}, n)...)
+	slab, train := newTrain(random(8), 0, slices.Repeat([]int{size}, n)...)
 	sealed := slices.Clone(train)
 	var tags [2][]byte
 	for i := range tags {
@@ -75,11 +75,11 @@ func BenchmarkSealTrainXCrypto(b *testing.B) { benchTrains(b, newLibrary(b, test
 func BenchmarkOpenTrain(b *testing.B)        { benchTrains(b, Best().NewKey(&testKey), openStep) }
 func BenchmarkOpenTrainXCrypto(b *testing.B) { benchTrains(b, newLibrary(b, testKey), openStep) }
 
-func BenchmarkWays(b *testing.B) {
-	for _, w := range Ways() {
-		k := w.NewKey(&testKey)
-		b.Run(w.String()+"/seal", func(b *testing.B) { benchTrains(b, k, sealStep) })
-		b.Run(w.String()+"/open", func(b *testing.B) { benchTrains(b, k, openStep) })
+func BenchmarkImplementations(b *testing.B) {
+	for _, impl := range Implementations() {
+		k := impl.NewKey(&testKey)
+		b.Run(impl.String()+"/seal", func(b *testing.B) { benchTrains(b, k, sealStep) })
+		b.Run(impl.String()+"/open", func(b *testing.B) { benchTrains(b, k, openStep) })
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // fenced returns memory of at least n bytes, whole pages, between two pages that nobody may touch.
-func fenced(t *testing.T, n int) []byte {
+func guarded(t *testing.T, n int) []byte {
 	page := unix.Getpagesize()
 	n = (n + page - 1) / page * page
 	all, err := unix.Mmap(-1, 0, n+2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
@@ -45,15 +45,15 @@ func faults(f func()) (fault any) {
 // Packets that begin where the slab begins and end where it ends, tag included, and behind that a page that may not be
 // touched: no way reads or writes beyond the slab, whatever the lengths.
 func TestFencedSlab(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		const room = 20000
 		rng := random(20)
-		fence := fenced(t, room)
-		k := newTwin(t, w, testKey)
+		fence := guarded(t, room)
+		k := newCheckedKey(t, impl, testKey)
 
 		// try lays a train so that its first packet begins with the memory, or its last tag ends with it.
 		try := func(lengths []int, atEnd bool) {
-			_, train := layout(rng, 0, lengths, func(int) int { return 0 })
+			_, train := gappedTrain(rng, 0, lengths, func(int) int { return 0 })
 			last := train[len(train)-1]
 			need := last.Off + last.Len + packet.Tailroom
 			slab := fence[:need:need]
@@ -61,27 +61,27 @@ func TestFencedSlab(t *testing.T) {
 				slab = fence[len(fence)-need:]
 			}
 			fill(rng, slab)
-			if fault := faults(func() { k.round(t, slab, train) }); fault != nil {
+			if fault := faults(func() { k.roundTrip(t, slab, train) }); fault != nil {
 				t.Fatalf("lengths %v, at the end %v: %v", lengths, atEnd, fault)
 			}
 		}
 		for n := range 1421 {
-			if brief() && n > 140 && n%64 > 2 {
+			if short() && n > 140 && n%64 > 2 {
 				continue
 			}
 			for _, atEnd := range []bool{false, true} {
 				try([]int{n}, atEnd)
-				if size := 2 + n%8; n%unlessBrief(1, 8) == 0 {
+				if size := 2 + n%8; n%fullOrShort(1, 8) == 0 {
 					try(slices.Repeat([]int{n}, size), atEnd)
 				}
 			}
 		}
-		for range unlessBrief(500, 40) {
+		for range fullOrShort(500, 40) {
 			n := 1 + rng.IntN(24)
 			lengths := make([]int, n)
 			for i := range lengths {
 				lengths[i] = rng.IntN(room/n - 16)
-				if rng.IntN(3) == 0 || brief() {
+				if rng.IntN(3) == 0 || short() {
 					lengths[i] = rng.IntN(min(room/n-16, 100))
 				}
 			}
@@ -91,7 +91,7 @@ func TestFencedSlab(t *testing.T) {
 		// A forged packet is cleared to its edge, and no further; one too short for a tag isn't read at all.
 		for _, n := range []int{0, 1, 15, 16, 17, 63, 64, 65, 128, 1420} {
 			for _, size := range []int{1, 2, 8} {
-				_, train := layout(rng, 0, slices.Repeat([]int{n + 16}, size), func(int) int { return -16 })
+				_, train := gappedTrain(rng, 0, slices.Repeat([]int{n + 16}, size), func(int) int { return -16 })
 				need := size * (n + 16)
 				slab := fence[len(fence)-need:]
 				fill(rng, slab)
@@ -112,7 +112,7 @@ func TestFencedSlab(t *testing.T) {
 
 // The fences must be able to catch somebody.
 func TestFencesHold(t *testing.T) {
-	b := fenced(t, 1)
+	b := guarded(t, 1)
 	if fault := faults(func() { b[0], b[len(b)-1] = 1, 1 }); fault != nil {
 		t.Error("between the fences:", fault)
 	}

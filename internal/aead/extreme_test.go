@@ -82,9 +82,9 @@ func little16(x *big.Int) []byte {
 }
 
 func TestExtremeSums(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		rng := random(50)
-		for round := range unlessBrief(400, 12) {
+		for round := range fullOrShort(400, 12) {
 			var key [32]byte
 			fill(rng, key[:])
 			var slab, want []byte
@@ -99,12 +99,12 @@ func TestExtremeSums(t *testing.T) {
 				if !bytes.Equal(sealed[16*n:], refTag(key[:], transportNonce(counter), nil, sealed[:16*n])) {
 					t.Fatal("lead and the reference have not the same tag")
 				}
-				train = append(train, numbered(len(slab), 16*n, counter))
+				train = append(train, newPacket(len(slab), 16*n, counter))
 				want = append(want, sealed...)
 				slab = append(slab, refChacha(key[:], transportNonce(counter), sealed[:16*n])...)
 				slab = append(slab, make([]byte, 16)...)
 			}
-			k := w.NewKey(&key)
+			k := impl.NewKey(&key)
 			k.Seal(slab, train)
 			if !bytes.Equal(slab, want) {
 				t.Fatalf("round %d: sealed %x, want %x", round, slab, want)
@@ -130,7 +130,7 @@ func TestPolyBlock(t *testing.T) {
 		x.Lsh(x, 64).Add(x, new(big.Int).SetUint64(m.h1))
 		return x.Lsh(x, 64).Add(x, new(big.Int).SetUint64(m.h0))
 	}
-	for range unlessBrief(20000, 2000) {
+	for range fullOrShort(20000, 2000) {
 		var key [32]byte
 		for i := 0; i < 32; i += 8 {
 			binary.LittleEndian.PutUint64(key[i:], limb())

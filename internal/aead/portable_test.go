@@ -68,7 +68,7 @@ func TestBlockVectors(t *testing.T) {
 }
 
 func TestQuarterRound(t *testing.T) {
-	a, b, c, d := quarter(0x11111111, 0x01020304, 0x9b8d6f43, 0x01234567)
+	a, b, c, d := quarterRound(0x11111111, 0x01020304, 0x9b8d6f43, 0x01234567)
 	if a != 0xea2a92f4 || b != 0xcb1cf8ce || c != 0x4581472e || d != 0x5881c4bb {
 		t.Errorf("RFC 8439 §2.1.1: %x %x %x %x", a, b, c, d)
 	}

@@ -25,7 +25,7 @@ func prepare(t testing.TB, rng *rand.Rand, n, longest int) (s sealedTrain) {
 	fill(rng, s.key[:])
 	s.plain, s.before = randomTrain(rng, n, longest)
 	s.sealed, s.after = bytes.Clone(s.plain), slices.Clone(s.before)
-	newTwin(t, portable, s.key).seal(t, s.sealed, s.after)
+	newCheckedKey(t, portable, s.key).seal(t, s.sealed, s.after)
 	return s
 }
 
@@ -52,11 +52,11 @@ func (s *sealedTrain) run(k *Key) string {
 // where the collector doesn't see it reads or writes what isn't its own.
 func TestCollector(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(1))
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		rng := random(30)
 		var trains []sealedTrain
-		for range unlessBrief(20, 3) {
-			trains = append(trains, prepare(t, rng, 1+rng.IntN(64), unlessBrief(1500, 200)))
+		for range fullOrShort(20, 3) {
+			trains = append(trains, prepare(t, rng, 1+rng.IntN(64), fullOrShort(1500, 200)))
 		}
 		stop := make(chan struct{})
 		var others sync.WaitGroup
@@ -84,9 +84,9 @@ func TestCollector(t *testing.T) {
 				}
 			}
 		})
-		for round := range unlessBrief(600, 12) {
+		for round := range fullOrShort(600, 12) {
 			s := &trains[round%len(trains)]
-			if wrong := s.run(w.NewKey(&s.key)); wrong != "" { // the Key, too, is held by nobody else
+			if wrong := s.run(impl.NewKey(&s.key)); wrong != "" { // the Key, too, is held by nobody else
 				t.Errorf("round %d, %d packets: %s", round, len(s.before), wrong)
 				break
 			}
@@ -111,10 +111,10 @@ func deep(n int, f func()) byte {
 
 // A goroutine's stack is full at every depth at which a way may be called, and is moved there.
 func TestStacks(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		s := prepare(t, random(31), 19, 300)
-		k := w.NewKey(&s.key)
-		for depth := 0; depth < 300; depth += unlessBrief(1, 17) {
+		k := impl.NewKey(&s.key)
+		for depth := 0; depth < 300; depth += fullOrShort(1, 17) {
 			var wrong string
 			var one sync.WaitGroup
 			one.Go(func() {
@@ -134,19 +134,19 @@ func TestStacks(t *testing.T) {
 
 // Workers share a key, on packets of one slab that lie beside each other, and have keys and slabs of their own.
 func TestConcurrent(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		const workers = 4
 		rng := random(32)
-		shared := w.NewKey(&testKey)
-		slab, train := layout(rng, 0, slices.Repeat([]int{200, 64, 1420, 16}, workers*3), func(int) int { return 0 })
+		shared := impl.NewKey(&testKey)
+		slab, train := gappedTrain(rng, 0, slices.Repeat([]int{200, 64, 1420, 16}, workers*3), func(int) int { return 0 })
 		plain, before := bytes.Clone(slab), slices.Clone(train)
 		var all sync.WaitGroup
 		for worker := range workers {
 			mine := train[worker*12 : (worker+1)*12]
-			own := prepare(t, rng, 1+rng.IntN(40), unlessBrief(1500, 200))
-			key := w.NewKey(&own.key)
+			own := prepare(t, rng, 1+rng.IntN(40), fullOrShort(1500, 200))
+			key := impl.NewKey(&own.key)
 			all.Go(func() {
-				for round := range unlessBrief(40, 10) {
+				for round := range fullOrShort(40, 10) {
 					shared.Seal(slab, mine)
 					shared.Open(slab, mine)
 					if wrong := own.run(key); wrong != "" {

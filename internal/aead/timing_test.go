@@ -182,7 +182,7 @@ func equalConstant(a, b *[16]byte) bool {
 // The method finds what leaks, and doesn't cry at what doesn't.
 func TestTimingMethod(t *testing.T) {
 	rng := random(40)
-	n := unlessBrief(4000, 1000)
+	n := fullOrShort(4000, 1000)
 	found, seen := false, ""
 	for range 10 { // a machine that is busy enough hides anything for a while
 		if found, seen = tags(equalLeaky).leaks(rng, 2, n); found {
@@ -225,12 +225,12 @@ func (m *measured) load(from *measured) {
 
 // experiments are all that is asked of a way: whether its time depends on the key, on the text, or on where a tag is
 // wrong. Whether a tag is wrong shows anyway, for the packet is dropped; how nearly right it was must not.
-func experiments(w *Way, lengths []int) []*experiment {
+func experiments(impl *Implementation, lengths []int) []*experiment {
 	rng := random(41)
-	slab, train := layTrain(rng, 1<<35, lengths...)
+	slab, train := newTrain(rng, 1<<35, lengths...)
 	place := &measured{slab: slices.Clone(slab), train: slices.Clone(train)}
 	sealed, sealedTrain := slices.Clone(slab), slices.Clone(train)
-	w.NewKey(&testKey).Seal(sealed, sealedTrain)
+	impl.NewKey(&testKey).Seal(sealed, sealedTrain)
 
 	load := func(input any) { place.load(input.(*measured)) }
 	seal := func(any) { place.key.Seal(place.slab, place.train) }
@@ -238,7 +238,7 @@ func experiments(w *Way, lengths []int) []*experiment {
 
 	// text makes all packets zeros, or random.
 	text := func(rng *rand.Rand, random bool) *measured {
-		m := &measured{w.NewKey(&testKey), slices.Clone(slab), slices.Clone(train)}
+		m := &measured{impl.NewKey(&testKey), slices.Clone(slab), slices.Clone(train)}
 		for _, p := range m.train {
 			b := m.slab[p.Off : p.Off+p.Len]
 			if fill(rng, b); !random {
@@ -250,7 +250,7 @@ func experiments(w *Way, lengths []int) []*experiment {
 	// forge spoils one packet of the sealed train, whichever.
 	forge := func(spoil func(rng *rand.Rand, text, tag []byte, class bool)) func(rng *rand.Rand, class bool) any {
 		return func(rng *rand.Rand, class bool) any {
-			m := &measured{w.NewKey(&testKey), slices.Clone(sealed), slices.Clone(sealedTrain)}
+			m := &measured{impl.NewKey(&testKey), slices.Clone(sealed), slices.Clone(sealedTrain)}
 			p := m.train[0]
 			for range 1 + rng.IntN(20) {
 				if q := m.train[rng.IntN(len(m.train))]; q.Len > 16 {
@@ -271,7 +271,7 @@ func experiments(w *Way, lengths []int) []*experiment {
 			if fill(rng, key[:]); !class {
 				key = testKey
 			}
-			return &measured{w.NewKey(&key), slab, train}
+			return &measured{impl.NewKey(&key), slab, train}
 		},
 		load: load, run: seal,
 	}, {
@@ -321,7 +321,7 @@ func experiments(w *Way, lengths []int) []*experiment {
 
 // careless is a way as one might write it who doesn't know better: it compares tags byte by byte until two differ, and
 // does a little more for every second key. An experiment that doesn't find that says nothing about the others.
-var careless = &Way{
+var careless = &Implementation{
 	name: "careless",
 	seal: func(k *Key, slab []byte, train []packet.Packet) {
 		portable.seal(k, slab, train)
@@ -368,9 +368,9 @@ func TestTiming(t *testing.T) {
 			t.Logf("%s: leaks %v:%s", e.name, leak, seen)
 		}
 	})
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		for _, s := range shapes {
-			for _, e := range experiments(w, s.lengths) {
+			for _, e := range experiments(impl, s.lengths) {
 				n := samples
 				if s.name == "10x112" { // the short packets of a train: the first thing that one would measure
 					n *= 3

@@ -129,7 +129,7 @@ func sealParts(key, nonce, ad, text []byte) []byte {
 
 // through runs through Seal and Open of a way what can be expressed of a vector, n times in one train. It reports
 // whether that was all of it.
-func (v vector) through(t *testing.T, w *Way, n int) (whole bool) {
+func (v vector) through(t *testing.T, impl *Implementation, n int) (whole bool) {
 	key, nonce := v.normal(t)
 	text, sealed := unhex(t, v.text), unhex(t, v.sealed)
 	transport := bytes.HasPrefix(nonce, make([]byte, 4))
@@ -144,11 +144,11 @@ func (v vector) through(t *testing.T, w *Way, n int) (whole bool) {
 		t.Fatalf("the reference made %x, want %x and a tag", want, sealed[:len(text)])
 	}
 
-	k := w.NewKey((*[32]byte)(key))
+	k := impl.NewKey((*[32]byte)(key))
 	var slab []byte
 	var train []packet.Packet
 	for range n {
-		train = append(train, numbered(len(slab), len(text), counter))
+		train = append(train, newPacket(len(slab), len(text), counter))
 		slab = append(append(slab, text...), make([]byte, 16)...)
 	}
 	k.Seal(slab, train)
@@ -185,15 +185,15 @@ func run(t *testing.T, vectors []vector) (whole int) {
 	for _, v := range vectors {
 		t.Run(v.name, v.below)
 	}
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		whole = 0
 		for i, v := range vectors {
 			t.Run(v.name, func(t *testing.T) {
-				if v.through(t, w, 1+i%9) {
+				if v.through(t, impl, 1+i%9) {
 					whole++
 				}
-				if !brief() {
-					v.through(t, w, 1)
+				if !short() {
+					v.through(t, impl, 1)
 				}
 			})
 		}
@@ -216,14 +216,14 @@ func TestRFC8439Text(t *testing.T) {
 		"af9f3979c92b3720fc88dc95ed84a1be059c6499b9fda236e7e818b04b0bc39c1e876b193bfe5569753f88128cc08aaa9b63d1a16f80ef2554d7"+
 		"189c411f5869ca52c5b83fa36ff216b9c1d30062bebcfd2dc5bce0911934fda79a86f6e698ced759c3ff9b6477338f3da4f9cd8514ea9982ccaf"+
 		"b341b2384dd902f3d1ab7ac61dd29c6f21ba5b862f3730e37cfdc4fd806c22f221")
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		for n := 1; n < 20; n++ {
-			slab, train := layTrain(random(1), 2<<56, slices.Repeat([]int{len(text)}, n)...)
+			slab, train := newTrain(random(1), 2<<56, slices.Repeat([]int{len(text)}, n)...)
 			for i, p := range train {
 				copy(slab[p.Off:], text)
 				train[i].SetCounter(2 << 56) // a nonce of eleven zeros and a two
 			}
-			w.NewKey(&[32]byte{31: 1}).Seal(slab, train)
+			impl.NewKey(&[32]byte{31: 1}).Seal(slab, train)
 			for i, p := range train {
 				if got := slab[p.Off : p.Off+len(text)]; !bytes.Equal(got, want) {
 					t.Fatalf("packet %d of %d: %x, want %x", i, n, got, want)
@@ -268,15 +268,15 @@ var openssl = []struct {
 }
 
 func TestOpenSSL(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		var lengths []int
 		for _, v := range openssl {
-			if v.n < 2000 || !brief() {
+			if v.n < 2000 || !short() {
 				lengths = append(lengths, v.n)
 			}
 		}
 		// All in one train, and then each in one of its own.
-		slab, train := layTrain(random(1), 0, lengths...)
+		slab, train := newTrain(random(1), 0, lengths...)
 		for i := range train {
 			p := &train[i]
 			for j := range p.Len {
@@ -284,7 +284,7 @@ func TestOpenSSL(t *testing.T) {
 			}
 			p.SetCounter(openssl[i].counter)
 		}
-		k := w.NewKey(&testKey)
+		k := impl.NewKey(&testKey)
 		for _, together := range []bool{true, false} {
 			work, sealed := bytes.Clone(slab), slices.Clone(train)
 			if together {
