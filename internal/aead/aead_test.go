@@ -18,7 +18,7 @@ import (
 	"throughline/packet"
 )
 
-// What every way promises, packet by packet.
+// What every implementation guarantees for each packet.
 
 // The train is compared with the slow reference: every byte of the slab, not only those of the packets.
 func TestTrainAgainstReference(t *testing.T) {
@@ -69,8 +69,8 @@ func againstReference(t *rapid.T, impl *Implementation) {
 	}
 }
 
-// Two packets that touch, as a batch lays them for one sendmsg: the tag of the first must not reach the second.
-func TestSealTouching(t *testing.T) {
+// Adjacent packets, as a batch has them for one sendmsg: the tag of the first must not reach the second.
+func TestSealAdjacent(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		b := packet.New()
 		b.Append(bytes.Repeat([]byte{1}, 48))
@@ -87,7 +87,7 @@ func TestSealTouching(t *testing.T) {
 	})
 }
 
-// Every single flipped bit of ciphertext and tag is found, costs that packet alone, and leaves nothing to read.
+// Every flipped bit of ciphertext and tag is detected, drops that packet alone, and leaves nothing to read.
 func TestOpenFlippedBit(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		const n = 37
@@ -148,7 +148,7 @@ func TestOpenFlippedBitInLongTrain(t *testing.T) {
 	})
 }
 
-// leaky is a cipher that decrypts before it looks at the tag, as cipher.AEAD allows.
+// leaky is a cipher that decrypts before it checks the tag, as cipher.AEAD allows.
 type leaky struct{ cipher.AEAD }
 
 func (leaky) Open(dst, nonce, sealed, _ []byte) ([]byte, error) {
@@ -168,8 +168,8 @@ func TestOpenClears(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	tests := []struct {
-		name  string
-		spoil func(slab []byte, p *packet.Packet)
+		name   string
+		change func(slab []byte, p *packet.Packet)
 	}{
 		{"another counter", func(_ []byte, p *packet.Packet) { p.SetCounter(p.Counter() + 1) }},
 		{"a counter that differs in bit 31", func(_ []byte, p *packet.Packet) { p.SetCounter(p.Counter() ^ 1<<31) }},
@@ -187,12 +187,12 @@ func TestOpenRefuses(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		k := newCheckedKey(t, impl, testKey)
 		for _, tt := range tests {
-			for _, n := range []int{1, 3, 9, 20} { // the spoiled packet alone, and among others
+			for _, n := range []int{1, 3, 9, 20} { // the changed packet alone, and among others
 				slab, train := newTrain(random(3), 99, append(slices.Repeat([]int{64}, n), 0)...)
-				train = train[:n] // the last one is there so that the others can be too long
+				train = train[:n] // the last one makes room for the others to be too long
 				k.seal(t, slab, train)
 				p := &train[n/2]
-				tt.spoil(slab, p)
+				tt.change(slab, p)
 				length := p.Len
 				k.open(t, slab, train)
 				if p.Drop != packet.DropTag || p.Len != length {
@@ -211,7 +211,7 @@ func TestOpenRefuses(t *testing.T) {
 	})
 }
 
-// A packet that is too short for a tag is refused wherever it lies, and those beside it are not.
+// A packet that is too short for a tag is refused wherever it is in the train, and its neighbours aren't.
 func TestOpenTooShort(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		k := newCheckedKey(t, impl, testKey)
@@ -231,8 +231,8 @@ func TestOpenTooShort(t *testing.T) {
 	})
 }
 
-// What is dropped already isn't looked at, whatever it says about itself.
-func TestDroppedAreLeft(t *testing.T) {
+// Packets that are dropped already aren't touched, whatever Off and Len they have.
+func TestDroppedUntouched(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		k := newCheckedKey(t, impl, testKey)
 		for _, which := range []uint{0b1, 0b10, 0b1000_0001, 0b1010_1010, 0b1111_1110, 0b1111_1111} {
@@ -250,7 +250,7 @@ func TestDroppedAreLeft(t *testing.T) {
 	})
 }
 
-// A packet that doesn't lie in the slab is a bug of ours. It must not become a write somewhere else.
+// A packet outside the slab is a bug of ours. It must not become a write somewhere else.
 func TestOutsideTheSlab(t *testing.T) {
 	tests := []struct {
 		name string
@@ -285,7 +285,7 @@ func TestOutsideTheSlab(t *testing.T) {
 				p := &train[n-1]
 				*p = tt.p
 				if !panics(func() { k.Seal(slab, train) }) {
-					t.Errorf("%s: Seal of %d took it", tt.name, n)
+					t.Errorf("%s: Seal of %d accepted it", tt.name, n)
 				}
 				for i := range train {
 					train[i] = packet.Packet{Off: 200 * i, Len: 100}
@@ -293,7 +293,7 @@ func TestOutsideTheSlab(t *testing.T) {
 				*p = tt.p
 				p.Len += 16
 				if !panics(func() { k.Open(slab, train) }) && p.Drop == 0 {
-					t.Errorf("%s: Open of %d took it", tt.name, n)
+					t.Errorf("%s: Open of %d accepted it", tt.name, n)
 				}
 				if bytes.Count(around[:size], []byte{0xa5}) != size || bytes.Count(around[2*size:], []byte{0xa5}) != size {
 					t.Fatalf("%s: wrote outside the slab", tt.name)
@@ -321,7 +321,7 @@ func TestEmptyPacket(t *testing.T) {
 	})
 }
 
-// NewKey copies: the caller wipes its own.
+// NewKey copies the key: the caller wipes its own.
 func TestNewKeyCopies(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		key := testKey
@@ -348,6 +348,6 @@ func TestKeyIsHidden(t *testing.T) {
 		}
 	}
 	if !strings.HasPrefix(s, "(hidden)") {
-		t.Errorf("%q doesn't say that it hides", s)
+		t.Errorf("%q doesn't begin with (hidden)", s)
 	}
 }

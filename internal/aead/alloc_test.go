@@ -1,6 +1,6 @@
 //go:build !race
 
-// Under the race detector sync.Pool throws things away at random, so allocations are counted without it.
+// Under the race detector sync.Pool drops items at random, so allocations are counted without it.
 
 package aead
 
@@ -10,8 +10,8 @@ import (
 	"throughline/packet"
 )
 
-// TestNoAllocations: no way allocates; but those that leave packets to the library add nothing to what its cipher does, and that
-// is nothing only where it is written in assembly (amd64). Its portable code has one or two for each packet.
+// No implementation allocates, but those that leave packets to x/crypto allocate what that does: nothing where it has
+// assembly (amd64), otherwise once or twice for each packet.
 func TestNoAllocations(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		k := impl.NewKey(&testKey)
@@ -22,7 +22,7 @@ func TestNoAllocations(t *testing.T) {
 			sealed := k.lib.Seal(nil, n, text, nil)
 			perForged = testing.AllocsPerRun(100, func() { n[11]++; k.lib.Open(sealed[:0], n, sealed, nil) })
 			if perSeal+perForged > 0 {
-				t.Logf("this machine's cipher allocates by itself: %v to seal, %v to open", perSeal, perForged)
+				t.Logf("x/crypto allocates here: %v times to seal, %v to open", perSeal, perForged)
 			}
 		}
 		for _, lengths := range [][]int{{1420}, {128}, {0}, {1420, 0, 128, 1420}, {96, 96, 96, 96, 96, 96, 96, 96, 96, 1, 1420, 1420, 1420, 1420, 1420, 1420, 1420, 1420}} {
@@ -35,7 +35,7 @@ func TestNoAllocations(t *testing.T) {
 				t.Error("the packets didn't open")
 			}
 			for i := range train {
-				train[i].Len += 16 // what lies behind the text is its tag no longer
+				train[i].Len += 16 // the bytes after the text aren't its tag any more
 			}
 			slab[train[0].Off] ^= 1
 			if got, want := testing.AllocsPerRun(fullOrShort(200, 20), func() {

@@ -11,7 +11,7 @@ import (
 	"throughline/packet"
 )
 
-// Every way beside golang.org/x/crypto, over all the shapes that a train can have.
+// Every implementation is compared with golang.org/x/crypto, over all shapes that a train can have.
 
 // Every length, alone and in trains of one length.
 func TestEveryLength(t *testing.T) {
@@ -46,7 +46,7 @@ func TestEveryLength(t *testing.T) {
 	})
 }
 
-// randomTrain draws a train of n packets: lengths alike or mixed, gaps or none, in order or not, some dropped.
+// randomTrain draws a train of n packets: lengths equal or mixed, with gaps or without, in order or not, some dropped.
 func randomTrain(rng *rand.Rand, n, longest int) (slab []byte, train []packet.Packet) {
 	lengths := make([]int, n)
 	kind, most := rng.IntN(6), rng.IntN(longest+1)
@@ -54,7 +54,7 @@ func randomTrain(rng *rand.Rand, n, longest int) (slab []byte, train []packet.Pa
 		switch kind {
 		case 0: // one length
 			lengths[i] = most
-		case 1: // one length, but for the last, as offloads cut a large packet
+		case 1: // one length, except for the last, as segmentation offload gives them
 			lengths[i] = most
 			if i == n-1 {
 				lengths[i] = rng.IntN(most + 1)
@@ -74,7 +74,7 @@ func randomTrain(rng *rand.Rand, n, longest int) (slab []byte, train []packet.Pa
 	}
 	gap := 1 + rng.IntN(64)
 	if rng.IntN(3) == 0 {
-		gap = 1 // packets that touch
+		gap = 1 // adjacent packets
 	}
 	slab, train = gappedTrain(rng, rng.IntN(64), lengths, func(int) int { return rng.IntN(gap) })
 	first := rng.Uint64()
@@ -105,8 +105,8 @@ func randomTrain(rng *rand.Rand, n, longest int) (slab []byte, train []packet.Pa
 	return slab, train
 }
 
-// spoil changes some packets of a sealed train, each in one bit or in its length, or none.
-func spoil(rng *rand.Rand, slab []byte, train []packet.Packet) {
+// forge changes some packets of a sealed train, each in one bit or in its length, or none.
+func forge(rng *rand.Rand, slab []byte, train []packet.Packet) {
 	every := rng.IntN(5)
 	for i := range train {
 		p := &train[i]
@@ -141,13 +141,13 @@ func TestRandomTrains(t *testing.T) {
 			}
 			slab, train := randomTrain(rng, n, longest)
 			k.seal(t, slab, train)
-			spoil(rng, slab, train)
+			forge(rng, slab, train)
 			k.open(t, slab, train)
 		}
 	})
 }
 
-// Every place within a cache line for the first packet, and every stride between packets.
+// Every alignment of the first packet to a cache line, and every stride between packets.
 func TestEveryStride(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		rng := random(12)
@@ -160,7 +160,7 @@ func TestEveryStride(t *testing.T) {
 				n := []int{128, 96, 130, 64, 1, 200}[(base+gap)%6]
 				slab, train := gappedTrain(rng, base, []int{n, n, n, n, n, n, n, n, n}[:3+(base+gap)%7], func(int) int { return gap })
 				if at := uintptr(unsafe.Pointer(&slab[0])); at%64 != 0 {
-					t.Fatalf("the slab lies at %#x: the test places nothing", at)
+					t.Fatalf("the slab is at %#x, not aligned to 64 bytes: the test controls no alignment", at)
 				}
 				k.roundTrip(t, slab, train)
 			}
@@ -168,7 +168,7 @@ func TestEveryStride(t *testing.T) {
 	})
 }
 
-// Counters where their halves carry, and at the ends of what a session may use. Whitepaper §6.1.
+// Counters whose low half carries into the high half, and at the limits of a session. Whitepaper §6.1.
 func TestCounters(t *testing.T) {
 	const reject uint64 = wire.RejectAfterMessages
 	starts := []uint64{0, 1<<31 - 9, 1<<32 - 9, 1<<32 - 1, 1 << 32, 1<<33 - 9, 1<<60 - 9, 1<<63 - 9, reject - 18, reject - 9, reject, 1<<64 - 18, 1<<64 - 9}
@@ -188,7 +188,7 @@ func TestCounters(t *testing.T) {
 	})
 }
 
-// A train of every size, of the sizes of packets that come most.
+// A train of every number of packets, of the most frequent packet sizes.
 func TestEveryTrain(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		rng := random(13)
@@ -202,8 +202,8 @@ func TestEveryTrain(t *testing.T) {
 	})
 }
 
-// Trains that are dropped but for one, and lengths that fall and rise, each to find lanes that are mixed up.
-func TestLanesKeepApart(t *testing.T) {
+// Falling and rising lengths, and one long packet among short ones, with random drops, to find lanes that are mixed up.
+func TestLanesIndependent(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		rng := random(14)
 		k := newCheckedKey(t, impl, testKey)
@@ -233,9 +233,9 @@ func TestLanesKeepApart(t *testing.T) {
 	})
 }
 
-// The comparison itself must be able to fail: a way that errs in one byte, anywhere, is found.
+// The comparison itself must be able to fail: an implementation that errs in one byte, anywhere, is detected.
 func TestComparisonFails(t *testing.T) {
-	for _, place := range []string{"text", "tag", "behind", "length", "drop"} {
+	for _, place := range []string{"text", "tag", "after", "length", "drop"} {
 		for _, opens := range []bool{false, true} {
 			wrong := func(do func(k *Key, slab []byte, train []packet.Packet)) func(k *Key, slab []byte, train []packet.Packet) {
 				return func(k *Key, slab []byte, train []packet.Packet) {
@@ -246,7 +246,7 @@ func TestComparisonFails(t *testing.T) {
 						slab[p.Off+50] ^= 1
 					case "tag":
 						slab[p.Off+p.Len-1] ^= 1
-					case "behind":
+					case "after":
 						slab[p.Off+116] ^= 1
 					case "length":
 						p.Len++
@@ -267,20 +267,20 @@ func TestComparisonFails(t *testing.T) {
 				slab, train := gappedTrain(random(15), 3, []int{100, 100, 100}, func(int) int { return 5 })
 				newCheckedKey(t, &impl, testKey).roundTrip(spy, slab, train)
 			}()
-			if spy.said == "" {
-				t.Errorf("a wrong %s (when opening: %v) was not found", place, opens)
+			if spy.message == "" {
+				t.Errorf("a wrong %s (when opening: %v) was not detected", place, opens)
 			}
 		}
 	}
 }
 
-// A failure takes note of a test that fails, and ends it by a panic.
+// A failure records the message of a failing test, and ends it with a panic.
 type failure struct {
 	testing.TB
-	said string
+	message string
 }
 
 func (f *failure) Fatalf(format string, args ...any) {
-	f.said = fmt.Sprintf(format, args...)
+	f.message = fmt.Sprintf(format, args...)
 	panic(f)
 }

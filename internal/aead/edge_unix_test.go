@@ -13,7 +13,7 @@ import (
 	"throughline/packet"
 )
 
-// fenced returns memory of at least n bytes, whole pages, between two pages that nobody may touch.
+// guarded returns memory of at least n bytes, whole pages, between two inaccessible guard pages.
 func guarded(t *testing.T, n int) []byte {
 	page := unix.Getpagesize()
 	n = (n + page - 1) / page * page
@@ -26,15 +26,15 @@ func guarded(t *testing.T, n int) []byte {
 			t.Error("munmap:", err)
 		}
 	})
-	for _, fence := range [][]byte{all[:page], all[page+n:]} {
-		if err := unix.Mprotect(fence, unix.PROT_NONE); err != nil {
+	for _, guard := range [][]byte{all[:page], all[page+n:]} {
+		if err := unix.Mprotect(guard, unix.PROT_NONE); err != nil {
 			t.Fatal("mprotect:", err)
 		}
 	}
 	return all[page : page+n : page+n]
 }
 
-// faults runs f and reports what it touched that it may not.
+// faults runs f and returns the fault when it accesses a guard page, or nil.
 func faults(f func()) (fault any) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() { fault = recover() }()
@@ -42,23 +42,23 @@ func faults(f func()) (fault any) {
 	return nil
 }
 
-// Packets that begin where the slab begins and end where it ends, tag included, and behind that a page that may not be
-// touched: no way reads or writes beyond the slab, whatever the lengths.
-func TestFencedSlab(t *testing.T) {
+// Packets at the very beginning and end of a slab, tag included, between guard pages: no implementation reads or writes
+// outside the slab, whatever the lengths.
+func TestGuardPages(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		const room = 20000
 		rng := random(20)
-		fence := guarded(t, room)
+		memory := guarded(t, room)
 		k := newCheckedKey(t, impl, testKey)
 
-		// try lays a train so that its first packet begins with the memory, or its last tag ends with it.
+		// try places a train at the very beginning of the memory, or at its very end.
 		try := func(lengths []int, atEnd bool) {
 			_, train := gappedTrain(rng, 0, lengths, func(int) int { return 0 })
 			last := train[len(train)-1]
 			need := last.Off + last.Len + packet.Tailroom
-			slab := fence[:need:need]
+			slab := memory[:need:need]
 			if atEnd {
-				slab = fence[len(fence)-need:]
+				slab = memory[len(memory)-need:]
 			}
 			fill(rng, slab)
 			if fault := faults(func() { k.roundTrip(t, slab, train) }); fault != nil {
@@ -88,12 +88,12 @@ func TestFencedSlab(t *testing.T) {
 			try(lengths, rng.IntN(2) == 0)
 		}
 
-		// A forged packet is cleared to its edge, and no further; one too short for a tag isn't read at all.
+		// A forged packet is cleared up to its end; one too short for a tag isn't read at all.
 		for _, n := range []int{0, 1, 15, 16, 17, 63, 64, 65, 128, 1420} {
 			for _, size := range []int{1, 2, 8} {
 				_, train := gappedTrain(rng, 0, slices.Repeat([]int{n + 16}, size), func(int) int { return -16 })
 				need := size * (n + 16)
-				slab := fence[len(fence)-need:]
+				slab := memory[len(memory)-need:]
 				fill(rng, slab)
 				if fault := faults(func() { k.open(t, slab, train) }); fault != nil {
 					t.Fatalf("forged, %d x %d: %v", size, n, fault)
@@ -101,7 +101,7 @@ func TestFencedSlab(t *testing.T) {
 			}
 		}
 		for n := range 16 {
-			slab := fence[len(fence)-n:]
+			slab := memory[len(memory)-n:]
 			train := []packet.Packet{{Len: n}}
 			if fault := faults(func() { k.open(t, slab, train) }); fault != nil {
 				t.Fatalf("short, %d: %v", n, fault)
@@ -110,14 +110,14 @@ func TestFencedSlab(t *testing.T) {
 	})
 }
 
-// The fences must be able to catch somebody.
-func TestFencesHold(t *testing.T) {
+// The guard pages must fault.
+func TestGuardPagesFault(t *testing.T) {
 	b := guarded(t, 1)
 	if fault := faults(func() { b[0], b[len(b)-1] = 1, 1 }); fault != nil {
-		t.Error("between the fences:", fault)
+		t.Error("between the guard pages:", fault)
 	}
 	if faults(func() { *(*byte)(unsafe.Add(unsafe.Pointer(&b[0]), len(b))) = 1 }) == nil {
-		t.Error("a write behind the slab was not caught")
+		t.Error("a write after the slab was not caught")
 	}
 	if faults(func() { b[0] = *(*byte)(unsafe.Add(unsafe.Pointer(&b[0]), -1)) }) == nil {
 		t.Error("a read before the slab was not caught")

@@ -74,7 +74,7 @@ func TestImplementations(t *testing.T) {
 func TestImplementationsThatDisagree(t *testing.T) {
 	all := implementations
 	defer func() { implementations = all }()
-	for what, spoil := range map[string]func(im *Implementation){
+	for what, corrupt := range map[string]func(im *Implementation){
 		"a sealed bit": func(im *Implementation) {
 			im.seal = func(k *Key, slab []byte, train []packet.Packet) {
 				sealPortable(k, slab, train)
@@ -102,7 +102,7 @@ func TestImplementationsThatDisagree(t *testing.T) {
 	} {
 		wrong := *portable
 		wrong.name = "wrong"
-		spoil(&wrong)
+		corrupt(&wrong)
 		implementations = append([]*Implementation{&wrong}, all...)
 		if Best() == &wrong || slices.Contains(Implementations(), &wrong) {
 			t.Errorf("an implementation that gets %s wrong is usable", what)

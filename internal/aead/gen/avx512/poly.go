@@ -197,17 +197,17 @@ func layOutStripes() {
 	VPTERNLOGQ(U8(0xff), ones, ones, ones)
 	VPXORQ(zero, zero, zero)
 
-	behind := Z8
-	VPBROADCASTQ(at(ws, wsEach), behind)
-	VPADDQ(ones, behind, behind)
-	VPANDQ(descending, behind, behind)
-	VPTESTNMQ(behind, behind, lastStripes)
+	stripesAfter := Z8
+	VPBROADCASTQ(at(ws, wsEach), stripesAfter)
+	VPADDQ(ones, stripesAfter, stripesAfter)
+	VPANDQ(descending, stripesAfter, stripesAfter)
+	VPTESTNMQ(stripesAfter, stripesAfter, lastStripes)
 	KMOVB(lastStripes, at(ws, wsHasTail))
 
 	end, blocks, start := Z9, Z10, Z11 // the block after the stripe, its number of blocks, and the step in which it begins
 	VPADDQ_BCST(constant(31), length, end)
 	VPSRLQ(U8(4), end, end)
-	VPMULUDQ(behind, stepBlocks, blocks)
+	VPMULUDQ(stripesAfter, stepBlocks, blocks)
 	VPSUBQ(blocks, end, end)
 	VPMAXSQ(zero, end, blocks)
 	VPMINSQ(stepBlocks, blocks, blocks)
