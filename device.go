@@ -36,8 +36,8 @@ type Options struct {
 // first.
 func CipherImplementations() []string {
 	var names []string
-	for _, w := range aead.Ways() {
-		names = append(names, w.String())
+	for _, impl := range aead.Implementations() {
+		names = append(names, impl.String())
 	}
 	return names
 }

@@ -18,15 +18,17 @@ import (
 	"throughline/packet"
 )
 
-// What every way promises, packet by packet.
+// What every implementation guarantees for each packet.
 
 // The train is compared with the slow reference: every byte of the slab, not only those of the packets.
 func TestTrainAgainstReference(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) { rapid.Check(t, func(t *rapid.T) { againstReference(t, w) }) })
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
+		rapid.Check(t, func(t *rapid.T) { againstReference(t, impl) })
+	})
 }
 
-func againstReference(t *rapid.T, w *Way) {
-	longest := unlessBrief(1500, 200)
+func againstReference(t *rapid.T, impl *Implementation) {
+	longest := fullOrShort(1500, 200)
 	lengths := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(0, 70), rapid.IntRange(71, longest)), 0, 6).Draw(t, "lengths")
 	first := rapid.Uint64Max(1<<64-10).Draw(t, "first")
 	dropped := rapid.SliceOfN(rapid.Bool(), len(lengths), len(lengths)).Draw(t, "dropped")
@@ -34,7 +36,7 @@ func againstReference(t *rapid.T, w *Way) {
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
 
-	slab, train := layTrain(random(seed), first, lengths...)
+	slab, train := newTrain(random(seed), first, lengths...)
 	plain, want := bytes.Clone(slab), bytes.Clone(slab)
 	for i, p := range train {
 		if dropped[i] {
@@ -43,7 +45,7 @@ func againstReference(t *rapid.T, w *Way) {
 		}
 		copy(want[p.Off:], refSeal(key[:], transportNonce(p.Counter()), nil, slab[p.Off:p.Off+p.Len]))
 	}
-	k := w.NewKey(&key)
+	k := impl.NewKey(&key)
 	k.Seal(slab, train)
 	if !bytes.Equal(slab, want) {
 		t.Fatalf("sealed slab differs from the reference's")
@@ -67,16 +69,16 @@ func againstReference(t *rapid.T, w *Way) {
 	}
 }
 
-// Two packets that touch, as a batch lays them for one sendmsg: the tag of the first must not reach the second.
-func TestSealTouching(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+// Adjacent packets, as a batch has them for one sendmsg: the tag of the first must not reach the second.
+func TestSealAdjacent(t *testing.T) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		b := packet.New()
 		b.Append(bytes.Repeat([]byte{1}, 48))
 		b.Append(bytes.Repeat([]byte{2}, 48))
 		for i := range b.Packets {
 			b.Packets[i].SetCounter(uint64(i))
 		}
-		newTwin(t, w, testKey).round(t, b.Slab, b.Packets)
+		newCheckedKey(t, impl, testKey).roundTrip(t, b.Slab, b.Packets)
 		for i := range b.Packets {
 			if got := b.Bytes(i); !bytes.Equal(got, bytes.Repeat([]byte{byte(i + 1)}, 48)) || b.Packets[i].Drop != 0 {
 				t.Errorf("packet %d is %x, drop %v", i, got, b.Packets[i].Drop)
@@ -85,15 +87,15 @@ func TestSealTouching(t *testing.T) {
 	})
 }
 
-// Every single flipped bit of ciphertext and tag is found, costs that packet alone, and leaves nothing to read.
+// Every flipped bit of ciphertext and tag is detected, drops that packet alone, and leaves nothing to read.
 func TestOpenFlippedBit(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		const n = 37
-		slab, train := layTrain(random(2), 7, n, n, n)
-		k := newTwin(t, w, testKey)
+		slab, train := newTrain(random(2), 7, n, n, n)
+		k := newCheckedKey(t, impl, testKey)
 		k.seal(t, slab, train)
 		sealed, sealedTrain := bytes.Clone(slab), slices.Clone(train)
-		for bit := 0; bit < (n+16)*8; bit += unlessBrief(1, 5) {
+		for bit := 0; bit < (n+16)*8; bit += fullOrShort(1, 5) {
 			copy(slab, sealed)
 			copy(train, sealedTrain)
 			mid := &train[1]
@@ -114,21 +116,21 @@ func TestOpenFlippedBit(t *testing.T) {
 
 // A flipped bit anywhere in any packet of a long and mixed train: exactly that packet is refused.
 func TestOpenFlippedBitInLongTrain(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		rng := random(3)
 		lengths := []int{0, 1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 191, 192, 255, 256, 257, 511, 512, 1023, 1420, 1504}
 		rng.Shuffle(len(lengths), func(i, j int) { lengths[i], lengths[j] = lengths[j], lengths[i] })
-		slab, train := layTrain(rng, 1<<33, lengths...)
-		k := newTwin(t, w, testKey)
+		slab, train := newTrain(rng, 1<<33, lengths...)
+		k := newCheckedKey(t, impl, testKey)
 		k.seal(t, slab, train)
 		sealed, sealedTrain := bytes.Clone(slab), slices.Clone(train)
 		for i := range sealedTrain {
 			p := sealedTrain[i]
 			at := []int{0, p.Len - 16, p.Len - 9, p.Len - 8, p.Len - 1}
-			for range unlessBrief(30, 0) {
+			for range fullOrShort(30, 0) {
 				at = append(at, rng.IntN(p.Len))
 			}
-			if brief() {
+			if short() {
 				at = at[i%len(at):][:1]
 			}
 			for _, at := range at {
@@ -146,7 +148,7 @@ func TestOpenFlippedBitInLongTrain(t *testing.T) {
 	})
 }
 
-// leaky is a cipher that decrypts before it looks at the tag, as cipher.AEAD allows.
+// leaky is a cipher that decrypts before it checks the tag, as cipher.AEAD allows.
 type leaky struct{ cipher.AEAD }
 
 func (leaky) Open(dst, nonce, sealed, _ []byte) ([]byte, error) {
@@ -155,8 +157,8 @@ func (leaky) Open(dst, nonce, sealed, _ []byte) ([]byte, error) {
 }
 
 func TestOpenClears(t *testing.T) {
-	k := &Key{way: xcrypto, lib: leaky{xcrypto.NewKey(&testKey).lib}}
-	slab, train := layTrain(random(9), 0, 100)
+	k := &Key{impl: xcrypto, lib: leaky{xcrypto.NewKey(&testKey).lib}}
+	slab, train := newTrain(random(9), 0, 100)
 	k.Seal(slab, train)
 	k.Open(slab, train)
 	if p := train[0]; p.Drop != packet.DropTag || !bytes.Equal(slab[p.Off:p.Off+100], make([]byte, 100)) {
@@ -166,8 +168,8 @@ func TestOpenClears(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	tests := []struct {
-		name  string
-		spoil func(slab []byte, p *packet.Packet)
+		name   string
+		change func(slab []byte, p *packet.Packet)
 	}{
 		{"another counter", func(_ []byte, p *packet.Packet) { p.SetCounter(p.Counter() + 1) }},
 		{"a counter that differs in bit 31", func(_ []byte, p *packet.Packet) { p.SetCounter(p.Counter() ^ 1<<31) }},
@@ -182,15 +184,15 @@ func TestOpenRefuses(t *testing.T) {
 		{"empty", func(_ []byte, p *packet.Packet) { p.Len = 0 }},
 		{"zeros", func(slab []byte, p *packet.Packet) { clear(slab[p.Off : p.Off+p.Len]) }},
 	}
-	eachWay(t, func(t *testing.T, w *Way) {
-		k := newTwin(t, w, testKey)
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
+		k := newCheckedKey(t, impl, testKey)
 		for _, tt := range tests {
-			for _, n := range []int{1, 3, 9, 20} { // the spoiled packet alone, and among others
-				slab, train := layTrain(random(3), 99, append(slices.Repeat([]int{64}, n), 0)...)
-				train = train[:n] // the last one is there so that the others can be too long
+			for _, n := range []int{1, 3, 9, 20} { // the changed packet alone, and among others
+				slab, train := newTrain(random(3), 99, append(slices.Repeat([]int{64}, n), 0)...)
+				train = train[:n] // the last one makes room for the others to be too long
 				k.seal(t, slab, train)
 				p := &train[n/2]
-				tt.spoil(slab, p)
+				tt.change(slab, p)
 				length := p.Len
 				k.open(t, slab, train)
 				if p.Drop != packet.DropTag || p.Len != length {
@@ -198,23 +200,23 @@ func TestOpenRefuses(t *testing.T) {
 				}
 			}
 		}
-		slab, train := layTrain(random(3), 99, 64)
+		slab, train := newTrain(random(3), 99, 64)
 		k.seal(t, slab, train)
 		other := testKey
 		other[31] ^= 1
-		newTwin(t, w, other).open(t, slab, train)
+		newCheckedKey(t, impl, other).open(t, slab, train)
 		if train[0].Drop != packet.DropTag {
 			t.Error("opened with the wrong key")
 		}
 	})
 }
 
-// A packet that is too short for a tag is refused wherever it lies, and those beside it are not.
+// A packet that is too short for a tag is refused wherever it is in the train, and its neighbours aren't.
 func TestOpenTooShort(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
-		k := newTwin(t, w, testKey)
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
+		k := newCheckedKey(t, impl, testKey)
 		for short := range 16 {
-			slab, train := layTrain(random(4), 5, 100, 40, 0, 300, 40, 16)
+			slab, train := newTrain(random(4), 5, 100, 40, 0, 300, 40, 16)
 			k.seal(t, slab, train)
 			for _, i := range []int{0, 3, 5} {
 				train[i].Len = short
@@ -229,12 +231,12 @@ func TestOpenTooShort(t *testing.T) {
 	})
 }
 
-// What is dropped already isn't looked at, whatever it says about itself.
-func TestDroppedAreLeft(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
-		k := newTwin(t, w, testKey)
+// Packets that are dropped already aren't touched, whatever Off and Len they have.
+func TestDroppedUntouched(t *testing.T) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
+		k := newCheckedKey(t, impl, testKey)
 		for _, which := range []uint{0b1, 0b10, 0b1000_0001, 0b1010_1010, 0b1111_1110, 0b1111_1111} {
-			slab, train := layTrain(random(5), 1<<40, 100, 0, 1420, 64, 7, 128, 128, 600)
+			slab, train := newTrain(random(5), 1<<40, 100, 0, 1420, 64, 7, 128, 128, 600)
 			for i := range train {
 				if which>>i&1 == 1 {
 					train[i].Drop = packet.DropNoPeer
@@ -243,12 +245,12 @@ func TestDroppedAreLeft(t *testing.T) {
 					}
 				}
 			}
-			k.round(t, slab, train)
+			k.roundTrip(t, slab, train)
 		}
 	})
 }
 
-// A packet that doesn't lie in the slab is a bug of ours. It must not become a write somewhere else.
+// A packet outside the slab is a bug of ours. It must not become a write somewhere else.
 func TestOutsideTheSlab(t *testing.T) {
 	tests := []struct {
 		name string
@@ -270,8 +272,8 @@ func TestOutsideTheSlab(t *testing.T) {
 		f()
 		return
 	}
-	eachWay(t, func(t *testing.T, w *Way) {
-		k := w.NewKey(&testKey)
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
+		k := impl.NewKey(&testKey)
 		for _, tt := range tests {
 			for _, n := range []int{1, 2, 8} {
 				around := bytes.Repeat([]byte{0xa5}, 3*size)
@@ -283,7 +285,7 @@ func TestOutsideTheSlab(t *testing.T) {
 				p := &train[n-1]
 				*p = tt.p
 				if !panics(func() { k.Seal(slab, train) }) {
-					t.Errorf("%s: Seal of %d took it", tt.name, n)
+					t.Errorf("%s: Seal of %d accepted it", tt.name, n)
 				}
 				for i := range train {
 					train[i] = packet.Packet{Off: 200 * i, Len: 100}
@@ -291,7 +293,7 @@ func TestOutsideTheSlab(t *testing.T) {
 				*p = tt.p
 				p.Len += 16
 				if !panics(func() { k.Open(slab, train) }) && p.Drop == 0 {
-					t.Errorf("%s: Open of %d took it", tt.name, n)
+					t.Errorf("%s: Open of %d accepted it", tt.name, n)
 				}
 				if bytes.Count(around[:size], []byte{0xa5}) != size || bytes.Count(around[2*size:], []byte{0xa5}) != size {
 					t.Fatalf("%s: wrote outside the slab", tt.name)
@@ -303,9 +305,9 @@ func TestOutsideTheSlab(t *testing.T) {
 
 // A keepalive is a tag and nothing else. Whitepaper §6.5.
 func TestEmptyPacket(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
-		k := newTwin(t, w, testKey)
-		slab, train := layTrain(random(4), 0, 0)
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
+		k := newCheckedKey(t, impl, testKey)
+		slab, train := newTrain(random(4), 0, 0)
 		k.seal(t, slab, train)
 		if train[0].Len != 16 {
 			t.Fatalf("a sealed keepalive has %d bytes, want 16", train[0].Len)
@@ -319,15 +321,15 @@ func TestEmptyPacket(t *testing.T) {
 	})
 }
 
-// NewKey copies: the caller wipes its own.
+// NewKey copies the key: the caller wipes its own.
 func TestNewKeyCopies(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		key := testKey
-		k := newTwin(t, w, key)
-		k.Key = w.NewKey(&key)
+		k := newCheckedKey(t, impl, key)
+		k.Key = impl.NewKey(&key)
 		clear(key[:])
-		slab, train := layTrain(random(5), 3, 20, 1420, 64, 64, 64, 64, 64, 64, 64, 64)
-		k.round(t, slab, train)
+		slab, train := newTrain(random(5), 3, 20, 1420, 64, 64, 64, 64, 64, 64, 64, 64)
+		k.roundTrip(t, slab, train)
 	})
 }
 
@@ -346,6 +348,6 @@ func TestKeyIsHidden(t *testing.T) {
 		}
 	}
 	if !strings.HasPrefix(s, "(hidden)") {
-		t.Errorf("%q doesn't say that it hides", s)
+		t.Errorf("%q doesn't begin with (hidden)", s)
 	}
 }

@@ -271,7 +271,7 @@ prepared:
 	MOVQ    $0x0000000a, 552(DI)
 
 hash:
-	// Take up the Poly1305 that is under way, or the first that is ready.
+	// Continue the job in progress, or begin the first that is ready.
 	MOVQ 528(DI), AX
 	CMPQ 544(DI), $+0
 	JEQ  first_start
@@ -1016,7 +1016,7 @@ slot0_tail:
 	JMP   slot0_back
 
 slot0_tag:
-	// Reduce wholly, add the second half of the one-time key.
+	// Full reduction modulo 2^130-5, then add s: RFC 8439 section 2.5.
 	MOVQ    R8, BX
 	MOVQ    R9, R14
 	ADDQ    $+5, BX
@@ -1080,7 +1080,7 @@ slot1_tail:
 	JMP   slot1_back
 
 slot1_tag:
-	// Reduce wholly, add the second half of the one-time key.
+	// Full reduction modulo 2^130-5, then add s: RFC 8439 section 2.5.
 	MOVQ    R8, BX
 	MOVQ    R9, R14
 	ADDQ    $+5, BX
@@ -1144,7 +1144,7 @@ slot2_tail:
 	JMP   slot2_back
 
 slot2_tag:
-	// Reduce wholly, add the second half of the one-time key.
+	// Full reduction modulo 2^130-5, then add s: RFC 8439 section 2.5.
 	MOVQ    R8, BX
 	MOVQ    R9, R14
 	ADDQ    $+5, BX
@@ -1208,7 +1208,7 @@ slot3_tail:
 	JMP   slot3_back
 
 slot3_tag:
-	// Reduce wholly, add the second half of the one-time key.
+	// Full reduction modulo 2^130-5, then add s: RFC 8439 section 2.5.
 	MOVQ    R8, BX
 	MOVQ    R9, R14
 	ADDQ    $+5, BX
@@ -1272,7 +1272,7 @@ slot4_tail:
 	JMP   slot4_back
 
 slot4_tag:
-	// Reduce wholly, add the second half of the one-time key.
+	// Full reduction modulo 2^130-5, then add s: RFC 8439 section 2.5.
 	MOVQ    R8, BX
 	MOVQ    R9, R14
 	ADDQ    $+5, BX
@@ -1336,7 +1336,7 @@ slot5_tail:
 	JMP   slot5_back
 
 slot5_tag:
-	// Reduce wholly, add the second half of the one-time key.
+	// Full reduction modulo 2^130-5, then add s: RFC 8439 section 2.5.
 	MOVQ    R8, BX
 	MOVQ    R9, R14
 	ADDQ    $+5, BX
@@ -1400,7 +1400,7 @@ rest_tail:
 	JMP   rest_back
 
 rest_tag:
-	// Reduce wholly, add the second half of the one-time key.
+	// Full reduction modulo 2^130-5, then add s: RFC 8439 section 2.5.
 	MOVQ    R8, BX
 	MOVQ    R9, R14
 	ADDQ    $+5, BX
@@ -1462,7 +1462,7 @@ first_tail:
 	JMP   first_back
 
 first_tag:
-	// Reduce wholly, add the second half of the one-time key.
+	// Full reduction modulo 2^130-5, then add s: RFC 8439 section 2.5.
 	MOVQ    R8, BX
 	MOVQ    R9, R14
 	ADDQ    $+5, BX

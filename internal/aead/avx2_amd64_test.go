@@ -21,7 +21,7 @@ func needAVX2(t testing.TB) {
 	}
 }
 
-// The layout of the workspace is written down a second time in gen/avx2, which can't import it.
+// gen/avx2 has these offsets as numbers, as it can't import this package.
 func TestAVX2Workspace(t *testing.T) {
 	var (
 		w avx2Work
@@ -70,20 +70,20 @@ func TestAVX2Workspace(t *testing.T) {
 	}
 }
 
-// runAVX2 goes this way as far as it can, even where the library would cost less.
-func runAVX2(k *Key, slab []byte, train []packet.Packet, open int) {
-	r := avx2Run{k: k, slab: slab, train: train, w: avx2Works.Get().(*avx2Work), longest: avx2Max, open: open}
+// forceAVX2 uses AVX2 wherever it can, even where x/crypto would cost less.
+func forceAVX2(k *Key, slab []byte, train []packet.Packet, open int) {
+	r := avx2Train{k: k, slab: slab, train: train, w: avx2Works.Get().(*avx2Work), longest: avx2Max, open: open}
 	r.run()
 }
 
-// besideLibrary seals a train, spoils some packets, and opens it, each beside the library: the whole slab and the whole
-// train must come out alike. The spoilt are those of which spoil(i) is true.
-func besideLibrary(t *testing.T, rng *rand.Rand, slab []byte, train []packet.Packet, spoil func(i int) bool) {
+// checkAVX2 seals a train, forges the packets of which forge(i) is true, and opens it: the whole slab and the whole train
+// must be the same as with x/crypto.
+func checkAVX2(t *testing.T, rng *rand.Rand, slab []byte, train []packet.Packet, forge func(i int) bool) {
 	t.Helper()
 	var key [32]byte
 	fill(rng, key[:])
 	k, lib := avx2.NewKey(&key), xcrypto.NewKey(&key)
-	alike := func(what string, wantSlab []byte, wantTrain []packet.Packet) {
+	compare := func(what string, wantSlab []byte, wantTrain []packet.Packet) {
 		t.Helper()
 		for i, p := range wantTrain {
 			if train[i] != p {
@@ -98,10 +98,10 @@ func besideLibrary(t *testing.T, rng *rand.Rand, slab []byte, train []packet.Pac
 	}
 	wantSlab, wantTrain := bytes.Clone(slab), slices.Clone(train)
 	sealXCrypto(lib, wantSlab, wantTrain)
-	runAVX2(k, slab, train, 0)
-	alike("seal", wantSlab, wantTrain)
+	forceAVX2(k, slab, train, 0)
+	compare("seal", wantSlab, wantTrain)
 	for i, p := range train {
-		if p.Drop == 0 && spoil(i) {
+		if p.Drop == 0 && forge(i) {
 			slab[p.Off+rng.IntN(p.Len)] ^= 1 << rng.IntN(8)
 			if rng.IntN(4) == 0 {
 				train[i].Len = rng.IntN(p.Len + 1)
@@ -110,32 +110,32 @@ func besideLibrary(t *testing.T, rng *rand.Rand, slab []byte, train []packet.Pac
 	}
 	wantSlab, wantTrain = bytes.Clone(slab), slices.Clone(train)
 	openXCrypto(lib, wantSlab, wantTrain)
-	runAVX2(k, slab, train, 1)
-	alike("open", wantSlab, wantTrain)
+	forceAVX2(k, slab, train, 1)
+	compare("open", wantSlab, wantTrain)
 }
 
-// Trains of packets of one length: every way to fill the lanes of a pass and the passes of a group.
+// Trains of packets of one length, so that all lanes of a pass and all passes of a group are filled or not.
 func TestAVX2Shapes(t *testing.T) {
 	needAVX2(t)
 	rng := random(20)
 	for _, size := range []int{0, 1, 15, 16, 17, 31, 48, 63, 64, 65, 96, 127, 128, 129, 224, 500, 512, 1420,
 		avx2Max/2 - 63, avx2Max / 2, avx2Max - 64, avx2Max - 1, avx2Max, avx2Max + 1} {
-		for n := range unlessBrief(70, 12) {
+		for n := range fullOrShort(70, 12) {
 			if n*size > 100_000 {
 				break
 			}
-			slab, train := layTrain(rng, rng.Uint64(), slices.Repeat([]int{size}, n+1)...)
-			besideLibrary(t, rng, slab, train, func(i int) bool { return n%3 == 1 && i%5 == n%5 })
+			slab, train := newTrain(rng, rng.Uint64(), slices.Repeat([]int{size}, n+1)...)
+			checkAVX2(t, rng, slab, train, func(i int) bool { return n%3 == 1 && i%5 == n%5 })
 		}
 	}
 }
 
-// Trains of anything. Long packets between short ones let Poly1305 fall behind ChaCha20, so that it is still at work on
-// one group when the next but one would need its place.
+// Random trains. Long packets between short ones let Poly1305 lag behind ChaCha20, so that it is still in one group when
+// the next but one is to reuse it.
 func TestAVX2Trains(t *testing.T) {
 	needAVX2(t)
 	rng := random(21)
-	for range unlessBrief(4000, 150) {
+	for range fullOrShort(4000, 150) {
 		most := []int{20, 130, 300, 1500, avx2Max + 200}[rng.IntN(5)]
 		lengths := make([]int, 1+rng.IntN([]int{3, 20, 70, 512}[rng.IntN(4)]*200/(200+most)+1))
 		for i := range lengths {
@@ -147,18 +147,18 @@ func TestAVX2Trains(t *testing.T) {
 				lengths[i] = rng.IntN(avx2Max + 100)
 			}
 		}
-		slab, train := layTrain(rng, rng.Uint64(), lengths...)
+		slab, train := newTrain(rng, rng.Uint64(), lengths...)
 		for i := range train {
 			if rng.IntN(20) == 0 {
 				train[i].Drop = packet.DropNoPeer
 			}
 		}
 		often := 1 + rng.IntN(20)
-		besideLibrary(t, rng, slab, train, func(int) bool { return rng.IntN(often) == 0 })
+		checkAVX2(t, rng, slab, train, func(int) bool { return rng.IntN(often) == 0 })
 	}
 }
 
-// Nothing secret stays in the workspace, whatever happened to the packets.
+// No secret is left in the workspace, whatever happened to the packets.
 func TestAVX2Wipes(t *testing.T) {
 	needAVX2(t)
 	w := new(avx2Work)
@@ -177,17 +177,17 @@ func TestAVX2Wipes(t *testing.T) {
 				}
 			}
 		}
-		slab, train := layTrain(rng, 1, lengths...)
+		slab, train := newTrain(rng, 1, lengths...)
 		k := avx2.NewKey(&testKey)
-		k.lib = nil // a call of the library would panic
-		runAVX2(k, slab, train, 0)
+		k.lib = nil // a call of x/crypto would panic
+		forceAVX2(k, slab, train, 0)
 		if w.pass == 0 {
 			t.Fatal("the workspace wasn't used")
 		}
 		clean("Seal")
 		slab[train[0].Off]++
 		w.pass = 0
-		runAVX2(k, slab, train, 1)
+		forceAVX2(k, slab, train, 1)
 		if w.pass == 0 || train[0].Drop != packet.DropTag || train[1].Drop != 0 {
 			t.Fatal("the train wasn't opened")
 		}
@@ -195,11 +195,11 @@ func TestAVX2Wipes(t *testing.T) {
 	}
 }
 
-// A length below zero is a bug of ours, and must not become a length in the assembly: the tag's 16 bytes could hide it.
+// A negative length is a bug of ours, and must not reach the assembly: adding the tag's 16 bytes could hide it.
 func TestAVX2NegativeLength(t *testing.T) {
 	needAVX2(t)
 	for n := -1; n >= -20; n-- {
-		slab, train := layTrain(random(25), 0, slices.Repeat([]int{100}, 8)...)
+		slab, train := newTrain(random(25), 0, slices.Repeat([]int{100}, 8)...)
 		train[5].Len = n
 		func() {
 			defer func() {
@@ -212,29 +212,29 @@ func TestAVX2NegativeLength(t *testing.T) {
 	}
 }
 
-// A choice says whether a train of n packets of one size is to be sealed by a way itself, or left to the library.
+// A choice is whether a train of n packets of one size pays, or is to be left to x/crypto.
 type choice struct {
 	n, size int
 	want    bool
 }
 
-// checkChoices holds a way's own choice, of a train and the length of its tags, against them.
-func checkChoices(t *testing.T, own func(train []packet.Packet, tag int) bool, choices []choice) {
+// checkChoices compares pays with choices. pays gets a train and the size of its tags.
+func checkChoices(t *testing.T, pays func(train []packet.Packet, tag int) bool, choices []choice) {
 	for _, c := range choices {
-		_, train := layTrain(random(23), 0, slices.Repeat([]int{c.size}, c.n)...)
-		if got := own(train, 0); got != c.want {
+		_, train := newTrain(random(23), 0, slices.Repeat([]int{c.size}, c.n)...)
+		if got := pays(train, 0); got != c.want {
 			t.Errorf("%dx%d: %v, want %v", c.n, c.size, got, c.want)
 		}
 		for i := range train {
 			train[i].Len += 16
 		}
-		if got := own(train, 16); got != c.want {
+		if got := pays(train, 16); got != c.want {
 			t.Errorf("%dx%d to open: %v, want %v", c.n, c.size, got, c.want)
 		}
 		for i := range train {
 			train[i].Drop = packet.DropNoPeer
 		}
-		if own(train, 0) {
+		if pays(train, 0) {
 			t.Errorf("%dx%d, all dropped: true, want false", c.n, c.size)
 		}
 	}
@@ -247,13 +247,13 @@ func TestAVX2Pays(t *testing.T) {
 		{3, 1420, false}, {4, 1420, true}, {8, 96, true}, {8, 224, true}, {8, 448, true}, {8, 1420, true}, {16, 1420, true}, {45, 1420, true}, {64, 0, true}, {64, 512, true},
 		{64, avx2Longest, true}, {64, avx2Longest + 1, false},
 	})
-	if _, train := layTrain(random(23), 0, make([]int, 50)...); avx2Pays(train, 16) {
+	if _, train := newTrain(random(23), 0, make([]int, 50)...); avx2Pays(train, 16) {
 		t.Error("packets shorter than a tag pay")
 	}
 }
 
-// TestAVX2Ratios prints what this way costs beside the library, run by run in turn; the limits of avx2Pays were read
-// off it. It needs a quiet machine.
+// TestAVX2Ratios prints what AVX2 and x/crypto cost, measured alternately; the constants of avx2Pays come from it. It
+// needs a quiet machine.
 func TestAVX2Ratios(t *testing.T) {
 	if needAVX2(t); os.Getenv("THROUGHLINE_RATIOS") == "" {
 		t.Skip("a measurement: set THROUGHLINE_RATIOS=1")
@@ -261,7 +261,7 @@ func TestAVX2Ratios(t *testing.T) {
 	k, lib := avx2.NewKey(&testKey), xcrypto.NewKey(&testKey)
 	for _, size := range []int{0, 32, 64, 96, 128, 160, 224, 320, 448, 512, 768, 1024, 1420, 2800, avx2Max} {
 		for _, n := range []int{1, 2, 3, 4, 8, 16, 64} {
-			slab, train := layTrain(random(24), 0, slices.Repeat([]int{size}, n)...)
+			slab, train := newTrain(random(24), 0, slices.Repeat([]int{size}, n)...)
 			work := slices.Clone(train)
 			times := func(f func()) float64 {
 				begin := time.Now()
@@ -271,8 +271,8 @@ func TestAVX2Ratios(t *testing.T) {
 			var took [4][]float64
 			for range 30_000_000 / (n * (500 + size)) {
 				for i, f := range []func(*Key, []byte, []packet.Packet){
-					func(_ *Key, slab []byte, train []packet.Packet) { runAVX2(k, slab, train, 0) },
-					func(_ *Key, slab []byte, train []packet.Packet) { runAVX2(k, slab, train, 1) },
+					func(_ *Key, slab []byte, train []packet.Packet) { forceAVX2(k, slab, train, 0) },
+					func(_ *Key, slab []byte, train []packet.Packet) { forceAVX2(k, slab, train, 1) },
 					sealXCrypto, openXCrypto,
 				} {
 					if i%2 == 0 {

@@ -12,9 +12,9 @@ import (
 	"throughline/packet"
 )
 
-// avx512 works on 16 packets at a time. ChaCha20 runs in 16 lanes of 32 bits, each lane any block of any packet, and
-// Poly1305 in eight lanes of 64 bits with 52-bit multipliers, each lane a packet or a stripe of one.
-var avx512 = &Way{name: "avx512", seal: sealAVX512, open: openAVX512, runs: hasAVX512}
+// avx512 works on up to 16 packets at a time. ChaCha20 runs in 16 lanes of 32 bits, each lane any block of any packet, and
+// Poly1305 in eight lanes of 64 bits with the 52-bit multiplier of IFMA, each lane a packet or a stripe of one.
+var avx512 = &Implementation{name: "avx512", seal: sealAVX512, open: openAVX512, supported: hasAVX512}
 
 func hasAVX512() bool {
 	x := &cpu.X86
@@ -22,109 +22,109 @@ func hasAVX512() bool {
 }
 
 const (
-	chunkPackets = 16  // packets that go through together: one pass makes their one-time keys
+	chunkPackets = 16  // packets processed together: one pass makes their one-time keys
 	passLanes    = 16  // lanes of a pass of ChaCha20
 	maxLanes     = 384 // lanes that are laid out at once: 24 passes, about 5 µs
 	maxSteps     = 192 // steps of Poly1305 in one call, about 6 µs
-	maxPackets   = 512
+	maxPackets   = 512 // of a train processed at once; longer trains are split
 
-	// A train is worth its beginning from so many bytes on, of which each packet counts as some more: until the assembly
-	// could be timed these are llvm-mca's word for a Sapphire Rapids.
-	worthBytes512  = 880
+	// A train costs less here than in x/crypto from minBytes512 bytes on, packetBytes512 being added for each packet. Both
+	// are estimates, from llvm-mca's model of Sapphire Rapids.
+	minBytes512    = 880
 	packetBytes512 = 240
 )
 
 // secrets512 are wiped after each train.
 type secrets512 struct {
-	stream [passLanes][64]byte // one-time keys, and behind them key stream of the first blocks
-	words  [16][64]byte
-	powers [20][64]byte
+	stream [passLanes][64]byte // blocks with the one-time keys, then key stream of the first text blocks
+	words  [16][64]byte        // ChaCha20 state, a vector for each word
+	powers [20][64]byte        // r⁴, r³, r² and r
 	acc    [3][64]byte
-	add    [2][64]byte
+	s      [2][64]byte
 	tags   [8][wire.TagSize]byte
 }
 
-// space512 is what the assembly works in; gen/avx512/layout.go is its twin. It is so large that the heap begins it on
-// a page, and its vectors on cache lines.
-type space512 struct {
+// workspace512 is the assembly's workspace; gen/avx512/layout.go has the same offsets. It is so large that the heap aligns
+// it to a page, and so its vectors to cache lines.
+type workspace512 struct {
 	secrets512
-	zeros    [64]byte // never written
-	idle     [64]byte
-	heads    [8][64]byte
-	tails    [8][64]byte
-	block    [maxLanes + passLanes]uint32
-	low      [maxLanes + passLanes]uint32
+	zeros    [64]byte                     // never written
+	idle     [64]byte                     // the address of idle lanes
+	heads    [8][64]byte                  // each Poly1305 lane's first blocks
+	tails    [8][64]byte                  // and its last blocks, with the lengths
+	block    [maxLanes + passLanes]uint32 // each ChaCha20 lane's block counter
+	low      [maxLanes + passLanes]uint32 // and nonce
 	high     [maxLanes + passLanes]uint32
-	addr     [maxLanes + passLanes]uint64 // into the slab; meaningless outside a call
-	mask     [maxLanes + passLanes]uint64
+	addr     [maxLanes + passLanes]uint64 // in the slab; meaningless outside a call
+	mask     [maxLanes + passLanes]uint64 // which of the 64 bytes there belong to the packet
 	segments [chunkPackets]segment
 	stripes  struct {
-		key [8]int // where in the workspace each lane's one-time key lies
-		off [8]int // where in the slab its packet begins
-		len [8]int // and how many bytes it has
+		key [8]int // offset of each lane's one-time key in the workspace
+		off [8]int // offset of its packet in the slab
+		len [8]int // length of the packet
 	}
-	steps int // of each stripe
-	each  int // stripes of a packet
-	_     [6]uint64
-	own   [9][64]byte // what the assembly makes of stripes, and keeps
+	steps   int // of each stripe
+	each    int // stripes of each packet
+	_       [6]uint64
+	scratch [9][64]byte // what the assembly computes from stripes
 
-	// From here on the assembly knows no places.
-	slab     []byte            // also holds it on the heap, as addresses into it lie above
-	pieces   [maxPackets]piece // the train's living packets, longest first
-	unsorted [maxPackets]piece
+	// The assembly doesn't use what follows.
+	slab     []byte                 // keeps it on the heap, as addr has addresses in it
+	texts    [maxPackets]packetText // of the packets that aren't dropped, longest first
+	unsorted [maxPackets]packetText
 	order    [maxPackets]uint16
 }
 
-// A segment is a row of lanes: consecutive blocks of one packet.
+// A segment is consecutive blocks of one packet, in consecutive lanes.
 type segment struct {
-	off     int // where in the slab
+	off     int // offset in the slab
 	left    int // bytes from there to the packet's end
 	counter uint64
-	block   int // the number of the first block; 0 is the one-time key
+	block   int // the first block's counter; block 0 has the one-time key
 	lanes   int
 }
 
-// A piece is one packet's text, without the tag.
-type piece struct {
+// A packetText is where a packet's text is, without the tag.
+type packetText struct {
 	off, len int
 	counter  uint64
 	index    int // in the train
 }
 
-var spaces512 = sync.Pool{New: func() any { return new(space512) }}
+var workspaces512 = sync.Pool{New: func() any { return new(workspace512) }}
 
-// expand lays out the lanes of segments, beginning with lane first, and lanes that do nothing behind them.
+// expand lays out the lanes of segments, from lane first on, and idle lanes after them.
 //
 //go:noescape
-func expand(ws *space512, slab *byte, first, segments int)
+func expand(ws *workspace512, slab *byte, first, segments int)
 
 // firstPass computes the key stream of lanes 0 to 15.
 //
 //go:noescape
-func firstPass(ws *space512, key *[wire.KeySize]byte)
+func firstPass(ws *workspace512, key *[wire.KeySize]byte)
 
-// otherPasses applies the key stream of the first pass to lanes stream to 15, and then makes and applies that of lanes
-// from to to-1, 16 at a time and up to eight that are left in half a pass, in place.
+// otherPasses XORs the key stream of the first pass into the texts of lanes stream to 15, and then computes and XORs that
+// of lanes from to to-1: 16 at a time, and up to eight that are left in half a pass.
 //
 //go:noescape
-func otherPasses(ws *space512, key *[wire.KeySize]byte, stream, from, to int)
+func otherPasses(ws *workspace512, key *[wire.KeySize]byte, stream, from, to int)
 
-// authenticate does steps from to to-1 of Poly1305 in eight lanes, four blocks each. At step 0 the lanes begin, behind the
-// last they end and leave the tags; in between their accumulators stay in the workspace.
+// authenticate does steps from to to-1 of Poly1305 in eight lanes, four blocks of each. It begins the lanes at step 0, and
+// stores the tags after the last step; between calls the accumulators are in the workspace.
 //
-// A lane does a packet's stripe: some of its blocks, right-aligned, so that all lanes end together with packets' ends. A
-// stripe of fewer blocks than others begins later.
+// A lane has one stripe: consecutive blocks of a packet, right-aligned, so that all lanes end in the same step. A stripe
+// of fewer blocks than others begins in a later step.
 //
 //go:noescape
-func authenticate(ws *space512, slab *byte, from, to int)
+func authenticate(ws *workspace512, slab *byte, from, to int)
 
 // wipe clears the workspace's secrets, and the vector registers.
 //
 //go:noescape
-func wipe(ws *space512)
+func wipe(ws *workspace512)
 
 func sealAVX512(k *Key, slab []byte, train []packet.Packet) {
-	if !worth512(train, 0) {
+	if !avx512Pays(train, 0) {
 		sealXCrypto(k, slab, train)
 		return
 	}
@@ -132,19 +132,19 @@ func sealAVX512(k *Key, slab []byte, train []packet.Packet) {
 }
 
 func openAVX512(k *Key, slab []byte, train []packet.Packet) {
-	if !worth512(train, wire.TagSize) {
+	if !avx512Pays(train, wire.TagSize) {
 		openXCrypto(k, slab, train)
 		return
 	}
 	trainAVX512(k, slab, train, false)
 }
 
-// worth512 says whether the train costs less here than in the library.
-func worth512(train []packet.Packet, tag int) bool {
+// avx512Pays reports whether the train costs less here than in x/crypto.
+func avx512Pays(train []packet.Packet, tag int) bool {
 	n := 0
 	for i := range train {
 		if p := &train[i]; p.Drop == 0 {
-			if n += packetBytes512 + p.Len - tag; n >= worthBytes512 {
+			if n += packetBytes512 + p.Len - tag; n >= minBytes512 {
 				return true
 			}
 		}
@@ -153,30 +153,30 @@ func worth512(train []packet.Packet, tag int) bool {
 }
 
 func trainAVX512(k *Key, slab []byte, train []packet.Packet, seal bool) {
-	ws := spaces512.Get().(*space512)
+	ws := workspaces512.Get().(*workspace512)
 	ws.slab = slab
 	for len(train) > 0 {
-		some := train[:min(len(train), maxPackets)]
-		train = train[len(some):]
-		n := ws.take(some, seal)
+		part := train[:min(len(train), maxPackets)]
+		train = train[len(part):]
+		n := ws.collect(part, seal)
 		chunks := (n + chunkPackets - 1) / chunkPackets
 		for i := range chunks {
-			chunk := ws.pieces[n*i/chunks : n*(i+1)/chunks]
+			chunk := ws.texts[n*i/chunks : n*(i+1)/chunks]
 			if seal {
-				ws.seal(k, chunk, some)
+				ws.seal(k, chunk, part)
 			} else {
-				ws.open(k, chunk, some)
+				ws.open(k, chunk, part)
 			}
 		}
 	}
 	wipe(ws)
 	ws.slab = nil
-	spaces512.Put(ws)
+	workspaces512.Put(ws)
 }
 
-// take lists the train's living packets, longest first, more or less: their order within 64 bytes doesn't matter. Those
-// that can't be opened are dropped.
-func (ws *space512) take(train []packet.Packet, seal bool) int {
+// collect lists the texts of packets that aren't dropped, longest first, to within 64 bytes, and returns their number.
+// Packets too short for a tag are dropped.
+func (ws *workspace512) collect(train []packet.Packet, seal bool) int {
 	overhead := wire.TagSize
 	if seal {
 		overhead = 0
@@ -188,44 +188,44 @@ func (ws *space512) take(train []packet.Packet, seal bool) int {
 		if p.Drop != 0 {
 			continue
 		}
-		text := p.Len - overhead
-		if text < 0 && !seal {
+		length := p.Len - overhead
+		if length < 0 && !seal {
 			p.Drop = packet.DropTag
 			continue
 		}
-		_ = ws.slab[p.Off : p.Off+text : p.Off+text+wire.TagSize] // the assembly checks no bounds
-		at := &ws.pieces[n]
-		at.off, at.len, at.counter, at.index = p.Off, text, p.Counter(), i
-		count[bucket(text)+1]++
+		_ = ws.slab[p.Off : p.Off+length : p.Off+length+wire.TagSize] // the assembly checks no bounds
+		t := &ws.texts[n]
+		t.off, t.len, t.counter, t.index = p.Off, length, p.Counter(), i
+		count[bucket(length)+1]++
 		n++
 	}
-	if n == 0 || int(count[bucket(ws.pieces[0].len)+1]) == n {
+	if n == 0 || int(count[bucket(ws.texts[0].len)+1]) == n {
 		return n
 	}
 	for b := range buckets {
 		count[b+1] += count[b]
 	}
-	for i, p := range ws.pieces[:n] {
+	for i, p := range ws.texts[:n] {
 		b := bucket(p.len)
 		ws.order[count[b]] = uint16(i)
 		count[b]++
 	}
-	copy(ws.unsorted[:n], ws.pieces[:n])
+	copy(ws.unsorted[:n], ws.texts[:n])
 	for i, o := range ws.order[:n] {
-		ws.pieces[i] = ws.unsorted[o]
+		ws.texts[i] = ws.unsorted[o]
 	}
 	return n
 }
 
 const buckets = 64
 
-// bucket is 0 for the longest packets.
+// bucket is the bucket of a length n, 0 for the longest packets.
 func bucket(n int) int { return max(0, buckets-1-n/64) }
 
-func (ws *space512) seal(k *Key, chunk []piece, train []packet.Packet) {
+func (ws *workspace512) seal(k *Key, chunk []packetText, train []packet.Packet) {
 	base := &ws.slab[0]
-	at := ws.cipherFirst(k, base, chunk)
-	ws.cipherRest(k, base, chunk, at)
+	pr := ws.cipherFirst(k, base, chunk)
+	ws.cipherRemaining(k, base, chunk, pr)
 	for done := 0; done < len(chunk); {
 		n := min(len(chunk)-done, 8)
 		each := ws.authenticate(base, chunk[done:done+n], done)
@@ -238,106 +238,106 @@ func (ws *space512) seal(k *Key, chunk []piece, train []packet.Packet) {
 	}
 }
 
-func (ws *space512) open(k *Key, chunk []piece, train []packet.Packet) {
+func (ws *workspace512) open(k *Key, chunk []packetText, train []packet.Packet) {
 	base := &ws.slab[0]
-	at := ws.cipherFirst(k, base, chunk)
-	good := 0
+	pr := ws.cipherFirst(k, base, chunk)
+	valid := 0
 	for done := 0; done < len(chunk); {
 		n := min(len(chunk)-done, 8)
 		each := ws.authenticate(base, chunk[done:done+n], done)
 		for i := range n {
 			p := &chunk[done+i]
-			text := ws.slab[p.off : p.off+p.len+wire.TagSize]
-			tag, want := text[p.len:], ws.tag(i*each)
+			sealed := ws.slab[p.off : p.off+p.len+wire.TagSize]
+			tag, want := sealed[p.len:], ws.tag(i*each)
 			wrong := binary.LittleEndian.Uint64(tag) ^ binary.LittleEndian.Uint64(want[:])
 			wrong |= binary.LittleEndian.Uint64(tag[8:]) ^ binary.LittleEndian.Uint64(want[8:])
 			if wrong != 0 {
-				clear(text[:p.len])
+				clear(sealed[:p.len])
 				train[p.index].Drop = packet.DropTag
 				continue
 			}
 			train[p.index].Len = p.len
-			good++
+			valid++
 		}
 		done += n
 	}
-	if good == len(chunk) {
-		ws.cipherRest(k, base, chunk, at)
+	if valid == len(chunk) {
+		ws.cipherRemaining(k, base, chunk, pr)
 		return
 	}
-	// The first pass is lost: its lanes belong to the packets as they were.
+	// The first pass's key stream isn't used: its lanes were laid out for all packets.
 	left := chunk[:0]
 	for _, p := range chunk {
 		if train[p.index].Drop == 0 {
 			left = append(left, p)
 		}
 	}
-	ws.cipherRest(k, base, left, place{stream: passLanes})
+	ws.cipherRemaining(k, base, left, progress{stream: passLanes})
 }
 
-// A place is how far a chunk's ChaCha20 has come.
-type place struct {
+// A progress is how far a chunk's blocks are laid out.
+type progress struct {
 	packet, done int // the next packet, and how many of its blocks are laid out
-	stream       int // the first lane of the first pass that isn't a one-time key
-	lanes        int // how many lanes are laid out
+	stream       int // the first pass's first lane that isn't a one-time key
+	lanes        int // lanes laid out
 }
 
-// cipherFirst makes the one-time keys of the chunk, and key stream of the first blocks with what remains of the pass.
-func (ws *space512) cipherFirst(k *Key, base *byte, chunk []piece) place {
+// cipherFirst makes the chunk's one-time keys, and key stream of the first text blocks in the pass's remaining lanes.
+func (ws *workspace512) cipherFirst(k *Key, base *byte, chunk []packetText) progress {
 	for i := range chunk {
 		counter := chunk[i].counter
 		ws.block[i&15], ws.low[i&15], ws.high[i&15] = 0, uint32(counter), uint32(counter>>32)
 	}
-	at := place{stream: len(chunk), lanes: len(chunk)}
-	ws.layOut(base, chunk, &at)
+	pr := progress{stream: len(chunk), lanes: len(chunk)}
+	ws.layOut(base, chunk, &pr)
 	firstPass(ws, &k.raw)
-	return at
+	return pr
 }
 
-// cipherRest encrypts what is laid out, and then all the rest.
-func (ws *space512) cipherRest(k *Key, base *byte, chunk []piece, at place) {
-	otherPasses(ws, &k.raw, at.stream, passLanes, at.lanes)
-	for at.packet < len(chunk) {
-		at.lanes = 0
-		ws.layOut(base, chunk, &at)
-		otherPasses(ws, &k.raw, passLanes, 0, at.lanes)
+// cipherRemaining encrypts what is laid out, and then all remaining blocks.
+func (ws *workspace512) cipherRemaining(k *Key, base *byte, chunk []packetText, pr progress) {
+	otherPasses(ws, &k.raw, pr.stream, passLanes, pr.lanes)
+	for pr.packet < len(chunk) {
+		pr.lanes = 0
+		ws.layOut(base, chunk, &pr)
+		otherPasses(ws, &k.raw, passLanes, 0, pr.lanes)
 	}
 }
 
-// layOut lays out as many lanes of the chunk as there is room for, behind those that are there already.
-func (ws *space512) layOut(base *byte, chunk []piece, at *place) {
-	first, segments := at.lanes, 0
-	for at.packet < len(chunk) && at.lanes < maxLanes {
-		p := &chunk[at.packet]
+// layOut lays out as many lanes of the chunk as there is room for, after those that are there already.
+func (ws *workspace512) layOut(base *byte, chunk []packetText, pr *progress) {
+	first, segments := pr.lanes, 0
+	for pr.packet < len(chunk) && pr.lanes < maxLanes {
+		p := &chunk[pr.packet]
 		all := (p.len + 63) / 64
-		n := min(all-at.done, maxLanes-at.lanes)
+		n := min(all-pr.done, maxLanes-pr.lanes)
 		if n > 0 {
-			s := &ws.segments[segments] // field by field: a literal would be made elsewhere and copied
-			s.off, s.left = p.off+64*at.done, p.len-64*at.done
-			s.counter, s.block, s.lanes = p.counter, 1+at.done, n
+			s := &ws.segments[segments] // field by field: a composite literal would be copied
+			s.off, s.left = p.off+64*pr.done, p.len-64*pr.done
+			s.counter, s.block, s.lanes = p.counter, 1+pr.done, n
 			segments++
-			at.lanes += n
-			at.done += n
+			pr.lanes += n
+			pr.done += n
 		}
-		if at.done == all {
-			at.packet++
-			at.done = 0
+		if pr.done == all {
+			pr.packet++
+			pr.done = 0
 		}
 	}
 	expand(ws, base, first, segments)
 }
 
-// tag is the tag that authenticate left for a lane.
-func (ws *space512) tag(lane int) *[wire.TagSize]byte { return &ws.tags[lane>>1&3+4*(lane&1)] }
+// tag is the tag that authenticate stored for a lane.
+func (ws *workspace512) tag(lane int) *[wire.TagSize]byte { return &ws.tags[lane>>1&3+4*(lane&1)] }
 
-// authenticate makes the tags of up to eight packets, whose one-time keys are those from first on. The tag of packet i
+// authenticate computes the tags of up to eight packets, whose one-time keys are those from first on. The tag of packet i
 // is that of lane i*each.
-func (ws *space512) authenticate(base *byte, chunk []piece, first int) (each int) {
+func (ws *workspace512) authenticate(base *byte, chunk []packetText, first int) (each int) {
 	blocks := 0
 	for i := range chunk {
-		blocks = max(blocks, (chunk[i].len+15)/16+1) // with that of the lengths. RFC 8439 §2.8
+		blocks = max(blocks, (chunk[i].len+15)/16+1) // including that of the lengths. RFC 8439 §2.8
 	}
-	// Up to four packets are cut in stripes of the same number of steps.
+	// Up to four packets are split into stripes of the same number of steps.
 	shift := uint(0)
 	for len(chunk)<<(shift+1) <= 8 && 4<<shift < blocks {
 		shift++
@@ -345,7 +345,7 @@ func (ws *space512) authenticate(base *byte, chunk []piece, first int) (each int
 	steps := (blocks-1)>>(2+shift) + 1
 	ws.steps, ws.each = steps, 1<<shift
 	for l := range 8 {
-		i := min(l>>shift, len(chunk)-1) // idle lanes do the last packet again
+		i := min(l>>shift, len(chunk)-1) // unused lanes repeat the last packet
 		p := &chunk[i]
 		ws.stripes.key[l] = 64 * (first + i)
 		ws.stripes.off[l], ws.stripes.len[l] = p.off, p.len

@@ -13,31 +13,31 @@ import (
 	"throughline/packet"
 )
 
-// needAVX512 skips where the assembly can't run; emulate runs it anywhere.
+// needAVX512 skips a test where the CPU lacks AVX-512 with IFMA; emulate runs it on any amd64 machine.
 func needAVX512(t *testing.T) {
 	t.Helper()
 	if !hasAVX512() {
-		t.Skip("this CPU has no AVX-512 with IFMA; emulate runs this test on one that is emulated")
+		t.Skip("this CPU has no AVX-512 with IFMA; emulate/ runs this test on an emulated one")
 	}
 }
 
-// Under emulate the way must be there; elsewhere it depends on the CPU.
-func TestAVX512IsAWay(t *testing.T) {
-	if want := os.Getenv("THROUGHLINE_WANT_WAY"); want != "" {
+// Under emulate/ avx512 must be usable; elsewhere that depends on the CPU.
+func TestAVX512IsUsable(t *testing.T) {
+	if want := os.Getenv("THROUGHLINE_WANT_IMPLEMENTATION"); want != "" {
 		if _, err := Named(want); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := slices.Contains(Ways(), avx512); got != hasAVX512() {
-		t.Errorf("avx512 is among the ways: %v, but the CPU has what it needs: %v", got, hasAVX512())
+	if got := slices.Contains(Implementations(), avx512); got != hasAVX512() {
+		t.Errorf("avx512 is usable: %v, but supported by the CPU: %v", got, hasAVX512())
 	}
 }
 
-// The assembly knows the workspace by numbers.
+// The assembly has these offsets as numbers.
 func TestAVX512Workspace(t *testing.T) {
-	ws := spaces512.Get().(*space512)
+	ws := workspaces512.Get().(*workspace512)
 	if at := uintptr(unsafe.Pointer(ws)); at%64 != 0 {
-		t.Errorf("the workspace is at %#x, not on a cache line: slow", at)
+		t.Errorf("the workspace is at %#x, not aligned to a cache line: slow", at)
 	}
 	for _, f := range []struct {
 		name      string
@@ -49,8 +49,8 @@ func TestAVX512Workspace(t *testing.T) {
 		{"a segment", unsafe.Sizeof(segment{}), 40},
 		{"stripes", unsafe.Offsetof(ws.stripes), 16768},
 		{"steps", unsafe.Offsetof(ws.steps), 16960},
-		{"own", unsafe.Offsetof(ws.own), 17024},
-		{"the end of own", unsafe.Offsetof(ws.own) + unsafe.Sizeof(ws.own), 17600},
+		{"scratch", unsafe.Offsetof(ws.scratch), 17024},
+		{"the end of scratch", unsafe.Offsetof(ws.scratch) + unsafe.Sizeof(ws.scratch), 17600},
 	} {
 		if f.got != f.want {
 			t.Errorf("%s: %d, but the assembly says %d", f.name, f.got, f.want)
@@ -59,7 +59,7 @@ func TestAVX512Workspace(t *testing.T) {
 }
 
 // checkAVX512 seals a train of packets of these lengths, opens it, and opens it with some packets forged: every byte of
-// the slab is compared with what the library makes of each packet. No train is too little for it.
+// the slab is compared with x/crypto's. It never leaves a train to x/crypto, however small.
 func checkAVX512(t *testing.T, rng *rand.Rand, lengths []int) {
 	t.Helper()
 	var key [32]byte
@@ -70,7 +70,7 @@ func checkAVX512(t *testing.T, rng *rand.Rand, lengths []int) {
 	var train []packet.Packet
 	end := rng.IntN(100)
 	for _, n := range lengths {
-		p := numbered(end, n, rng.Uint64())
+		p := newPacket(end, n, rng.Uint64())
 		if rng.IntN(20) == 0 {
 			p.Drop = packet.DropNoPeer
 		}
@@ -107,7 +107,7 @@ func checkAVX512(t *testing.T, rng *rand.Rand, lengths []int) {
 	}
 	trainAVX512(k, slab, train, true)
 	compare("seal", want, wantTrain)
-	// The tags stay where they are when a train is opened.
+	// Open leaves the tags as they are.
 	opened := bytes.Clone(want)
 	for _, p := range plainTrain {
 		copy(opened[p.Off:p.Off+p.Len], plain[p.Off:])
@@ -129,11 +129,11 @@ func checkAVX512(t *testing.T, rng *rand.Rand, lengths []int) {
 	trainAVX512(k, slab, train, false)
 	compare("open with forged packets", opened, plainTrain)
 
-	held := spaces512.Get().(*space512)
+	held := workspaces512.Get().(*workspace512)
 	if held.secrets512 != (secrets512{}) || held.slab != nil {
-		t.Fatal("something is left in the workspace")
+		t.Fatal("secrets are left in the workspace")
 	}
-	spaces512.Put(held)
+	workspaces512.Put(held)
 }
 
 func TestAVX512Trains(t *testing.T) {
@@ -190,15 +190,15 @@ func TestAVX512Trains(t *testing.T) {
 	})
 }
 
-func TestAVX512Worth(t *testing.T) {
-	checkChoices(t, worth512, []choice{
+func TestAVX512Pays(t *testing.T) {
+	checkChoices(t, avx512Pays, []choice{
 		{0, 0, false}, {1, 0, false}, {1, 128, false}, {1, 639, false}, {1, 640, true}, {1, 1420, true}, {2, 0, false}, {2, 128, false},
 		{2, 256, true}, {3, 0, false}, {3, 64, true}, {4, 0, true}, {64, 128, true},
 	})
 }
 
-// What the accumulator does at its edges: r of all ones, blocks of all ones, and sums next to 2¹³⁰-5 and 2¹²⁸. The
-// one-time key is chosen here, not made by ChaCha20.
+// Edge cases of the accumulator: r of all ones, blocks of all ones, and sums next to 2¹³⁰-5 and 2¹²⁸. The one-time key is
+// chosen here, not made by ChaCha20.
 func TestAVX512Poly1305Edges(t *testing.T) {
 	needAVX512(t)
 	rng := rand.New(rand.NewPCG(13, 14))
@@ -211,7 +211,7 @@ func TestAVX512Poly1305Edges(t *testing.T) {
 		append(make([]byte, 16), ones(16)...),
 		append(ones(16), make([]byte, 16)...),
 	}
-	texts := func(n int) [][]byte {
+	contents := func(n int) [][]byte {
 		low := append(ones(n), 0)[:n]
 		if n > 0 {
 			low[0] = 0xfb
@@ -222,20 +222,20 @@ func TestAVX512Poly1305Edges(t *testing.T) {
 		}
 		return [][]byte{ones(n), make([]byte, n), low, mixed}
 	}
-	ws := spaces512.Get().(*space512)
+	ws := workspaces512.Get().(*workspace512)
 	for _, n := range []int{0, 1, 15, 16, 31, 32, 48, 63, 64, 65, 127, 128, 240, 256, 512, 700, 1420} {
 		for _, count := range []int{1, 2, 3, 4, 5, 8} {
-			all := texts(n)
+			all := contents(n)
 			var slab []byte
-			var pieces []piece
+			var texts []packetText
 			for i := range count {
-				pieces = append(pieces, piece{off: len(slab), len: n})
+				texts = append(texts, packetText{off: len(slab), len: n})
 				slab = append(slab, all[i%len(all)]...)
 				slab = append(slab, make([]byte, 16)...)
 				copy(ws.stream[i][:], keys[rng.IntN(len(keys))])
 			}
-			each := ws.authenticate(&slab[0], pieces, 0)
-			for i, p := range pieces {
+			each := ws.authenticate(&slab[0], texts, 0)
+			for i, p := range texts {
 				padded := append(bytes.Clone(slab[p.off:p.off+n]), make([]byte, -n&15)...)
 				padded = binary.LittleEndian.AppendUint64(padded, 0)
 				padded = binary.LittleEndian.AppendUint64(padded, uint64(n))
@@ -248,28 +248,28 @@ func TestAVX512Poly1305Edges(t *testing.T) {
 	}
 }
 
-// With r = 1 the sum of two blocks and the lengths is made to lie around 2¹³⁰-5, where the last reduction begins.
+// With r = 1 the sum of two blocks and the lengths is made to be around 2¹³⁰-5, where the last reduction matters.
 func TestAVX512LastReduction(t *testing.T) {
 	needAVX512(t)
-	ws := spaces512.Get().(*space512)
+	ws := workspaces512.Get().(*workspace512)
 	const n = 32
 	for _, add := range []byte{0, 0xff} {
 		var slab []byte
-		var pieces []piece
-		for j := range 8 { // 3*2¹²⁸, 32*2⁶⁴ for the length, and the rest up to 2¹³⁰-j
+		var texts []packetText
+		for j := range 8 { // 3*2¹²⁸ plus 32*2⁶⁴ for the length plus the text is 2¹³⁰-j
 			text := make([]byte, n)
 			binary.LittleEndian.PutUint64(text, uint64(-j))
 			binary.LittleEndian.PutUint64(text[8:], ^uint64(n-1))
 			if j > 0 {
 				binary.LittleEndian.PutUint64(text[8:], ^uint64(n))
 			}
-			pieces = append(pieces, piece{off: len(slab), len: n})
+			texts = append(texts, packetText{off: len(slab), len: n})
 			slab = append(append(slab, text...), make([]byte, 16)...)
 			clear(ws.stream[j][:])
 			ws.stream[j][0] = 1
 			copy(ws.stream[j][16:], bytes.Repeat([]byte{add}, 16))
 		}
-		ws.authenticate(&slab[0], pieces, 0)
+		ws.authenticate(&slab[0], texts, 0)
 		for j := range 8 {
 			sum := uint64(5 - j) // modulo 2¹³⁰-5, and then modulo 2¹²⁸
 			high := uint64(0)
@@ -300,7 +300,7 @@ func BenchmarkAVX512(b *testing.B) {
 		b.Run(fmt.Sprintf("seal/%dx%d", n.packets, n.size), func(b *testing.B) {
 			var train []packet.Packet
 			for i := range n.packets {
-				train = append(train, numbered(16+i*(n.size+32), n.size, uint64(i)))
+				train = append(train, newPacket(16+i*(n.size+32), n.size, uint64(i)))
 			}
 			slab, work := make([]byte, n.packets*(n.size+32)+16), slices.Clone(train)
 			b.ReportAllocs()

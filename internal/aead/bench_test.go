@@ -9,18 +9,18 @@ import (
 	"throughline/packet"
 )
 
-// go test -bench Train ./internal/aead shows in one run what the best way of this machine costs, and beside it the same
-// work done packet by packet with golang.org/x/crypto: BenchmarkSealTrain and BenchmarkSealTrainXCrypto, each for the
-// same trains. On a machine that does other things too, believe BenchmarkTrainRatio: it goes from one to the other and
-// back all the time. BenchmarkWays has every way.
+// go test -bench Train ./internal/aead measures in one run this machine's fastest implementation, and for comparison the
+// same trains packet by packet with golang.org/x/crypto: BenchmarkSealTrain and BenchmarkSealTrainXCrypto. On a machine
+// with other load trust BenchmarkTrainRatio, which alternates between the two all the time. BenchmarkImplementations
+// measures every implementation.
 
 var trains = []struct{ n, size int }{{45, 1420}, {64, 128}, {16, 1420}, {1, 1420}, {1, 128}}
 
-// A step is one turn of what is measured, on a slab of its own.
-type step func(b *testing.B, s sealer, n, size int) func()
+// An operation returns a function that seals or opens a train once, on a slab of its own.
+type operation func(b *testing.B, s sealer, n, size int) func()
 
-func sealStep(b *testing.B, s sealer, n, size int) func() {
-	slab, train := layTrain(random(8), 0, slices.Repeat([]int{size}, n)...)
+func sealOnce(b *testing.B, s sealer, n, size int) func() {
+	slab, train := newTrain(random(8), 0, slices.Repeat([]int{size}, n)...)
 	work := slices.Clone(train)
 	return func() {
 		copy(work, train)
@@ -28,14 +28,14 @@ func sealStep(b *testing.B, s sealer, n, size int) func() {
 	}
 }
 
-// openStep opens what it opened before: the cipher adds a key stream, so that a packet opened twice is the ciphertext
-// again, and only its tag must be laid anew, the one for the text or the one for the ciphertext. Nothing else is copied.
-func openStep(b *testing.B, s sealer, n, size int) func() {
-	slab, train := layTrain(random(8), 0, slices.Repeat([]int{size}, n)...)
+// openOnce opens what it opened before: as the cipher XORs a key stream, a packet opened twice is the ciphertext again, and
+// only its tag must be restored, alternately that of the text and that of the ciphertext. Nothing else is copied.
+func openOnce(b *testing.B, s sealer, n, size int) func() {
+	slab, train := newTrain(random(8), 0, slices.Repeat([]int{size}, n)...)
 	sealed := slices.Clone(train)
 	var tags [2][]byte
 	for i := range tags {
-		// Sealed twice, the slab holds the text again, with the tag of the text as if that were a ciphertext.
+		// Sealed twice, the slab holds the text again, with the tag that the text has as a ciphertext.
 		copy(sealed, train)
 		xcrypto.NewKey(&testKey).Seal(slab, sealed)
 		for _, p := range sealed {
@@ -56,54 +56,54 @@ func openStep(b *testing.B, s sealer, n, size int) func() {
 	}
 }
 
-func benchTrains(b *testing.B, s sealer, do step) {
+func benchTrains(b *testing.B, s sealer, op operation) {
 	for _, c := range trains {
 		b.Run(fmt.Sprintf("%dx%d", c.n, c.size), func(b *testing.B) {
-			turn := do(b, s, c.n, c.size)
+			do := op(b, s, c.n, c.size)
 			b.SetBytes(int64(c.n * c.size))
 			b.ReportAllocs()
 			for b.Loop() {
-				turn()
+				do()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(c.n), "ns/packet")
 		})
 	}
 }
 
-func BenchmarkSealTrain(b *testing.B)        { benchTrains(b, Best().NewKey(&testKey), sealStep) }
-func BenchmarkSealTrainXCrypto(b *testing.B) { benchTrains(b, newLibrary(b, testKey), sealStep) }
-func BenchmarkOpenTrain(b *testing.B)        { benchTrains(b, Best().NewKey(&testKey), openStep) }
-func BenchmarkOpenTrainXCrypto(b *testing.B) { benchTrains(b, newLibrary(b, testKey), openStep) }
+func BenchmarkSealTrain(b *testing.B)        { benchTrains(b, Best().NewKey(&testKey), sealOnce) }
+func BenchmarkSealTrainXCrypto(b *testing.B) { benchTrains(b, newLibrary(b, testKey), sealOnce) }
+func BenchmarkOpenTrain(b *testing.B)        { benchTrains(b, Best().NewKey(&testKey), openOnce) }
+func BenchmarkOpenTrainXCrypto(b *testing.B) { benchTrains(b, newLibrary(b, testKey), openOnce) }
 
-func BenchmarkWays(b *testing.B) {
-	for _, w := range Ways() {
-		k := w.NewKey(&testKey)
-		b.Run(w.String()+"/seal", func(b *testing.B) { benchTrains(b, k, sealStep) })
-		b.Run(w.String()+"/open", func(b *testing.B) { benchTrains(b, k, openStep) })
+func BenchmarkImplementations(b *testing.B) {
+	for _, impl := range Implementations() {
+		k := impl.NewKey(&testKey)
+		b.Run(impl.String()+"/seal", func(b *testing.B) { benchTrains(b, k, sealOnce) })
+		b.Run(impl.String()+"/open", func(b *testing.B) { benchTrains(b, k, openOnce) })
 	}
 }
 
-// BenchmarkTrainRatio reports how many times as long golang.org/x/crypto takes as the best way of this machine: the
-// medians of pieces of work done in turn.
+// BenchmarkTrainRatio reports how many times as long golang.org/x/crypto takes as this machine's fastest implementation:
+// the ratio of medians over pieces of work, measured alternately.
 func BenchmarkTrainRatio(b *testing.B) {
-	for _, way := range []struct {
+	for _, op := range []struct {
 		name string
-		do   step
-	}{{"seal", sealStep}, {"open", openStep}} {
+		do   operation
+	}{{"seal", sealOnce}, {"open", openOnce}} {
 		for _, c := range trains {
-			b.Run(fmt.Sprintf("%s/%dx%d", way.name, c.n, c.size), func(b *testing.B) {
-				turns := [2]func(){
-					way.do(b, Best().NewKey(&testKey), c.n, c.size),
-					way.do(b, newLibrary(b, testKey), c.n, c.size),
+			b.Run(fmt.Sprintf("%s/%dx%d", op.name, c.n, c.size), func(b *testing.B) {
+				dos := [2]func(){
+					op.do(b, Best().NewKey(&testKey), c.n, c.size),
+					op.do(b, newLibrary(b, testKey), c.n, c.size),
 				}
 				var took [2][]float64
 				piece := 1 + 30000/(c.n*c.size) // so long that the clock's own cost doesn't matter
 				for i := 0; b.Loop(); i++ {
-					for j := range turns {
-						j ^= i & 1 // neither always comes first
+					for j := range dos {
+						j ^= i & 1 // each is first every other time
 						start := time.Now()
 						for range piece {
-							turns[j]()
+							dos[j]()
 						}
 						took[j] = append(took[j], float64(time.Since(start).Nanoseconds())/float64(piece*c.n))
 					}
@@ -111,17 +111,17 @@ func BenchmarkTrainRatio(b *testing.B) {
 				for j := range took {
 					slices.Sort(took[j])
 				}
-				best, library := took[0][len(took[0])/2], took[1][len(took[1])/2]
-				b.ReportMetric(0, "ns/op") // of both together: it says nothing
+				best, xcrypto := took[0][len(took[0])/2], took[1][len(took[1])/2]
+				b.ReportMetric(0, "ns/op") // of both together: meaningless
 				b.ReportMetric(best, "best-ns/packet")
-				b.ReportMetric(library, "xcrypto-ns/packet")
-				b.ReportMetric(library/best, "times")
+				b.ReportMetric(xcrypto, "xcrypto-ns/packet")
+				b.ReportMetric(xcrypto/best, "times")
 			})
 		}
 	}
 }
 
-// BenchmarkBest is what choosing a way costs, once for a device.
+// BenchmarkBest measures the choice of an implementation, which each device makes once.
 func BenchmarkBest(b *testing.B) {
 	for b.Loop() {
 		Best()

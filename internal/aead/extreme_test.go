@@ -11,16 +11,15 @@ import (
 	"throughline/packet"
 )
 
-// Where the limbs of Poly1305 carry all the way is a place that chance never finds: it takes 44 or 64 ones in a row. But
-// who knows the key can lead there: for any value that the sum shall have after a block, one in four times there is a
-// block that makes it so.
+// Random messages never make a carry go through all limbs of Poly1305: that takes 44 or 64 ones in a row. But with the key
+// one can construct a message that does: for one in four values of the accumulator there is a block that leads to it.
 
 var (
 	two128 = new(big.Int).Lsh(big.NewInt(1), 128)
 	prime  = new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 130), big.NewInt(5))
 )
 
-// extreme draws a value below p at which carries go far, whatever the width of the limbs, or that is close to 0 or p.
+// extreme draws a value below p with long carries, for limbs of any width, or one that is close to 0 or p.
 func extreme(rng *rand.Rand) *big.Int {
 	x := new(big.Int)
 	if rng.IntN(4) == 0 {
@@ -46,8 +45,8 @@ func extreme(rng *rand.Rand) *big.Int {
 	return x.Mod(x, prime)
 }
 
-// lead returns a ciphertext of n blocks that leads the sum from one extreme to the next, and behind it the tag it has under a key.
-func lead(rng *rand.Rand, key []byte, counter uint64, n int) (sealed []byte) {
+// extremeSealed returns a ciphertext of n blocks that takes the accumulator from one extreme to the next, and its tag.
+func extremeSealed(rng *rand.Rand, key []byte, counter uint64, n int) (sealed []byte) {
 	otk := refBlock(key, transportNonce(counter), 0)
 	r, s := refPolyKey(otk[:32])
 	inverse := new(big.Int).ModInverse(r, prime)
@@ -59,7 +58,7 @@ func lead(rng *rand.Rand, key []byte, counter uint64, n int) (sealed []byte) {
 		for range 100 {
 			// (h + block + 2¹²⁸) r = next
 			next := extreme(rng)
-			if i == n-1 { // and the lengths' block leads from there to the extreme
+			if i == n-1 { // and the block of lengths leads from there to the extreme
 				next.Mul(next, inverse).Sub(next, two128).Sub(next, lengths)
 			}
 			block.Mul(next, inverse).Sub(block, two128).Sub(block, h).Mod(block, prime)
@@ -82,9 +81,9 @@ func little16(x *big.Int) []byte {
 }
 
 func TestExtremeSums(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		rng := random(50)
-		for round := range unlessBrief(400, 12) {
+		for round := range fullOrShort(400, 12) {
 			var key [32]byte
 			fill(rng, key[:])
 			var slab, want []byte
@@ -95,16 +94,16 @@ func TestExtremeSums(t *testing.T) {
 				if n == 20 {
 					n = 40 + rng.IntN(60)
 				}
-				sealed := lead(rng, key[:], counter, n)
+				sealed := extremeSealed(rng, key[:], counter, n)
 				if !bytes.Equal(sealed[16*n:], refTag(key[:], transportNonce(counter), nil, sealed[:16*n])) {
-					t.Fatal("lead and the reference have not the same tag")
+					t.Fatal("extremeSealed and the reference differ in the tag")
 				}
-				train = append(train, numbered(len(slab), 16*n, counter))
+				train = append(train, newPacket(len(slab), 16*n, counter))
 				want = append(want, sealed...)
 				slab = append(slab, refChacha(key[:], transportNonce(counter), sealed[:16*n])...)
 				slab = append(slab, make([]byte, 16)...)
 			}
-			k := w.NewKey(&key)
+			k := impl.NewKey(&key)
 			k.Seal(slab, train)
 			if !bytes.Equal(slab, want) {
 				t.Fatalf("round %d: sealed %x, want %x", round, slab, want)
@@ -119,7 +118,7 @@ func TestExtremeSums(t *testing.T) {
 	})
 }
 
-// One block of the portable way, from any state and with any key.
+// One block of the portable Poly1305, from any state and with any key.
 func TestPolyBlock(t *testing.T) {
 	rng := random(51)
 	limb := func() uint64 {
@@ -130,7 +129,7 @@ func TestPolyBlock(t *testing.T) {
 		x.Lsh(x, 64).Add(x, new(big.Int).SetUint64(m.h1))
 		return x.Lsh(x, 64).Add(x, new(big.Int).SetUint64(m.h0))
 	}
-	for range unlessBrief(20000, 2000) {
+	for range fullOrShort(20000, 2000) {
 		var key [32]byte
 		for i := 0; i < 32; i += 8 {
 			binary.LittleEndian.PutUint64(key[i:], limb())

@@ -8,42 +8,42 @@ import (
 	"throughline/packet"
 )
 
-// Each way beside the portable one, and the portable one beside the slow reference, over trains that the fuzzer draws:
-// their texts, keys, counters, lengths and gaps, and which packets are dropped or forged.
+// Each implementation is compared with the portable one, and that with the slow reference, over trains that the fuzzer
+// draws: their texts, keys, counters, lengths and gaps, and which packets are dropped or forged.
 
 func FuzzPortable(f *testing.F) {
-	fuzzWay(f, portable, 4<<10, func(key [32]byte) sealer { return &slow{key} })
+	fuzzImplementation(f, portable, 4<<10, func(key [32]byte) sealer { return &reference{key} })
 }
 
-func FuzzXCrypto(f *testing.F) { besidePortable(f, "xcrypto") }
-func FuzzAVX2(f *testing.F)    { besidePortable(f, "avx2") }
-func FuzzAVX512(f *testing.F)  { besidePortable(f, "avx512") }
+func FuzzXCrypto(f *testing.F) { fuzzAgainstPortable(f, "xcrypto") }
+func FuzzAVX2(f *testing.F)    { fuzzAgainstPortable(f, "avx2") }
+func FuzzAVX512(f *testing.F)  { fuzzAgainstPortable(f, "avx512") }
 
-func besidePortable(f *testing.F, name string) {
-	w, err := Named(name)
+func fuzzAgainstPortable(f *testing.F, name string) {
+	impl, err := Named(name)
 	if err != nil {
-		switch there := slices.ContainsFunc(ways, func(w *Way) bool { return w.name == name }); {
-		case !there:
-			f.Skipf("there is no way %s for %s", name, runtime.GOARCH)
-		case needs[name]:
-			f.Fatalf("the CPU has what the way %s needs, and yet: %v", name, err)
+		switch exists := slices.ContainsFunc(implementations, func(im *Implementation) bool { return im.name == name }); {
+		case !exists:
+			f.Skipf("there is no %s for %s", name, runtime.GOARCH)
+		case cpuSupports[name]:
+			f.Fatalf("the CPU supports %s, and yet: %v", name, err)
 		default:
-			f.Skipf("the CPU lacks what the way %s needs", name)
+			f.Skipf("the CPU doesn't support %s", name)
 		}
 	}
-	fuzzWay(f, w, 48<<10, func(key [32]byte) sealer { return portable.NewKey(&key) })
+	fuzzImplementation(f, impl, 48<<10, func(key [32]byte) sealer { return portable.NewKey(&key) })
 }
 
-// What the third byte that the fuzzer draws for a packet says of it, beside the gap behind it.
+// The third byte that the fuzzer draws for a packet: the size of the gap after it, and flags.
 const (
 	gapBits = 1<<5 - 1
-	leap    = 1 << 5 // its counter doesn't follow that of the packet before
+	leap    = 1 << 5 // its counter isn't the previous packet's plus one
 	dropped = 1 << 6
 	forged  = 1 << 7
 )
 
-// fuzzWay draws trains of at most size bytes. A packet is three bytes of shape: two of length, and one as above.
-func fuzzWay(f *testing.F, w *Way, size int, beside func(key [32]byte) sealer) {
+// fuzzImplementation draws trains of at most size bytes. Three bytes of shape make a packet: two are its length, one is as above.
+func fuzzImplementation(f *testing.F, impl *Implementation, size int, reference func(key [32]byte) sealer) {
 	text := []byte("a packet of some length, that is not a multiple of sixteen")
 	f.Add(testKey[:], []byte{}, text, uint64(0))
 	f.Add(testKey[:], []byte{0, 0, 0}, text, uint64(5))
@@ -55,7 +55,7 @@ func fuzzWay(f *testing.F, w *Way, size int, beside func(key [32]byte) sealer) {
 	f.Fuzz(func(t *testing.T, key, shape, text []byte, counter uint64) {
 		var raw [32]byte
 		copy(raw[:], key)
-		k := twin{w.NewKey(&raw), beside(raw)}
+		k := checkedKey{impl.NewKey(&raw), reference(raw)}
 
 		var slab []byte
 		var train, datagrams []packet.Packet
@@ -65,7 +65,7 @@ func fuzzWay(f *testing.F, w *Way, size int, beside func(key [32]byte) sealer) {
 			if len(slab)+n > size {
 				break
 			}
-			p := numbered(len(slab), n, counter)
+			p := newPacket(len(slab), n, counter)
 			counter++
 			if shape[2]&leap != 0 {
 				counter *= 0x9e3779b97f4a7c15
@@ -84,7 +84,7 @@ func fuzzWay(f *testing.F, w *Way, size int, beside func(key [32]byte) sealer) {
 		}
 		slab = slices.Clip(slab)
 
-		// First as what a stranger sends, that nobody sealed: the text is the ciphertext, with a tag or too short for it.
+		// First as random datagrams: the text is taken for a ciphertext, with a tag or too short for one.
 		datagrams = slices.Clone(train)
 		for i := range datagrams {
 			if flags[i]&forged == 0 {

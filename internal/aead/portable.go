@@ -9,11 +9,11 @@ import (
 	"throughline/packet"
 )
 
-// portable is ChaCha20-Poly1305 in plain Go, one packet after the other: RFC 8439 as it is written, to be read, and to
-// compare the other ways with. It runs everywhere and never allocates. Nothing it does depends on a secret or on the
-// text but the values it computes; what it keeps of them is wiped before it returns, except what the compiler left in
+// portable is ChaCha20-Poly1305 in plain Go, packet by packet: RFC 8439 as it is written, to be read, and to compare the
+// other implementations with. It runs everywhere and never allocates. No branch and no address depends on a secret or on
+// the text, only on whether a tag is right. Secrets are wiped before it returns, except what the compiler left in
 // registers and in dead stack frames, which Go code can't reach.
-var portable = &Way{name: "portable", seal: sealPortable, open: openPortable, runs: always}
+var portable = &Implementation{name: "portable", seal: sealPortable, open: openPortable, supported: always}
 
 func sealPortable(k *Key, slab []byte, train []packet.Packet) {
 	var a secrets
@@ -52,7 +52,7 @@ func openPortable(k *Key, slab []byte, train []packet.Packet) {
 		a.mac.write(text)
 		want := a.mac.sum(0, uint64(len(text)))
 		if subtle.ConstantTimeCompare(tag, want[:]) == 0 {
-			// What forged bytes decrypt to is never computed, and the right tag for them never leaves this function.
+			// Forged bytes are never decrypted, and the right tag for them never leaves this function.
 			clear(want[:])
 			clear(text)
 			p.Drop = packet.DropTag
@@ -64,13 +64,14 @@ func openPortable(k *Key, slab []byte, train []packet.Packet) {
 	a.wipe()
 }
 
-// secrets are all that is secret of a train that is worked on, so that they can be wiped.
+// secrets holds all secret state while a train is sealed or opened, so that it can be wiped.
 type secrets struct {
 	cipher chacha20
 	mac    poly1305
 }
 
-// begin makes the one-time key of a packet, and stands at the first block of its text. RFC 8439 §2.6 and §2.8.
+// begin sets up Poly1305 with a packet's one-time key, which is block 0 of its key stream, and leaves the cipher at
+// block 1, where the text's key stream begins. RFC 8439 §2.6 and §2.8.
 func (a *secrets) begin(counter uint64) {
 	a.cipher.seek(0, counter)
 	key := &a.cipher.last
@@ -79,7 +80,7 @@ func (a *secrets) begin(counter uint64) {
 	a.mac.init((*[32]byte)(key[:32]))
 }
 
-// wipe isn't inlined so that the compiler can't find out that nobody reads what it writes.
+// wipe isn't inlined, or the compiler might find that the zeros are never read and not write them.
 //
 //go:noinline
 func (a *secrets) wipe() { *a = secrets{} }
@@ -87,7 +88,7 @@ func (a *secrets) wipe() { *a = secrets{} }
 // A chacha20 is the state of the cipher, in the order of RFC 8439 §2.3: constants, key, block counter, nonce.
 type chacha20 struct {
 	state [16]uint32
-	last  [64]byte // a text's last bytes, when they don't fill a block
+	last  [64]byte // a text's last, partial block
 }
 
 func (c *chacha20) init(key *[wire.KeySize]byte) {
@@ -97,24 +98,24 @@ func (c *chacha20) init(key *[wire.KeySize]byte) {
 	}
 }
 
-// seek goes to a block of the key stream of one packet, whose nonce is four zero bytes and its counter. Whitepaper §5.4.6.
+// seek sets the block counter and the nonce: four zero bytes and the packet's counter. Whitepaper §5.4.6.
 func (c *chacha20) seek(block uint32, counter uint64) {
 	c.state[12], c.state[13], c.state[14], c.state[15] = block, 0, uint32(counter), uint32(counter>>32)
 }
 
-// xor adds the key stream to text, in place. It must stand at the beginning of a block, and then stands behind the last
-// one that it used. RFC 8439 §2.4.
+// xor XORs the key stream into text, from the beginning of the current block on. A partial block at the end uses up a
+// whole block of key stream. RFC 8439 §2.4.
 func (c *chacha20) xor(text []byte) {
 	whole := len(text) &^ 63
 	c.blocks(text[:whole])
-	if rest := text[whole:]; len(rest) > 0 {
-		copy(c.last[:], rest)
+	if tail := text[whole:]; len(tail) > 0 {
+		copy(c.last[:], tail)
 		c.blocks(c.last[:])
-		copy(rest, c.last[:])
+		copy(tail, c.last[:])
 	}
 }
 
-// blocks adds the key stream to whole blocks of 64 bytes. RFC 8439 §2.3.
+// blocks XORs the key stream into whole blocks of 64 bytes. RFC 8439 §2.3.
 func (c *chacha20) blocks(text []byte) {
 	s := &c.state
 	for ; len(text) >= 64; text = text[64:] {
@@ -123,15 +124,15 @@ func (c *chacha20) blocks(text []byte) {
 		x8, x9, x10, x11 := s[8], s[9], s[10], s[11]
 		x12, x13, x14, x15 := s[12], s[13], s[14], s[15]
 		for range 10 {
-			x0, x4, x8, x12 = quarter(x0, x4, x8, x12)
-			x1, x5, x9, x13 = quarter(x1, x5, x9, x13)
-			x2, x6, x10, x14 = quarter(x2, x6, x10, x14)
-			x3, x7, x11, x15 = quarter(x3, x7, x11, x15)
+			x0, x4, x8, x12 = quarterRound(x0, x4, x8, x12)
+			x1, x5, x9, x13 = quarterRound(x1, x5, x9, x13)
+			x2, x6, x10, x14 = quarterRound(x2, x6, x10, x14)
+			x3, x7, x11, x15 = quarterRound(x3, x7, x11, x15)
 
-			x0, x5, x10, x15 = quarter(x0, x5, x10, x15)
-			x1, x6, x11, x12 = quarter(x1, x6, x11, x12)
-			x2, x7, x8, x13 = quarter(x2, x7, x8, x13)
-			x3, x4, x9, x14 = quarter(x3, x4, x9, x14)
+			x0, x5, x10, x15 = quarterRound(x0, x5, x10, x15)
+			x1, x6, x11, x12 = quarterRound(x1, x6, x11, x12)
+			x2, x7, x8, x13 = quarterRound(x2, x7, x8, x13)
+			x3, x4, x9, x14 = quarterRound(x3, x4, x9, x14)
 		}
 		b := (*[64]byte)(text)
 		xor32(b[0:4], x0+s[0])
@@ -154,8 +155,8 @@ func (c *chacha20) blocks(text []byte) {
 	}
 }
 
-// quarter is the quarter round. RFC 8439 §2.1.
-func quarter(a, b, c, d uint32) (uint32, uint32, uint32, uint32) {
+// quarterRound is the quarter round. RFC 8439 §2.1.
+func quarterRound(a, b, c, d uint32) (uint32, uint32, uint32, uint32) {
 	a += b
 	d = bits.RotateLeft32(d^a, 16)
 	c += d
@@ -171,49 +172,49 @@ func xor32(b []byte, key uint32) {
 	binary.LittleEndian.PutUint32(b, binary.LittleEndian.Uint32(b)^key)
 }
 
-// A poly1305 computes one tag. RFC 8439 §2.5: the message is a polynomial, a coefficient for each 16 bytes, that is
-// evaluated at r modulo p = 2¹³⁰-5; then s is added modulo 2¹²⁸.
+// A poly1305 computes one tag. RFC 8439 §2.5: the message is a polynomial, with a coefficient for each 16 bytes, which
+// is evaluated at r modulo p = 2¹³⁰-5; then s is added modulo 2¹²⁸.
 type poly1305 struct {
 	r0, r1, s0, s1 uint64
-	h0, h1, h2     uint64 // the value so far, h0 + h1·2⁶⁴ + h2·2¹²⁸; h2 is at most 4 between blocks
+	h0, h1, h2     uint64 // the accumulator h0 + h1·2⁶⁴ + h2·2¹²⁸; h2 is at most 4 between blocks
 	last           [16]byte
 }
 
 func (m *poly1305) init(key *[32]byte) {
 	*m = poly1305{
-		r0: binary.LittleEndian.Uint64(key[0:]) & 0x0ffffffc0fffffff, // the clamp: bits that would overflow are zero,
-		r1: binary.LittleEndian.Uint64(key[8:]) & 0x0ffffffc0ffffffc, // and r1 is a multiple of 4
+		r0: binary.LittleEndian.Uint64(key[0:]) & 0x0ffffffc0fffffff, // the clamp keeps products small,
+		r1: binary.LittleEndian.Uint64(key[8:]) & 0x0ffffffc0ffffffc, // and makes r1 a multiple of 4
 		s0: binary.LittleEndian.Uint64(key[16:]),
 		s1: binary.LittleEndian.Uint64(key[24:]),
 	}
 }
 
-// write adds b, padded with zeros to a multiple of 16 bytes, as RFC 8439 §2.8 does with each of the parts of a message.
+// write absorbs b, padded with zeros to a multiple of 16 bytes, as RFC 8439 §2.8 has it for each part of a message.
 func (m *poly1305) write(b []byte) {
 	whole := len(b) &^ 15
 	m.blocks(b[:whole])
-	if rest := b[whole:]; len(rest) > 0 {
-		clear(m.last[copy(m.last[:], rest):])
+	if tail := b[whole:]; len(tail) > 0 {
+		clear(m.last[copy(m.last[:], tail):])
 		m.blocks(m.last[:])
 	}
 }
 
-// blocks adds whole blocks of 16 bytes.
+// blocks absorbs whole blocks of 16 bytes.
 //
-// The product of h and r has a limb h1·r1 that weighs 2¹²⁸. As 2¹³⁰ is 5 modulo p and r1 a multiple of 4, that is
-// h1·(r1·5/4) weighing 1, and likewise for h2·r1: so the product is reduced before it is added up.
+// In the product h·r the term h1·r1 has the weight 2¹²⁸. As 2¹³⁰ is 5 modulo p and r1 a multiple of 4, it equals
+// h1·(r1·5/4) with the weight 1, and likewise for h2·r1: so terms are reduced before they are added up.
 func (m *poly1305) blocks(b []byte) {
 	r0, r1 := m.r0, m.r1
 	r5 := r1 + r1>>2
 	h0, h1, h2 := m.h0, m.h1, m.h2
 	var c uint64
 	for ; len(b) >= 16; b = b[16:] {
-		// h += the block, with a one behind its last byte.
+		// h += the block with a 1 appended, that is, plus 2¹²⁸.
 		h0, c = bits.Add64(h0, binary.LittleEndian.Uint64(b[0:8]), 0)
 		h1, c = bits.Add64(h1, binary.LittleEndian.Uint64(b[8:16]), c)
 		h2 += 1 + c
 
-		// h *= r: two products of 128 bits for either limb, which fit as r0, r1 < 2⁶⁰, and the small h2 beside.
+		// h *= r: each limb is the sum of two 128-bit products, without overflow as r0, r1 < 2⁶⁰, and of a small one with h2.
 		hi0, lo0 := bits.Mul64(h0, r0)
 		hi, lo := bits.Mul64(h1, r5)
 		lo0, c = bits.Add64(lo0, lo, 0)
@@ -230,28 +231,28 @@ func (m *poly1305) blocks(b []byte) {
 		h1, c = bits.Add64(lo1, hi0, 0)
 		h2 = h2*r0 + hi1 + c
 
-		// What lies above 2¹³⁰ weighs five times as much at the bottom.
-		above := h2>>2 + h2&^3
-		h0, c = bits.Add64(h0, above, 0)
+		// Bits from 2¹³⁰ on are added at the bottom, times five.
+		carry := h2>>2 + h2&^3
+		h0, c = bits.Add64(h0, carry, 0)
 		h1, c = bits.Add64(h1, 0, c)
 		h2 = h2&3 + c
 	}
 	m.h0, m.h1, m.h2 = h0, h1, h2
 }
 
-// sum ends the message with the lengths of additional data and text, and returns the tag.
+// sum absorbs the lengths of additional data and text, and returns the tag. RFC 8439 §2.8.
 func (m *poly1305) sum(ad, text uint64) (tag [wire.TagSize]byte) {
 	binary.LittleEndian.PutUint64(m.last[0:], ad)
 	binary.LittleEndian.PutUint64(m.last[8:], text)
 	m.blocks(m.last[:])
 
-	// h is below 2p: it is reduced by taking h-p = h+5-2¹³⁰ instead, if that isn't negative.
+	// h is below 2p: the full reduction takes h-p = h+5-2¹³⁰ instead if that isn't negative.
 	t0, c := bits.Add64(m.h0, 5, 0)
 	t1, c := bits.Add64(m.h1, 0, c)
 	t2 := m.h2 + c
-	take := -(t2 >> 2) // all ones if h >= p; t2 is below 8
-	h0 := m.h0 ^ take&(m.h0^t0)
-	h1 := m.h1 ^ take&(m.h1^t1)
+	mask := -(t2 >> 2) // all ones if h >= p; t2 is below 8
+	h0 := m.h0 ^ mask&(m.h0^t0)
+	h1 := m.h1 ^ mask&(m.h1^t1)
 
 	h0, c = bits.Add64(h0, m.s0, 0)
 	h1, _ = bits.Add64(h1, m.s1, c)

@@ -12,14 +12,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The parts of the portable way, and of the slow reference, by the vectors of RFC 8439 that no train can express.
+// The portable ChaCha20 and Poly1305, and the slow reference's, by the vectors of RFC 8439 that no train can express.
 
 const (
 	zeros = "0000000000000000000000000000000000000000000000000000000000000000"
 	one   = "0000000000000000000000000000000000000000000000000000000000000001"
 )
 
-// block returns a block of key stream as the portable way computes it, with a nonce of any form.
+// block returns a block of the portable ChaCha20's key stream, for any nonce.
 func block(key, nonce []byte, counter uint32) []byte {
 	var c chacha20
 	c.init((*[32]byte)(key))
@@ -68,14 +68,14 @@ func TestBlockVectors(t *testing.T) {
 }
 
 func TestQuarterRound(t *testing.T) {
-	a, b, c, d := quarter(0x11111111, 0x01020304, 0x9b8d6f43, 0x01234567)
+	a, b, c, d := quarterRound(0x11111111, 0x01020304, 0x9b8d6f43, 0x01234567)
 	if a != 0xea2a92f4 || b != 0xcb1cf8ce || c != 0x4581472e || d != 0x5881c4bb {
 		t.Errorf("RFC 8439 §2.1.1: %x %x %x %x", a, b, c, d)
 	}
 }
 
-// A text is the same whether it is worked on at once or block after block, and the block counter goes on.
-func TestXorGoesOn(t *testing.T) {
+// xor gives the same whether it gets a text at once or block by block, and advances the block counter.
+func TestXorResumes(t *testing.T) {
 	for n := range 300 {
 		var c, d chacha20
 		c.init(&testKey)
@@ -90,12 +90,12 @@ func TestXorGoesOn(t *testing.T) {
 			t.Fatalf("%d bytes: at once %x, in blocks %x, want %x", n, whole, parts, want)
 		}
 		if want := uint32(1 + (n+63)/64); c.state[12] != want {
-			t.Fatalf("%d bytes: stands at block %d, want %d", n, c.state[12], want)
+			t.Fatalf("%d bytes: the block counter is %d, want %d", n, c.state[12], want)
 		}
 	}
 }
 
-// poly is the portable Poly1305 of whole blocks, without lengths behind them.
+// poly is the portable Poly1305 of whole blocks, without a block of lengths.
 func poly(key, msg []byte) []byte {
 	var m poly1305
 	m.init((*[32]byte)(key))
@@ -105,8 +105,7 @@ func poly(key, msg []byte) []byte {
 	return tag[:]
 }
 
-// The vectors of RFC 8439 §A.3 that are there for the carries, and a few more with the same purpose. In a key, r is
-// first.
+// The vectors of RFC 8439 §A.3 that test carries, and a few more for the same purpose. A key is r and then s.
 func TestPolyVectors(t *testing.T) {
 	ones := strings.Repeat("ff", 16)
 	word := func(s string) string { return s + zeros[:32-len(s)] }
@@ -130,14 +129,14 @@ func TestPolyVectors(t *testing.T) {
 			t.Errorf("%s: portable %x, want %x", tt.name, got, want)
 		}
 	}
-	// §2.5.2 ends in the middle of a block, which only the reference can.
+	// §2.5.2 ends with a partial block, which only the reference can process.
 	key := unhex(t, "85d6be7857556d337f4452fe42d506a80103808afb0db2fd4abff6af4149f51b")
 	if got := refPoly(key, []byte("Cryptographic Forum Research Group")); hex.EncodeToString(got) != "a8061dc1305136c6c22b8baf0c0127a9" {
 		t.Errorf("§2.5.2: reference %x", got)
 	}
 }
 
-// Keys and blocks of all ones and zeros are where limbs overflow, if they do.
+// Keys and blocks with bytes at which limbs may overflow: nearly all ones, or nearly all zeros.
 func TestPolyAgainstReference(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		extreme := rapid.OneOf(rapid.SampledFrom([]byte{0, 1, 2, 3, 4, 5, 0x7f, 0x80, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe, 0xff}), rapid.Byte())
@@ -156,7 +155,7 @@ func TestPolyAgainstReference(t *testing.T) {
 	})
 }
 
-// The last reduction, for every value of h near the multiples of p, which no message can be found for.
+// The last reduction, for every h near a multiple of p. Messages that lead there can't be found.
 func TestPolyLastReduction(t *testing.T) {
 	p := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 130), big.NewInt(5))
 	limb := new(big.Int).SetUint64(1<<64 - 1)
@@ -166,7 +165,7 @@ func TestPolyLastReduction(t *testing.T) {
 			if h.Sign() < 0 {
 				continue
 			}
-			// r = 1 adds the lengths' block to h, and nothing else: so h begins lower by it.
+			// With r = 1 the block of lengths, 2¹²⁸, is just added to h: so h begins lower by that.
 			before := new(big.Int).Sub(h, new(big.Int).Lsh(big.NewInt(1), 128))
 			if before.Sign() < 0 {
 				before.Add(before, p)
@@ -189,7 +188,7 @@ func TestPolyLastReduction(t *testing.T) {
 	}
 }
 
-// Nothing of a train is left in what the portable way worked in.
+// wipe leaves nothing of a train in the portable implementation's state.
 func TestSecretsAreWiped(t *testing.T) {
 	var s secrets
 	s.cipher.init(&testKey)
@@ -198,7 +197,7 @@ func TestSecretsAreWiped(t *testing.T) {
 	s.mac.write(make([]byte, 100))
 	s.mac.sum(0, 100)
 	if s.cipher.last == [64]byte{} || s.mac.last == [16]byte{} || s.mac.h0 == 0 {
-		t.Error("there is nothing to wipe: the test looks at the wrong place")
+		t.Error("there is nothing to wipe: the test checks the wrong fields")
 	}
 	if s.wipe(); s != (secrets{}) {
 		t.Errorf("left behind: %+v", s)

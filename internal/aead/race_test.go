@@ -2,4 +2,4 @@
 
 package aead
 
-func init() { raced = true }
+func init() { raceEnabled = true }

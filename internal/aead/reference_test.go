@@ -10,7 +10,7 @@ import (
 	"throughline/packet"
 )
 
-// The slow reference: RFC 8439 word for word, with big numbers for Poly1305. It shares no code with what it checks.
+// The slow reference: RFC 8439 literally, with math/big for Poly1305. It shares no code with what it checks.
 
 // refBlock is the ChaCha20 block function. RFC 8439 §2.3.
 func refBlock(key, nonce []byte, counter uint32) (out [64]byte) {
@@ -46,7 +46,7 @@ func refBlock(key, nonce []byte, counter uint32) (out [64]byte) {
 	return out
 }
 
-// refChacha returns text under the key stream that begins with block 1. RFC 8439 §2.4.
+// refChacha returns text XORed with the key stream from block 1 on. RFC 8439 §2.4.
 func refChacha(key, nonce, text []byte) []byte {
 	out := slices.Clone(text)
 	for i := 0; i < len(out); i += 64 {
@@ -74,7 +74,7 @@ func refLittle(b []byte) *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// refPolyKey returns the two halves of a one-time key, the first one clamped. RFC 8439 §2.5.
+// refPolyKey returns the halves of a one-time key: r, clamped, and s. RFC 8439 §2.5.
 func refPolyKey(key []byte) (r, s *big.Int) {
 	clamp, _ := new(big.Int).SetString("0ffffffc0ffffffc0ffffffc0fffffff", 16)
 	return clamp.And(clamp, refLittle(key[:16])), refLittle(key[16:32])
@@ -124,10 +124,10 @@ func refOpen(key, nonce, ad, sealed []byte) ([]byte, bool) {
 	return refChacha(key, nonce, ct), true
 }
 
-// A slow is the reference over trains.
-type slow struct{ key [32]byte }
+// A reference is the slow reference over trains.
+type reference struct{ key [32]byte }
 
-func (s *slow) Seal(slab []byte, train []packet.Packet) {
+func (s *reference) Seal(slab []byte, train []packet.Packet) {
 	for i := range train {
 		if p := &train[i]; p.Drop == 0 {
 			sealed := refSeal(s.key[:], transportNonce(p.Counter()), nil, slab[p.Off:p.Off+p.Len])
@@ -136,7 +136,7 @@ func (s *slow) Seal(slab []byte, train []packet.Packet) {
 	}
 }
 
-func (s *slow) Open(slab []byte, train []packet.Packet) {
+func (s *reference) Open(slab []byte, train []packet.Packet) {
 	for i := range train {
 		p := &train[i]
 		if p.Drop != 0 {

@@ -12,9 +12,9 @@ import (
 	"throughline/packet"
 )
 
-// The ways among what the runtime does meanwhile: it collects, moves stacks, preempts, and runs several at once.
+// The implementations while the runtime collects garbage, moves stacks, preempts, and runs goroutines in parallel.
 
-// A sealedTrain is a train with all that becomes of it, to be compared with where there is no time to compute it.
+// A sealedTrain is a train with its expected results, computed before the stress begins.
 type sealedTrain struct {
 	key           [32]byte
 	plain, sealed []byte
@@ -25,20 +25,20 @@ func prepare(t testing.TB, rng *rand.Rand, n, longest int) (s sealedTrain) {
 	fill(rng, s.key[:])
 	s.plain, s.before = randomTrain(rng, n, longest)
 	s.sealed, s.after = bytes.Clone(s.plain), slices.Clone(s.before)
-	newTwin(t, portable, s.key).seal(t, s.sealed, s.after)
+	newCheckedKey(t, portable, s.key).seal(t, s.sealed, s.after)
 	return s
 }
 
-// run seals and opens the train in slabs that nobody else holds. It says what went wrong.
-func (s *sealedTrain) run(k *Key) string {
+// check seals and opens the train in a slab that nothing else references. It returns what went wrong, or "".
+func (s *sealedTrain) check(k *Key) string {
 	slab, train := bytes.Clone(s.plain), slices.Clone(s.before)
 	k.Seal(slab, train)
 	if !bytes.Equal(slab, s.sealed) || !slices.Equal(train, s.after) {
-		return "Seal made something else"
+		return "Seal gave a wrong result"
 	}
 	k.Open(slab, train)
 	if !slices.Equal(train, s.before) {
-		return "Open refused, or made other lengths"
+		return "Open dropped packets, or gave wrong lengths"
 	}
 	for _, p := range train {
 		if !bytes.Equal(slab[p.Off:p.Off+p.Len], s.plain[p.Off:p.Off+p.Len]) {
@@ -48,15 +48,15 @@ func (s *sealedTrain) run(k *Key) string {
 	return ""
 }
 
-// The collector runs all the time, and what it frees is taken and overwritten at once: a way that holds a pointer
-// where the collector doesn't see it reads or writes what isn't its own.
+// The garbage collector runs all the time, and what it frees is allocated and overwritten at once: an implementation that
+// hides a pointer from it reads or writes memory that isn't its own.
 func TestCollector(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(1))
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		rng := random(30)
 		var trains []sealedTrain
-		for range unlessBrief(20, 3) {
-			trains = append(trains, prepare(t, rng, 1+rng.IntN(64), unlessBrief(1500, 200)))
+		for range fullOrShort(20, 3) {
+			trains = append(trains, prepare(t, rng, 1+rng.IntN(64), fullOrShort(1500, 200)))
 		}
 		stop := make(chan struct{})
 		var others sync.WaitGroup
@@ -84,9 +84,9 @@ func TestCollector(t *testing.T) {
 				}
 			}
 		})
-		for round := range unlessBrief(600, 12) {
+		for round := range fullOrShort(600, 12) {
 			s := &trains[round%len(trains)]
-			if wrong := s.run(w.NewKey(&s.key)); wrong != "" { // the Key, too, is held by nobody else
+			if wrong := s.check(impl.NewKey(&s.key)); wrong != "" { // nothing else references the Key, too
 				t.Errorf("round %d, %d packets: %s", round, len(s.before), wrong)
 				break
 			}
@@ -109,19 +109,19 @@ func deep(n int, f func()) byte {
 	return frame[n%7] + frame[n%len(frame)]
 }
 
-// A goroutine's stack is full at every depth at which a way may be called, and is moved there.
+// Each implementation is called at every stack depth, so that the stack is grown and moved in every place.
 func TestStacks(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		s := prepare(t, random(31), 19, 300)
-		k := w.NewKey(&s.key)
-		for depth := 0; depth < 300; depth += unlessBrief(1, 17) {
+		k := impl.NewKey(&s.key)
+		for depth := 0; depth < 300; depth += fullOrShort(1, 17) {
 			var wrong string
 			var one sync.WaitGroup
 			one.Go(func() {
-				deep(depth, func() { wrong = s.run(k) })
+				deep(depth, func() { wrong = s.check(k) })
 				if wrong == "" && depth%16 == 0 {
 					runtime.GC() // shrinks the stack again
-					deep(depth/2, func() { wrong = s.run(k) })
+					deep(depth/2, func() { wrong = s.check(k) })
 				}
 			})
 			one.Wait()
@@ -132,24 +132,24 @@ func TestStacks(t *testing.T) {
 	})
 }
 
-// Workers share a key, on packets of one slab that lie beside each other, and have keys and slabs of their own.
+// Workers share a key, on adjacent packets of one slab, and also have keys and slabs of their own.
 func TestConcurrent(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		const workers = 4
 		rng := random(32)
-		shared := w.NewKey(&testKey)
-		slab, train := layout(rng, 0, slices.Repeat([]int{200, 64, 1420, 16}, workers*3), func(int) int { return 0 })
+		shared := impl.NewKey(&testKey)
+		slab, train := gappedTrain(rng, 0, slices.Repeat([]int{200, 64, 1420, 16}, workers*3), func(int) int { return 0 })
 		plain, before := bytes.Clone(slab), slices.Clone(train)
 		var all sync.WaitGroup
 		for worker := range workers {
 			mine := train[worker*12 : (worker+1)*12]
-			own := prepare(t, rng, 1+rng.IntN(40), unlessBrief(1500, 200))
-			key := w.NewKey(&own.key)
+			own := prepare(t, rng, 1+rng.IntN(40), fullOrShort(1500, 200))
+			key := impl.NewKey(&own.key)
 			all.Go(func() {
-				for round := range unlessBrief(40, 10) {
+				for round := range fullOrShort(40, 10) {
 					shared.Seal(slab, mine)
 					shared.Open(slab, mine)
-					if wrong := own.run(key); wrong != "" {
+					if wrong := own.check(key); wrong != "" {
 						t.Errorf("worker %d, round %d: %s", worker, round, wrong)
 						return
 					}

@@ -12,27 +12,27 @@ import (
 	"throughline/packet"
 )
 
-// Whether the time that a way takes depends on a secret, by the method of "Dude, is my code constant time?" (Reparaz,
+// Whether an implementation's time depends on a secret, by the method of "Dude, is my code constant time?" (Reparaz,
 // Balasch, Verbauwhede, 2017): two classes of input, drawn at random one after the other and measured each by itself,
-// and Welch's t-test over their times, with the slowest measurements cropped at several percentiles. What else runs on
-// the machine slows both classes alike.
+// and Welch's t-test over their times, with the slowest measurements cropped at several percentiles. Other load on the
+// machine slows both classes equally.
 //
 //	THROUGHLINE_TIMING=1 go test -run Timing -v ./internal/aead
 //
-// measures every way, for a minute or two. Otherwise only the method is checked: that it finds a comparison of tags that
-// ends at the first byte that differs, and clears one that doesn't.
+// measures every implementation, for a minute or two. Otherwise only the method is tested: that it detects a comparison of
+// tags that ends at the first different byte, and accepts one that doesn't.
 
-// suspect is the |t| beyond which a difference is taken for one. With the same sign in each of several runs, for the same
-// percentile, chance alone doesn't come near it.
-const suspect = 5
+// threshold is the |t| from which on times are taken to differ. Chance alone doesn't come near it with the same sign, for
+// the same percentile, in each of several runs.
+const threshold = 5
 
 var croppings = []float64{0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1}
 
 // An experiment is two classes of input and what is done with them.
 type experiment struct {
 	name string
-	// prepare makes an input of a class (false or true), at random within that class. All that is done with a class must
-	// also be done with the other, or the caches know them apart.
+	// prepare makes a random input of a class (false or true). Both classes must be prepared by the same memory accesses, or
+	// the caches' state differs.
 	prepare func(rng *rand.Rand, class bool) (input any)
 	load    func(input any) // before the clock starts
 	run     func(input any)
@@ -56,7 +56,7 @@ func welch(a, b []float64) (slower, t float64) {
 	ma, va := moments(a)
 	mb, vb := moments(b)
 	if va+vb == 0 {
-		// Clocks that tick slowly may show no variance; then a difference is one for certain.
+		// A coarse clock may give no variance; then any difference is significant.
 		if ma == mb {
 			return 0, 0
 		}
@@ -67,7 +67,7 @@ func welch(a, b []float64) (slower, t float64) {
 
 // sample measures n times, and returns the difference and its t for each cropping.
 func (e *experiment) sample(rng *rand.Rand, n int) (slower, t []float64) {
-	const batch = 50 // prepared together, so that preparing one leaves nothing special in the caches for it
+	const batch = 50 // prepared together, so that a measurement doesn't directly follow its own preparation
 	var times [2][]float64
 	var all []float64
 	classes, inputs := make([]bool, batch), make([]any, batch)
@@ -110,18 +110,18 @@ func (e *experiment) sample(rng *rand.Rand, n int) (slower, t []float64) {
 	return slower, t
 }
 
-// leaks runs the experiment several times and reports whether the classes differ in all of them alike, for one cropping
-// at least, and what was seen: of each run the largest |t|, and the difference there.
+// leaks runs the experiment several times and reports whether the classes differ in the same direction in all runs, for at
+// least one cropping, and describes each run: the largest |t|, and the difference in time there.
 func (e *experiment) leaks(rng *rand.Rand, runs, n int) (leak bool, seen string) {
 	up, down := make([]int, len(croppings)), make([]int, len(croppings))
 	for range runs {
 		slower, t := e.sample(rng, n)
 		worst := 0
 		for i, v := range t {
-			if v > suspect {
+			if v > threshold {
 				up[i]++
 			}
-			if v < -suspect {
+			if v < -threshold {
 				down[i]++
 			}
 			if math.Abs(v) > math.Abs(t[worst]) {
@@ -151,7 +151,7 @@ func tags(equal func(a, b *[16]byte) bool) *experiment {
 		},
 		run: func(input any) {
 			p := input.(*pair)
-			for range 20 { // so that the clock's own ticks matter less
+			for range 20 { // so that the clock's resolution matters less
 				if equal(&p.a, &p.b) {
 					result++
 				}
@@ -179,25 +179,25 @@ func equalConstant(a, b *[16]byte) bool {
 	return differ == 0
 }
 
-// The method finds what leaks, and doesn't cry at what doesn't.
+// The method detects a leak, and reports none where there is none.
 func TestTimingMethod(t *testing.T) {
 	rng := random(40)
-	n := unlessBrief(4000, 1000)
+	n := fullOrShort(4000, 1000)
 	found, seen := false, ""
-	for range 10 { // a machine that is busy enough hides anything for a while
+	for range 10 { // a busy machine may hide the leak for a while
 		if found, seen = tags(equalLeaky).leaks(rng, 2, n); found {
 			break
 		}
 	}
 	if !found {
-		t.Errorf("a comparison that ends at the first difference was not found:%s", seen)
+		t.Errorf("a comparison that ends at the first difference was not detected:%s", seen)
 	}
 	if found, seen := tags(equalConstant).leaks(rng, 5, n); found {
-		t.Errorf("a comparison that always takes the same time is said to leak:%s", seen)
+		t.Errorf("a constant-time comparison is reported to leak:%s", seen)
 	}
 }
 
-// shapes are trains that go different ways through the code.
+// shapes are trains that take different paths through the code.
 var shapes = []struct {
 	name    string
 	lengths []int
@@ -210,35 +210,35 @@ var shapes = []struct {
 	{"mixed", []int{1420, 40, 700, 0, 96, 96, 1300, 17}},
 }
 
-// A measured is a train that is worked on in a place that both classes share, as their own places might differ.
-type measured struct {
+// A timedTrain is an input. It is copied into one that both classes share, as their own addresses would differ.
+type timedTrain struct {
 	key   *Key
 	slab  []byte
 	train []packet.Packet
 }
 
-func (m *measured) load(from *measured) {
+func (m *timedTrain) load(from *timedTrain) {
 	m.key = from.key
 	copy(m.slab, from.slab)
 	copy(m.train, from.train)
 }
 
-// experiments are all that is asked of a way: whether its time depends on the key, on the text, or on where a tag is
-// wrong. Whether a tag is wrong shows anyway, for the packet is dropped; how nearly right it was must not.
-func experiments(w *Way, lengths []int) []*experiment {
+// experiments test whether an implementation's time depends on the key, on the text, or on where a tag is wrong. That a
+// tag is wrong is no secret, as the packet is dropped; how nearly right it was is one.
+func experiments(impl *Implementation, lengths []int) []*experiment {
 	rng := random(41)
-	slab, train := layTrain(rng, 1<<35, lengths...)
-	place := &measured{slab: slices.Clone(slab), train: slices.Clone(train)}
+	slab, train := newTrain(rng, 1<<35, lengths...)
+	place := &timedTrain{slab: slices.Clone(slab), train: slices.Clone(train)}
 	sealed, sealedTrain := slices.Clone(slab), slices.Clone(train)
-	w.NewKey(&testKey).Seal(sealed, sealedTrain)
+	impl.NewKey(&testKey).Seal(sealed, sealedTrain)
 
-	load := func(input any) { place.load(input.(*measured)) }
+	load := func(input any) { place.load(input.(*timedTrain)) }
 	seal := func(any) { place.key.Seal(place.slab, place.train) }
 	open := func(any) { place.key.Open(place.slab, place.train) }
 
 	// text makes all packets zeros, or random.
-	text := func(rng *rand.Rand, random bool) *measured {
-		m := &measured{w.NewKey(&testKey), slices.Clone(slab), slices.Clone(train)}
+	text := func(rng *rand.Rand, random bool) *timedTrain {
+		m := &timedTrain{impl.NewKey(&testKey), slices.Clone(slab), slices.Clone(train)}
 		for _, p := range m.train {
 			b := m.slab[p.Off : p.Off+p.Len]
 			if fill(rng, b); !random {
@@ -247,10 +247,10 @@ func experiments(w *Way, lengths []int) []*experiment {
 		}
 		return m
 	}
-	// forge spoils one packet of the sealed train, whichever.
-	forge := func(spoil func(rng *rand.Rand, text, tag []byte, class bool)) func(rng *rand.Rand, class bool) any {
+	// forge changes one random packet of the sealed train.
+	forge := func(change func(rng *rand.Rand, text, tag []byte, class bool)) func(rng *rand.Rand, class bool) any {
 		return func(rng *rand.Rand, class bool) any {
-			m := &measured{w.NewKey(&testKey), slices.Clone(sealed), slices.Clone(sealedTrain)}
+			m := &timedTrain{impl.NewKey(&testKey), slices.Clone(sealed), slices.Clone(sealedTrain)}
 			p := m.train[0]
 			for range 1 + rng.IntN(20) {
 				if q := m.train[rng.IntN(len(m.train))]; q.Len > 16 {
@@ -258,28 +258,28 @@ func experiments(w *Way, lengths []int) []*experiment {
 				}
 			}
 			b := m.slab[p.Off : p.Off+p.Len]
-			spoil(rng, b[:p.Len-16], b[p.Len-16:], class)
+			change(rng, b[:p.Len-16], b[p.Len-16:], class)
 			return m
 		}
 	}
 	wrong := func(rng *rand.Rand) byte { return byte(1 + rng.UintN(255)) }
 
 	return []*experiment{{
-		name: "seal: the key, one or any",
+		name: "seal: the key, fixed or random",
 		prepare: func(rng *rand.Rand, class bool) any {
 			var key [32]byte
 			if fill(rng, key[:]); !class {
 				key = testKey
 			}
-			return &measured{w.NewKey(&key), slab, train}
+			return &timedTrain{impl.NewKey(&key), slab, train}
 		},
 		load: load, run: seal,
 	}, {
-		name:    "seal: the text, zeros or any",
+		name:    "seal: the text, zeros or random",
 		prepare: func(rng *rand.Rand, class bool) any { return text(rng, class) },
 		load:    load, run: seal,
 	}, {
-		name: "open: the text, zeros or any, and with it the right tag",
+		name: "open: the text, zeros or random, with its right tag",
 		prepare: func(rng *rand.Rand, class bool) any {
 			m := text(rng, class)
 			m.key.Seal(m.slab, m.train)
@@ -287,7 +287,7 @@ func experiments(w *Way, lengths []int) []*experiment {
 		},
 		load: load, run: open,
 	}, {
-		name: "open: a tag's first byte wrong or its last",
+		name: "open: a tag wrong in its first byte or its last",
 		prepare: forge(func(rng *rand.Rand, _, tag []byte, class bool) {
 			at := 0
 			if class {
@@ -297,7 +297,7 @@ func experiments(w *Way, lengths []int) []*experiment {
 		}),
 		load: load, run: open,
 	}, {
-		name: "open: a tag wrong in its last bit or all over",
+		name: "open: a tag wrong in its last bit or random",
 		prepare: forge(func(rng *rand.Rand, _, tag []byte, class bool) {
 			right := [16]byte(tag)
 			if fill(rng, tag); !class {
@@ -307,7 +307,7 @@ func experiments(w *Way, lengths []int) []*experiment {
 		}),
 		load: load, run: open,
 	}, {
-		name: "open: a text wrong or its tag",
+		name: "open: a wrong text or a wrong tag",
 		prepare: forge(func(rng *rand.Rand, text, tag []byte, class bool) {
 			if class {
 				tag[15] ^= wrong(rng)
@@ -319,14 +319,14 @@ func experiments(w *Way, lengths []int) []*experiment {
 	}}
 }
 
-// careless is a way as one might write it who doesn't know better: it compares tags byte by byte until two differ, and
-// does a little more for every second key. An experiment that doesn't find that says nothing about the others.
-var careless = &Way{
+// careless is an implementation that isn't constant-time: it compares tags byte by byte until two differ, and does some
+// extra work for every second key. If the experiments don't detect that, their other results mean nothing.
+var careless = &Implementation{
 	name: "careless",
 	seal: func(k *Key, slab []byte, train []packet.Packet) {
 		portable.seal(k, slab, train)
 		if k.raw[5]&1 == 1 {
-			spent += spend()
+			extra += extraWork()
 		}
 	},
 	open: func(k *Key, slab []byte, train []packet.Packet) {
@@ -343,10 +343,10 @@ var careless = &Way{
 	},
 }
 
-var spent int
+var extra int
 
 //go:noinline
-func spend() (n int) {
+func extraWork() (n int) {
 	for i := range 30 {
 		n = n*i + 1
 	}
@@ -363,21 +363,21 @@ func TestTiming(t *testing.T) {
 		for i, e := range experiments(careless, []int{64}) {
 			leak, seen := e.leaks(rng, runs, samples)
 			if want := i == 0 || i == 3; want && !leak {
-				t.Errorf("%s: a leak was not found; this machine is too busy to tell:%s", e.name, seen)
+				t.Errorf("%s: a leak was not detected; this machine is too busy to tell:%s", e.name, seen)
 			}
 			t.Logf("%s: leaks %v:%s", e.name, leak, seen)
 		}
 	})
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		for _, s := range shapes {
-			for _, e := range experiments(w, s.lengths) {
+			for _, e := range experiments(impl, s.lengths) {
 				n := samples
-				if s.name == "10x112" { // the short packets of a train: the first thing that one would measure
+				if s.name == "10x112" { // short packets, which one would measure first
 					n *= 3
 				}
 				leak, seen := e.leaks(rng, runs, n)
 				if leak {
-					t.Errorf("%s, %s: the time tells one from the other:%s", s.name, e.name, seen)
+					t.Errorf("%s, %s: the time differs:%s", s.name, e.name, seen)
 				} else {
 					t.Logf("%s, %s:%s", s.name, e.name, seen)
 				}

@@ -15,29 +15,29 @@ import (
 	"throughline/packet"
 )
 
-// How trains are laid, and compared with golang.org/x/crypto, every byte of the slab.
+// How test trains are made, and compared with golang.org/x/crypto, every byte of the slab.
 
 var testKey = [32]byte{1, 2, 3, 4, 5, 6, 7, 8, 0xff, 0xfe, 31: 0x80}
 
-// eachWay runs a test for every way that this machine can go.
-func eachWay(t *testing.T, run func(t *testing.T, w *Way)) {
-	for _, w := range Ways() {
-		t.Run(w.String(), func(t *testing.T) { run(t, w) })
+// eachImplementation runs a test for every implementation that this machine can use.
+func eachImplementation(t *testing.T, run func(t *testing.T, impl *Implementation)) {
+	for _, impl := range Implementations() {
+		t.Run(impl.String(), func(t *testing.T) { run(t, impl) })
 	}
 }
 
-// raced says that the race detector is on. It makes Go code some twenty times as slow.
-var raced bool
+// raceEnabled is true under the race detector, which makes Go code some twenty times as slow.
+var raceEnabled bool
 
-// brief says that the tests shall do little: an emulator runs them, or the race detector does.
-func brief() bool { return testing.Short() || raced }
+// short reports whether the tests shall do little: under -short, as in an emulator, and under the race detector.
+func short() bool { return testing.Short() || raceEnabled }
 
-// unlessBrief is how often something is repeated, or how long it may be.
-func unlessBrief(most, few int) int {
-	if brief() {
+// fullOrShort returns full, or few if the tests shall do little: a number of repetitions, or a longest length.
+func fullOrShort(full, few int) int {
+	if short() {
 		return few
 	}
-	return most
+	return full
 }
 
 func random(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
@@ -55,19 +55,19 @@ func transportNonce(counter uint64) []byte {
 	return binary.LittleEndian.AppendUint64(make([]byte, 4, 12), counter)
 }
 
-// numbered describes n bytes at off, with their counter.
-func numbered(off, n int, counter uint64) packet.Packet {
+// newPacket describes n bytes at off, with their counter.
+func newPacket(off, n int, counter uint64) packet.Packet {
 	p := packet.Packet{Off: off, Len: n}
 	p.SetCounter(counter)
 	return p
 }
 
-// layTrain lays packets of the given lengths as a batch does, headroom before and room for the tag behind, every other
-// byte of the slab filled with 0xa5.
-func layTrain(rng *rand.Rand, first uint64, lengths ...int) (slab []byte, train []packet.Packet) {
+// newTrain makes packets of the given lengths as a batch has them, with headroom, and tailroom for the tag, and random
+// text; every other byte of the slab is 0xa5.
+func newTrain(rng *rand.Rand, first uint64, lengths ...int) (slab []byte, train []packet.Packet) {
 	for i, n := range lengths {
 		slab = append(slab, bytes.Repeat([]byte{0xa5}, packet.Headroom)...)
-		train = append(train, numbered(len(slab), n, first+uint64(i)))
+		train = append(train, newPacket(len(slab), n, first+uint64(i)))
 		slab = append(slab, make([]byte, n)...)
 		fill(rng, slab[len(slab)-n:])
 		slab = append(slab, bytes.Repeat([]byte{0xa5}, packet.Tailroom)...)
@@ -75,13 +75,13 @@ func layTrain(rng *rand.Rand, first uint64, lengths ...int) (slab []byte, train 
 	return slab, train
 }
 
-// layout lays packets with gaps of any size: the first one base bytes behind a multiple of 64 in memory, each with room
-// for its tag and then gap(i) more bytes behind it. The slab ends with the last gap, and has no capacity beyond.
-// All is random, also between the packets.
-func layout(rng *rand.Rand, base int, lengths []int, gap func(i int) int) (slab []byte, train []packet.Packet) {
+// gappedTrain makes packets with gaps of any size: the first one base bytes after a multiple of 64 in memory, each followed
+// by room for its tag and then by gap(i) more bytes. The slab ends with the last gap, and has no capacity beyond.
+// All bytes are random, also between the packets.
+func gappedTrain(rng *rand.Rand, base int, lengths []int, gap func(i int) int) (slab []byte, train []packet.Packet) {
 	end := base
 	for i, n := range lengths {
-		train = append(train, numbered(end, n, uint64(i)))
+		train = append(train, newPacket(end, n, uint64(i)))
 		end += n + packet.Tailroom + gap(i)
 	}
 	slab = make([]byte, end+63)
@@ -91,13 +91,13 @@ func layout(rng *rand.Rand, base int, lengths []int, gap func(i int) int) (slab 
 	return slab, train
 }
 
-// A sealer is what can stand beside a way, to be compared with it.
+// A sealer seals and opens trains: a Key, or what one is compared with.
 type sealer interface {
 	Seal(slab []byte, train []packet.Packet)
 	Open(slab []byte, train []packet.Packet)
 }
 
-// A library is golang.org/x/crypto, packet by packet, as who has no trains would use it. One goroutine at a time.
+// A library is golang.org/x/crypto, packet by packet, as a program without trains uses it. One goroutine at a time.
 type library struct {
 	cipher.AEAD
 	nonce [chacha20poly1305.NonceSize]byte
@@ -143,57 +143,57 @@ func (l *library) Open(slab []byte, train []packet.Packet) {
 	}
 }
 
-// A twin is a Key and what stands beside it: it does all with both, and compares.
-type twin struct {
+// A checkedKey is a Key and a reference: it does everything with both, and compares.
+type checkedKey struct {
 	*Key
-	beside sealer
+	reference sealer
 }
 
-func newTwin(t testing.TB, w *Way, key [32]byte) twin {
-	return twin{w.NewKey(&key), newLibrary(t, key)}
+func newCheckedKey(t testing.TB, impl *Implementation, key [32]byte) checkedKey {
+	return checkedKey{impl.NewKey(&key), newLibrary(t, key)}
 }
 
-// seal seals the train and compares all that it did with what it should have done.
-func (w twin) seal(t testing.TB, slab []byte, train []packet.Packet) {
+// seal seals the train and compares slab and train with the reference's.
+func (k checkedKey) seal(t testing.TB, slab []byte, train []packet.Packet) {
 	t.Helper()
 	want, wantTrain, before := bytes.Clone(slab), slices.Clone(train), slices.Clone(train)
-	w.beside.Seal(want, wantTrain)
-	w.Seal(slab, train)
+	k.reference.Seal(want, wantTrain)
+	k.Seal(slab, train)
 	compare(t, "Seal", before, train, wantTrain, slab, want)
 }
 
-// open opens the train and compares all that it did with what it should have done. A tag, and a packet that is shorter
-// than one, may be left or cleared; anything else there could be the tag that a forger looks for.
-func (w twin) open(t testing.TB, slab []byte, train []packet.Packet) {
+// open opens the train and compares slab and train with the reference's. A tag, and a packet that is shorter than one,
+// may be left or cleared; anything else there could be the right tag, which a forger must not learn.
+func (k checkedKey) open(t testing.TB, slab []byte, train []packet.Packet) {
 	t.Helper()
 	want, wantTrain, given, before := bytes.Clone(slab), slices.Clone(train), bytes.Clone(slab), slices.Clone(train)
-	w.beside.Open(want, wantTrain)
-	w.Open(slab, train)
+	k.reference.Open(want, wantTrain)
+	k.Open(slab, train)
 	for i, p := range before {
 		if p.Drop == 0 && p.Len > 0 {
 			tag, end := p.Off+max(0, p.Len-16), p.Off+p.Len
 			if got := slab[tag:end]; bytes.Equal(got, make([]byte, end-tag)) {
 				clear(want[tag:end])
 			} else if !bytes.Equal(got, given[tag:end]) {
-				t.Fatalf("Open made of the tag of packet %d %x, which was %x", i, got, given[tag:end])
+				t.Fatalf("Open changed the tag of packet %d to %x, from %x", i, got, given[tag:end])
 			}
 		}
 	}
 	compare(t, "Open", before, train, wantTrain, slab, want)
 }
 
-// round seals a train and opens it again.
-func (w twin) round(t testing.TB, slab []byte, train []packet.Packet) {
+// roundTrip seals a train and opens it again.
+func (k checkedKey) roundTrip(t testing.TB, slab []byte, train []packet.Packet) {
 	t.Helper()
-	w.seal(t, slab, train)
-	w.open(t, slab, train)
+	k.seal(t, slab, train)
+	k.open(t, slab, train)
 }
 
 func compare(t testing.TB, what string, before, got, want []packet.Packet, slab, wantSlab []byte) {
 	t.Helper()
 	for i := range want {
 		if got[i] != want[i] {
-			t.Fatalf("%s made of packet %d of %d %+v, want %+v", what, i, len(want), got[i], want[i])
+			t.Fatalf("%s: packet %d of %d is %+v, want %+v", what, i, len(want), got[i], want[i])
 		}
 	}
 	if bytes.Equal(slab, wantSlab) {

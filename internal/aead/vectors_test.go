@@ -19,11 +19,11 @@ import (
 	"throughline/packet"
 )
 
-// A vector is one encryption with ChaCha20-Poly1305, or if its nonce has 24 bytes with XChaCha20-Poly1305: that is
-// ChaCha20-Poly1305 with a derived key and a nonce that begins with four zeros, as a transport message has it. So those
-// among them without additional data are whole vectors for Seal and Open. Of the others, what can be expressed is: the
-// ciphertext when the nonce begins with four zeros, and else their keys, texts and errors, compared with the slow
-// reference, which itself is held to the vectors.
+// A vector is one encryption with ChaCha20-Poly1305, or with XChaCha20-Poly1305 if its nonce has 24 bytes: that is
+// ChaCha20-Poly1305 with a derived key and a nonce that begins with four zeros, as a transport message's does. So those
+// without additional data are complete vectors for Seal and Open. Of the others Seal and Open can use: the ciphertext if
+// the nonce begins with four zeros, and otherwise keys, texts and errors, compared with the slow reference, which itself
+// is tested with the vectors.
 type vector struct {
 	name, key, nonce, ad, text, sealed string
 	invalid                            bool
@@ -68,8 +68,8 @@ func unhex(t *testing.T, s string) []byte {
 	return b
 }
 
-// normal returns the vector's key and nonce, as those of ChaCha20-Poly1305.
-func (v vector) normal(t *testing.T) (key, nonce []byte) {
+// keyNonce returns the vector's key and nonce, converted to those of ChaCha20-Poly1305.
+func (v vector) keyNonce(t *testing.T) (key, nonce []byte) {
 	key, nonce = unhex(t, v.key), unhex(t, v.nonce)
 	if len(nonce) == 24 {
 		key, nonce = refHChaCha(key, nonce[:16]), append(make([]byte, 4, 12), nonce[16:]...)
@@ -77,10 +77,10 @@ func (v vector) normal(t *testing.T) (key, nonce []byte) {
 	return key, nonce
 }
 
-// below runs a vector through what lies below the ways: the library's cipher, the parts of the portable way, and the
-// slow reference.
-func (v vector) below(t *testing.T) {
-	key, nonce := v.normal(t)
+// checkParts tests with a vector what the implementations are made of: x/crypto, the portable ChaCha20 and Poly1305, and
+// the slow reference.
+func (v vector) checkParts(t *testing.T) {
+	key, nonce := v.keyNonce(t)
 	ad, text, sealed := unhex(t, v.ad), unhex(t, v.text), unhex(t, v.sealed)
 	lib := Best().NewKey((*[32]byte)(key)).lib
 
@@ -89,18 +89,18 @@ func (v vector) below(t *testing.T) {
 	parts := sealParts(key, nonce, ad, text)
 	if v.invalid {
 		if err == nil || ok || bytes.Equal(parts, sealed) {
-			t.Errorf("took an invalid message: library %v, reference %v, or the portable parts", err == nil, ok)
+			t.Errorf("accepted an invalid message: x/crypto %v, reference %v, or the portable parts", err == nil, ok)
 		}
 		return
 	}
 	if err != nil || !bytes.Equal(got, text) {
-		t.Errorf("library: open = %x, %v; want %x", got, err, text)
+		t.Errorf("x/crypto: open = %x, %v; want %x", got, err, text)
 	}
 	if !ok || !bytes.Equal(ref, text) {
 		t.Errorf("reference: open = %x, %v; want %x", ref, ok, text)
 	}
 	if got := lib.Seal(nil, nonce, text, ad); !bytes.Equal(got, sealed) {
-		t.Errorf("library: seal = %x, want %x", got, sealed)
+		t.Errorf("x/crypto: seal = %x, want %x", got, sealed)
 	}
 	if got := refSeal(key, nonce, ad, text); !bytes.Equal(got, sealed) {
 		t.Errorf("reference: seal = %x, want %x", got, sealed)
@@ -110,7 +110,7 @@ func (v vector) below(t *testing.T) {
 	}
 }
 
-// sealParts seals with the parts of the portable way what no train can be: any nonce, and additional data.
+// sealParts seals with the portable ChaCha20 and Poly1305 what no train can express: any nonce, and additional data.
 func sealParts(key, nonce, ad, text []byte) []byte {
 	var s secrets
 	s.cipher.init((*[32]byte)(key))
@@ -127,10 +127,10 @@ func sealParts(key, nonce, ad, text []byte) []byte {
 	return append(sealed, tag[:]...)
 }
 
-// through runs through Seal and Open of a way what can be expressed of a vector, n times in one train. It reports
-// whether that was all of it.
-func (v vector) through(t *testing.T, w *Way, n int) (whole bool) {
-	key, nonce := v.normal(t)
+// check tests Seal and Open with what a train can express of a vector, n times in one train. It reports whether that was
+// all of it.
+func (v vector) check(t *testing.T, impl *Implementation, n int) (whole bool) {
+	key, nonce := v.keyNonce(t)
 	text, sealed := unhex(t, v.text), unhex(t, v.sealed)
 	transport := bytes.HasPrefix(nonce, make([]byte, 4))
 	whole = transport && v.ad == ""
@@ -138,27 +138,27 @@ func (v vector) through(t *testing.T, w *Way, n int) (whole bool) {
 
 	want := refSeal(key, transportNonce(counter), nil, text)
 	if whole && !v.invalid && !bytes.Equal(want, sealed) {
-		t.Fatalf("the reference made %x, want %x", want, sealed)
+		t.Fatalf("the reference gave %x, want %x", want, sealed)
 	}
 	if transport && !v.invalid && !bytes.Equal(want[:len(text)], sealed[:len(text)]) {
-		t.Fatalf("the reference made %x, want %x and a tag", want, sealed[:len(text)])
+		t.Fatalf("the reference gave %x, want %x and a tag", want, sealed[:len(text)])
 	}
 
-	k := w.NewKey((*[32]byte)(key))
+	k := impl.NewKey((*[32]byte)(key))
 	var slab []byte
 	var train []packet.Packet
 	for range n {
-		train = append(train, numbered(len(slab), len(text), counter))
+		train = append(train, newPacket(len(slab), len(text), counter))
 		slab = append(append(slab, text...), make([]byte, 16)...)
 	}
 	k.Seal(slab, train)
 	for i, p := range train {
 		if got := slab[p.Off : p.Off+p.Len]; !bytes.Equal(got, want) {
-			t.Errorf("packet %d of %d: Seal made %x, want %x", i, n, got, want)
+			t.Errorf("packet %d of %d: Seal gave %x, want %x", i, n, got, want)
 		}
 	}
 	if v.invalid {
-		// The vector's error is made in what was sealed here.
+		// The vector's error is applied to what was sealed here.
 		mistake := refSeal(key, nonce, unhex(t, v.ad), text)
 		subtle.XORBytes(mistake, mistake, sealed)
 		for _, p := range train {
@@ -171,29 +171,29 @@ func (v vector) through(t *testing.T, w *Way, n int) (whole bool) {
 		switch {
 		case v.invalid:
 			if p.Drop != packet.DropTag || !bytes.Equal(slab[p.Off:p.Off+len(text)], make([]byte, len(text))) {
-				t.Errorf("packet %d of %d: Open made %x, drop %v, of an invalid one", i, n, slab[p.Off:p.Off+len(text)], p.Drop)
+				t.Errorf("packet %d of %d: Open gave %x, drop %v, for an invalid one", i, n, slab[p.Off:p.Off+len(text)], p.Drop)
 			}
 		case p.Drop != 0 || !bytes.Equal(slab[p.Off:p.Off+p.Len], text):
-			t.Errorf("packet %d of %d: Open made %x, drop %v; want %x", i, n, slab[p.Off:p.Off+p.Len], p.Drop, text)
+			t.Errorf("packet %d of %d: Open gave %x, drop %v; want %x", i, n, slab[p.Off:p.Off+p.Len], p.Drop, text)
 		}
 	}
 	return whole
 }
 
-// run runs vectors below and through all ways, and returns how many a train could express wholly.
-func run(t *testing.T, vectors []vector) (whole int) {
+// checkVectors tests all implementations and their parts, and returns how many vectors a train could express completely.
+func checkVectors(t *testing.T, vectors []vector) (whole int) {
 	for _, v := range vectors {
-		t.Run(v.name, v.below)
+		t.Run(v.name, v.checkParts)
 	}
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		whole = 0
 		for i, v := range vectors {
 			t.Run(v.name, func(t *testing.T) {
-				if v.through(t, w, 1+i%9) {
+				if v.check(t, impl, 1+i%9) {
 					whole++
 				}
-				if !brief() {
-					v.through(t, w, 1)
+				if !short() {
+					v.check(t, impl, 1)
 				}
 			})
 		}
@@ -201,9 +201,9 @@ func run(t *testing.T, vectors []vector) (whole int) {
 	return whole
 }
 
-func TestRFC8439(t *testing.T) { run(t, rfc8439) }
+func TestRFC8439(t *testing.T) { checkVectors(t, rfc8439) }
 
-// RFC 8439 §A.2 #2 is a text under the key stream that begins with block 1, and so the ciphertext of a train.
+// RFC 8439 §A.2 #2 is a text XORed with the key stream from block 1 on, as in a train.
 func TestRFC8439Text(t *testing.T) {
 	const text = "Any submission to the IETF intended by the Contributor for publication as all or part of an IETF Internet-Draft " +
 		"or RFC and any statement made within the context of an IETF activity is considered an \"IETF Contribution\". Such " +
@@ -216,14 +216,14 @@ func TestRFC8439Text(t *testing.T) {
 		"af9f3979c92b3720fc88dc95ed84a1be059c6499b9fda236e7e818b04b0bc39c1e876b193bfe5569753f88128cc08aaa9b63d1a16f80ef2554d7"+
 		"189c411f5869ca52c5b83fa36ff216b9c1d30062bebcfd2dc5bce0911934fda79a86f6e698ced759c3ff9b6477338f3da4f9cd8514ea9982ccaf"+
 		"b341b2384dd902f3d1ab7ac61dd29c6f21ba5b862f3730e37cfdc4fd806c22f221")
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		for n := 1; n < 20; n++ {
-			slab, train := layTrain(random(1), 2<<56, slices.Repeat([]int{len(text)}, n)...)
+			slab, train := newTrain(random(1), 2<<56, slices.Repeat([]int{len(text)}, n)...)
 			for i, p := range train {
 				copy(slab[p.Off:], text)
 				train[i].SetCounter(2 << 56) // a nonce of eleven zeros and a two
 			}
-			w.NewKey(&[32]byte{31: 1}).Seal(slab, train)
+			impl.NewKey(&[32]byte{31: 1}).Seal(slab, train)
 			for i, p := range train {
 				if got := slab[p.Off : p.Off+len(text)]; !bytes.Equal(got, want) {
 					t.Fatalf("packet %d of %d: %x, want %x", i, n, got, want)
@@ -233,8 +233,8 @@ func TestRFC8439Text(t *testing.T) {
 	})
 }
 
-// What OpenSSL 4.0.0 makes of n bytes, byte i being 7i+3, with testKey and a counter: the beginning of the SHA-256 of ciphertext
-// and tag.
+// What OpenSSL 4.0.0 gives for n bytes, byte i being 7i+3, with testKey and a counter: the first half of the SHA-256 of
+// ciphertext and tag.
 var openssl = []struct {
 	n       int
 	counter uint64
@@ -268,15 +268,15 @@ var openssl = []struct {
 }
 
 func TestOpenSSL(t *testing.T) {
-	eachWay(t, func(t *testing.T, w *Way) {
+	eachImplementation(t, func(t *testing.T, impl *Implementation) {
 		var lengths []int
 		for _, v := range openssl {
-			if v.n < 2000 || !brief() {
+			if v.n < 2000 || !short() {
 				lengths = append(lengths, v.n)
 			}
 		}
-		// All in one train, and then each in one of its own.
-		slab, train := layTrain(random(1), 0, lengths...)
+		// All in one train, and then each in its own.
+		slab, train := newTrain(random(1), 0, lengths...)
 		for i := range train {
 			p := &train[i]
 			for j := range p.Len {
@@ -284,7 +284,7 @@ func TestOpenSSL(t *testing.T) {
 			}
 			p.SetCounter(openssl[i].counter)
 		}
-		k := w.NewKey(&testKey)
+		k := impl.NewKey(&testKey)
 		for _, together := range []bool{true, false} {
 			work, sealed := bytes.Clone(slab), slices.Clone(train)
 			if together {
@@ -315,7 +315,7 @@ func TestHChaCha(t *testing.T) {
 func TestWycheproof(t *testing.T)  { wycheproof(t, "chacha20_poly1305_test.json", 12, 300, 0) }
 func TestWycheproofX(t *testing.T) { wycheproof(t, "xchacha20_poly1305_test.json", 24, 300, 45) }
 
-// wycheproof runs the vectors of a file: at least as many as stated, and of them as many wholly through trains.
+// wycheproof tests with the vectors of a file. It must have atLeast of them, of which trains can express whole completely.
 func wycheproof(t *testing.T, file string, nonceSize, atLeast, whole int) {
 	name := filepath.Join("..", "..", "..", "shared", "vectors", file)
 	b, err := os.ReadFile(name)
@@ -345,7 +345,7 @@ func wycheproof(t *testing.T, file string, nonceSize, atLeast, whole int) {
 				if c.Result != "invalid" {
 					t.Errorf("vector %d: a nonce of %d bits is valid", c.TcID, g.IVSize)
 				}
-				continue // a nonce of another size can't be written down here
+				continue // NewKey and Seal can't express another nonce size
 			}
 			vectors = append(vectors, vector{
 				name: fmt.Sprintf("%d %s", c.TcID, strings.TrimSpace(c.Comment)),
@@ -354,9 +354,9 @@ func wycheproof(t *testing.T, file string, nonceSize, atLeast, whole int) {
 		}
 	}
 	if len(vectors) < atLeast {
-		t.Errorf("%d vectors ran, want %d at least: has the file changed its form?", len(vectors), atLeast)
+		t.Errorf("%d vectors ran, want %d at least: has the file's format changed?", len(vectors), atLeast)
 	}
-	if got := run(t, vectors); got < whole {
-		t.Errorf("%d vectors went through trains wholly, want %d at least", got, whole)
+	if got := checkVectors(t, vectors); got < whole {
+		t.Errorf("trains expressed %d vectors completely, want %d at least", got, whole)
 	}
 }

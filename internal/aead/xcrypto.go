@@ -5,8 +5,10 @@ import (
 	"throughline/packet"
 )
 
-// xcrypto is golang.org/x/crypto, one packet after the other: assembly for AVX2 on amd64.
-var xcrypto = &Way{name: "xcrypto", seal: sealXCrypto, open: openXCrypto, runs: always}
+// xcrypto is golang.org/x/crypto, packet by packet: AVX2 assembly on amd64.
+var xcrypto = &Implementation{name: "xcrypto", seal: sealXCrypto, open: openXCrypto, supported: always}
+
+func always() bool { return true }
 
 func sealXCrypto(k *Key, slab []byte, train []packet.Packet) {
 	for i := range train {
@@ -33,7 +35,7 @@ func openXCrypto(k *Key, slab []byte, train []packet.Packet) {
 		b := slab[p.Off : p.Off+p.Len : p.Off+p.Len]
 		plain := p.Len - wire.TagSize
 		if _, err := k.lib.Open(b[:0], p.Nonce(), b, nil); err != nil {
-			// cipher.AEAD promises only that the destination may be overwritten when it fails.
+			// cipher.AEAD only says that the destination may be overwritten when it fails.
 			clear(b[:plain])
 			p.Drop = packet.DropTag
 			continue

@@ -52,8 +52,8 @@ type Options struct {
 	Network udp.Network
 	Clock   func() mono.Time // counts sleep, never goes back, never returns 0
 	Log     *slog.Logger
-	Workers int       // goroutines a lane may use; 0: GOMAXPROCS
-	Cipher  *aead.Way // how trains are sealed and opened; nil: the best this machine can
+	Workers int                  // goroutines a lane may use; 0: GOMAXPROCS
+	Cipher  *aead.Implementation // how trains are sealed and opened; nil: the best this machine can
 }
 
 // An Engine is a running device. All methods are safe for concurrent use.
@@ -63,7 +63,7 @@ type Engine struct {
 	clock   func() mono.Time
 	log     *slog.Logger
 	workers int
-	cipher  *aead.Way
+	cipher  *aead.Implementation
 
 	// Snapshots and tables that the packet path reads without a lock.
 	self    atomic.Pointer[self]

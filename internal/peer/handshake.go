@@ -104,7 +104,7 @@ func (h *Handshake) Initiate(now mono.Time, dst []byte, id *noise.Identity, publ
 
 // ConsumeResponse takes the response to the initiation that is pending and returns the keypair it makes. A response that
 // doesn't decrypt changes nothing. Whitepaper §5.4.3.
-func (h *Handshake) ConsumeResponse(now mono.Time, msg []byte, id *noise.Identity, way *aead.Way) (*session.Keypair, error) {
+func (h *Handshake) ConsumeResponse(now mono.Time, msg []byte, id *noise.Identity, impl *aead.Implementation) (*session.Keypair, error) {
 	if h.pending == nil || binary.LittleEndian.Uint32(msg[wire.ResponseReceiver:]) != h.index {
 		return nil, ErrPending
 	}
@@ -113,7 +113,7 @@ func (h *Handshake) ConsumeResponse(now mono.Time, msg []byte, id *noise.Identit
 		return nil, err
 	}
 	defer keys.Clear()
-	kp := session.New(way, &keys.Send, &keys.Receive, h.index, remote, true, now)
+	kp := session.New(impl, &keys.Send, &keys.Receive, h.index, remote, true, now)
 	h.GiveUp()
 	return kp, nil
 }
@@ -122,7 +122,7 @@ func (h *Handshake) ConsumeResponse(now mono.Time, msg []byte, id *noise.Identit
 // yet (§5.1), and that it doesn't come in a flood. It writes the response to dst, [wire.ResponseSize] bytes, and
 // returns the keypair made, whose receiver index is sender. The ephemeral key is drawn from random only when all is well:
 // what is forged or replayed costs one ladder. Whitepaper §5.4.2, §5.4.3.
-func (h *Handshake) Accept(now mono.Time, dst []byte, r *noise.Received, id *noise.Identity, random io.Reader, sender uint32, way *aead.Way) (*session.Keypair, error) {
+func (h *Handshake) Accept(now mono.Time, dst []byte, r *noise.Received, id *noise.Identity, random io.Reader, sender uint32, impl *aead.Implementation) (*session.Keypair, error) {
 	public, remote := r.Static(), r.Sender() // gone once it has responded
 	ss, err := h.staticStatic(id, public)
 	if err != nil {
@@ -149,7 +149,7 @@ func (h *Handshake) Accept(now mono.Time, dst []byte, r *noise.Received, id *noi
 	defer keys.Clear()
 	h.stamp, h.accepted = stamp, now
 	h.addMACs(now, dst, public)
-	return session.New(way, &keys.Send, &keys.Receive, sender, remote, false, now), nil
+	return session.New(impl, &keys.Send, &keys.Receive, sender, remote, false, now), nil
 }
 
 // ConsumeCookie takes a cookie reply; it reports whether it was one to our last message. Whitepaper §5.4.7.

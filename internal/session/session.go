@@ -29,11 +29,11 @@ type Keypair struct {
 	window        replay.Window // guarded by whoever calls Accept
 }
 
-// New returns the keypair of a handshake, that seals and opens in the given way. The keys are copied; the caller clears its own.
-func New(way *aead.Way, send, receive *[wire.KeySize]byte, local, remote uint32, initiator bool, now mono.Time) *Keypair {
+// New returns the keypair of a handshake, sealed and opened by impl. The keys are copied; the caller clears its own.
+func New(impl *aead.Implementation, send, receive *[wire.KeySize]byte, local, remote uint32, initiator bool, now mono.Time) *Keypair {
 	return &Keypair{
 		LocalIndex: local, RemoteIndex: remote, Birth: now, Initiator: initiator,
-		send: way.NewKey(send), receive: way.NewKey(receive),
+		send: impl.NewKey(send), receive: impl.NewKey(receive),
 	}
 }
 

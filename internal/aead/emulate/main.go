@@ -4,12 +4,12 @@
 //
 //	go -C internal/aead/emulate run . [-run regexp] [-full] [-fuzz time] [-timeout duration]
 //
-// It needs Debian's packages bochs, bochs-term, bochsbios and vgabios installed; a kernel, isolinux and genisoimage it
-// gets by `apt-get download` (so `apt-get update` must have been run) and unpacks into the user's cache. It needs no
-// privileges. The test binary becomes the initramfs of a Debian kernel, with this program as its init, and Bochs
-// 2.7 boots that from a CD: about 700 million instructions, a minute or two, before the first test.
+// It needs Debian's packages bochs, bochs-term, bochsbios and vgabios installed. It downloads a kernel, isolinux and
+// genisoimage with `apt-get download` (so `apt-get update` must have been run) and unpacks them into the user's cache. It
+// needs no privileges. The test binary and this program, as init, make the initramfs of a Debian kernel, which Bochs 2.7
+// boots from a CD: about 700 million instructions, a minute or two, before the first test.
 //
-// The status is 0 only if the tests passed in there, and AVX-512 was among the ways they could go.
+// The exit status is 0 only if the tests passed on the emulated CPU, and avx512 was usable there.
 package main
 
 import (
@@ -29,35 +29,35 @@ import (
 	"time"
 )
 
-// Debian's packages that are unpacked, not installed. The kernel is the one that kernelMeta depends on.
+// Debian's packages that are unpacked, not installed. The kernel is that which kernelMeta depends on.
 var packages = []string{"isolinux", "syslinux-common", "genisoimage", "libmagic1"}
 
 const kernelMeta = "linux-image-cloud-amd64"
 
-// The way's own tests, and those of all ways that an emulator has the time for.
+// The tests of AVX-512 alone, and those of all implementations that are short enough for an emulator.
 const defaultRun = "AVX512|EveryLength/avx512|RandomTrains/avx512|EveryStride/avx512|Counters/avx512|EveryTrain/avx512|" +
-	"LanesKeepApart/avx512|FencedSlab/avx512|OpenFlippedBit/avx512|OpenTooShort/avx512|DroppedAreLeft/avx512|" +
-	"OutsideTheSlab/avx512|EmptyPacket/avx512|SealTouching/avx512|Collector/avx512|Stacks/avx512|Concurrent/avx512|" +
+	"LanesIndependent/avx512|GuardPages/avx512|OpenFlippedBit/avx512|OpenTooShort/avx512|DroppedUntouched/avx512|" +
+	"OutsideTheSlab/avx512|EmptyPacket/avx512|SealAdjacent/avx512|Collector/avx512|Stacks/avx512|Concurrent/avx512|" +
 	"ExtremeSums/avx512|NoAllocations/avx512"
 
 const fuzzTarget = "FuzzAVX512"
 
-// What stands in the serial log if all went well.
+// Lines of the serial log of a success.
 const (
-	wayLine  = "emulate: way avx512 was there: true"
-	passLine = "emulate: tests passed: true"
+	usableLine = "emulate: avx512 is usable: true"
+	passLine   = "emulate: tests passed: true"
 )
 
-// The kernel is told to look away from what Bochs 2.7 gets wrong: the sizes of compacted XSAVE areas (321, 323) and
-// PKU (515); and FSRM (580), which the kernel believes even when it has found that fast strings are off.
+// The kernel must not use CPU features that Bochs 2.7 gets wrong: compacted XSAVE areas, whose sizes are wrong (321,
+// 323), PKU (515), and FSRM (580), which the kernel uses even when it has found that fast strings are off.
 const cmdline = "console=ttyS0 quiet idle=halt panic=-1 mitigations=off nokaslr random.trust_cpu=on tsc=reliable edd=off " +
 	"clearcpuid=321,323,515,580 cryptomgr.notests audit=0 lsm= rdinit=/init"
 
-// Of the CPUs with IFMA that Bochs 2.7 knows, Cannon Lake is the one without GFNI: Go's collector scans with it where it
-// is there, and crashes in Bochs. Go's math/big calculates wrong there with ADX, which is turned off in boot.
+// Of the CPUs with IFMA that Bochs 2.7 knows, Cannon Lake is the one without GFNI: Go's garbage collector uses GFNI where
+// there is one, and crashes in Bochs. Go's math/big calculates wrong there with ADX, which boot turns off.
 //
-// The display is a pseudoterminal of Bochs's own that nobody reads. When it is full Bochs waits for ever, so the screen
-// is drawn rarely: once for each second in there, of which an hour has some hundred.
+// The display is a pseudoterminal that nobody reads. When its buffer is full Bochs waits for ever, so the screen is drawn
+// rarely: once in a second of emulated time, of which an hour has some hundred.
 const bochsrc = `cpu: model=corei3_cnl, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1
 megs: 512
 vga: extension=vbe, update_freq=1, realtime=0
@@ -81,8 +81,8 @@ func main() {
 		return
 	}
 	run := flag.String("run", defaultRun, "which `tests` to run, as for go test")
-	fuzz := flag.String("fuzz", "", "fuzz instead, for this `time`: a number of executions like 5000x, or a duration of the clock in there")
-	full := flag.Bool("full", false, "without -short: many times as long, for a few tests chosen with -run")
+	fuzz := flag.String("fuzz", "", "fuzz instead, for this `time`: a number of executions like 5000x, or a duration of emulated time")
+	full := flag.Bool("full", false, "without -short: takes many times as long, for a few tests chosen with -run")
 	timeout := flag.Duration("timeout", 15*time.Minute, "how long all may take")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -99,7 +99,7 @@ func main() {
 	}
 }
 
-// emulate builds, boots and judges. The test binary gets args, and is built so that it can fuzz, or not.
+// emulate builds the test binary, for fuzzing or not, boots it with args, and checks its output.
 func emulate(ctx context.Context, args []string, fuzz bool) error {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -179,7 +179,7 @@ func emulate(ctx context.Context, args []string, fuzz bool) error {
 	}
 	os.Unsetenv("LD_LIBRARY_PATH")
 
-	// Debian's Bochs has no display but a terminal, and asks its debugger's user how to go on: script is the terminal.
+	// Debian's Bochs has no display but a terminal, and starts in its debugger: script provides the terminal.
 	began := time.Now()
 	bochs := exec.CommandContext(ctx, "script", "-qec", "bochs -q -f bochsrc -rc go", "/dev/null")
 	bochs.Dir, bochs.Env = dir, append(os.Environ(), "TERM=xterm")
@@ -192,9 +192,9 @@ func emulate(ctx context.Context, args []string, fuzz bool) error {
 		return fmt.Errorf("Bochs wrote no serial log: %v\n%s", bochsErr, screen)
 	}
 	fmt.Printf("%s\nemulate: %v in Bochs\n", bytes.ReplaceAll(serial, []byte("\r"), nil), time.Since(began).Round(time.Second))
-	for _, line := range []string{passLine, wayLine} {
+	for _, line := range []string{passLine, usableLine} {
 		if !bytes.Contains(serial, []byte(line)) {
-			return errors.Join(fmt.Errorf("the log doesn't say %q", line), ctx.Err())
+			return errors.Join(fmt.Errorf("the log lacks the line %q", line), ctx.Err())
 		}
 	}
 	return nil
@@ -229,7 +229,7 @@ func unpack(ctx context.Context, cache string) (string, error) {
 	return root, os.WriteFile(filepath.Join(root, "complete"), nil, fs.FileMode(0o644))
 }
 
-// command runs a program without cgo, and shows what it says only if it fails.
+// command runs a program with CGO_ENABLED=0. Its output is shown only if it fails.
 func command(ctx context.Context, dir, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
@@ -239,7 +239,7 @@ func command(ctx context.Context, dir, name string, args ...string) error {
 	return nil
 }
 
-// An archive is a cpio archive in the new ASCII format, as the kernel unpacks.
+// An archive is a cpio archive in the "newc" format, for the initramfs.
 type archive struct{ bytes.Buffer }
 
 func (a *archive) add(name string, mode int, body []byte) { a.entry(name, mode, 0, 0, body) }
@@ -256,7 +256,7 @@ func (a *archive) entry(name string, mode, major, minor int, body []byte) {
 
 func (a *archive) pad() { a.Write(make([]byte, -a.Len()&3)) }
 
-// boot is what happens inside, as process 1.
+// boot runs as process 1 of the emulated machine.
 func boot() {
 	syscall.Mount("proc", "/proc", "proc", 0, "")
 	args, _ := os.ReadFile("/args")
@@ -265,21 +265,21 @@ func boot() {
 		fmt.Println("emulate:", strings.Join(regexp.MustCompile(`avx512\w+`).FindAllString(string(b), -1), " "))
 	}
 	began := time.Now()
-	there := exec.Command("/aead.test", "-test.run=^TestAVX512IsAWay$", "-test.v")
-	there.Env = append(os.Environ(), "THROUGHLINE_WANT_WAY=avx512")
-	out, err := there.CombinedOutput()
-	fmt.Printf("%semulate: way avx512 was there: %v\n", out, err == nil)
+	usable := exec.Command("/aead.test", "-test.run=^TestAVX512IsUsable$", "-test.v")
+	usable.Env = append(os.Environ(), "THROUGHLINE_WANT_IMPLEMENTATION=avx512")
+	out, err := usable.CombinedOutput()
+	fmt.Printf("%semulate: avx512 is usable: %v\n", out, err == nil)
 	tests := exec.Command("/aead.test", strings.Split(string(args), "\n")...)
 	tests.Env = append(os.Environ(), "GODEBUG=cpu.adx=off")
 	tests.Stdout, tests.Stderr = os.Stdout, os.Stdout
 	err = tests.Run()
-	found, _ := filepath.Glob("/testdata/fuzz/*/*") // what the fuzzer fell over
+	found, _ := filepath.Glob("/testdata/fuzz/*/*") // inputs that failed
 	for _, name := range found {
 		b, _ := os.ReadFile(name)
 		fmt.Printf("emulate: %s:\n%s\n", name, b)
 	}
-	fmt.Printf("emulate: tests passed: %v (%v, in there %v)\n", err == nil, err, time.Since(began))
-	const tcsbrk = 0x5409 // waits until all is written
+	fmt.Printf("emulate: tests passed: %v (%v, %v of emulated time)\n", err == nil, err, time.Since(began))
+	const tcsbrk = 0x5409 // waits until the output is written
 	syscall.Syscall(syscall.SYS_IOCTL, 1, tcsbrk, 1)
 	time.Sleep(time.Second)
 	syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)

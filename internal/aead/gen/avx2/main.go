@@ -1,9 +1,9 @@
-// Command avx2 writes ../avx2_amd64.s, the assembly of the way "avx2".
+// Command avx2 writes ../avx2_amd64.s, the assembly of the implementation "avx2".
 //
-// One function does nearly everything: it computes passes of ChaCha20, eight blocks in the eight lanes of the vector
-// registers, and while the vector units are at that, the scalar units multiply the Poly1305 blocks of packets that
-// earlier passes completed. The two instruction streams share neither registers nor flags, and are woven here: a core
-// can't look ahead far enough to find one behind the other.
+// One function does nearly everything: it computes passes of ChaCha20, eight blocks in the eight 32-bit lanes of the
+// vector registers, and meanwhile the scalar units multiply the Poly1305 blocks of packets that earlier passes
+// completed. The two instruction streams share neither registers nor flags, and are interleaved here: the out-of-order
+// window of a core is too small to overlap one with the other by itself.
 //
 // Branches depend on lengths and on the direction, never on keys, texts or tags.
 package main
@@ -16,16 +16,16 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// The layout of avx2Work, avx2Group and avx2Job in avx2_amd64.go; a test compares.
+// Offsets in avx2Work, avx2Group and avx2Job of avx2_amd64.go; a test compares them.
 const (
-	workRows   = 0   // rows 8 to 11 of the state while they aren't in registers
-	workKey    = 128 // rows 4 to 11 as a pass begins: the key
-	workLane   = 384 // rows 12, 14 and 15 as the pass began
-	workHash   = 480 // the accumulator, the pointer and the count of a Poly1305 that is under way
-	workS1     = 520 // r1 + r1/4 of it
-	workJob    = 528 // offset of the job under way
-	workEnd    = 536 // offset behind the last job that is ready
-	workActive = 544 // whether workHash holds anything
+	workRows   = 0   // state words 8 to 11 while they aren't in registers
+	workKey    = 128 // state words 4 to 11 before the rounds: the key
+	workLane   = 384 // state words 12, 14 and 15 before the rounds
+	workHash   = 480 // accumulator, pointer and block count of the job in progress
+	workS1     = 520 // its r1 + r1/4
+	workJob    = 528 // offset of the job in progress
+	workEnd    = 536 // offset of the first job that isn't ready
+	workActive = 544 // whether workHash is in use
 	workRounds = 552 // double rounds to go
 	workPass   = 560 // passes done
 	workDone   = 568 // jobs done
@@ -52,8 +52,8 @@ const (
 	lanes = 128
 	spare = 16
 
-	slots    = 3 // Poly1305 blocks beside each double round
-	endSlots = 3 // and beside the end of a pass
+	slots    = 3 // Poly1305 blocks interleaved with each double round
+	endSlots = 3 // and with the end of a pass
 )
 
 var (
@@ -65,13 +65,13 @@ var (
 	out        = R13 // where the pass writes its blocks
 	t0, t1     = RAX, RBX
 	t2, t3     = R14, R15
-	// RDX is MULX's.
+	// RDX is MULX's implicit operand.
 
 	// ChaCha20.
 	rowA   = []VecPhysical{Y0, Y1, Y2, Y3}
 	rowB   = []VecPhysical{Y4, Y5, Y6, Y7}
 	rowD   = []VecPhysical{Y8, Y9, Y10, Y11}
-	c0, c1 = Y12, Y13 // rows 8 and 9, or 10 and 11
+	c0, c1 = Y12, Y13 // state words 8 and 9, or 10 and 11
 	tmp    = []VecPhysical{Y14, Y15}
 )
 
@@ -85,7 +85,7 @@ func arg(name string) Mem {
 	return b.Addr
 }
 
-// A code is a sequence of instructions not yet written.
+// A code is a sequence of instructions not yet emitted.
 type code []func()
 
 func (c *code) add(f func()) { *c = append(*c, f) }
@@ -96,8 +96,8 @@ func (c code) emit() {
 	}
 }
 
-// weave writes both, spread evenly.
-func weave(a, b code) {
+// interleave emits a with b spread evenly over it.
+func interleave(a, b code) {
 	j := 0
 	for i, f := range a {
 		f()
@@ -135,8 +135,8 @@ func constants() {
 	}
 }
 
-// quarters appends two quarter rounds side by side. Their third words come from where from says, and end in c0 and c1.
-func quarters(p *code, a, b [2]VecPhysical, from [2]Op, d [2]VecPhysical) {
+// quarterRounds appends two interleaved quarter rounds. The words c are read from the operands from and end in c0 and c1.
+func quarterRounds(p *code, a, b [2]VecPhysical, from [2]Op, d [2]VecPhysical) {
 	c := [2]VecPhysical{c0, c1}
 	each := func(f func(i int)) {
 		for i := range 2 {
@@ -163,27 +163,27 @@ func quarters(p *code, a, b [2]VecPhysical, from [2]Op, d [2]VecPhysical) {
 	rot(b, 7)
 }
 
-// doubleRound appends two rounds. It begins and ends with rows 8 and 9 in registers, 10 and 11 in memory.
+// doubleRound is a column and a diagonal round. It begins and ends with words 8 and 9 in registers, 10 and 11 in memory.
 func doubleRound() code {
 	var p code
 	pair := func(v []VecPhysical, i, j int) [2]VecPhysical { return [2]VecPhysical{v[i], v[j]} }
-	here := [2]Op{c0, c1}
+	inRegisters := [2]Op{c0, c1}
 	row := func(i int) Mem { return at(work, workRows+32*i) }
-	leave := func(i int) {
+	spill := func(i int) {
 		p.add(func() { VMOVDQU(c0, row(i)) })
 		p.add(func() { VMOVDQU(c1, row(i+1)) })
 	}
-	quarters(&p, pair(rowA, 0, 1), pair(rowB, 0, 1), here, pair(rowD, 0, 1))
-	leave(0)
-	quarters(&p, pair(rowA, 2, 3), pair(rowB, 2, 3), [2]Op{row(2), row(3)}, pair(rowD, 2, 3))
-	quarters(&p, pair(rowA, 0, 1), pair(rowB, 1, 2), here, pair(rowD, 3, 0))
-	leave(2)
-	quarters(&p, pair(rowA, 2, 3), pair(rowB, 3, 0), [2]Op{row(0), row(1)}, pair(rowD, 1, 2))
+	quarterRounds(&p, pair(rowA, 0, 1), pair(rowB, 0, 1), inRegisters, pair(rowD, 0, 1))
+	spill(0)
+	quarterRounds(&p, pair(rowA, 2, 3), pair(rowB, 2, 3), [2]Op{row(2), row(3)}, pair(rowD, 2, 3))
+	quarterRounds(&p, pair(rowA, 0, 1), pair(rowB, 1, 2), inRegisters, pair(rowD, 3, 0))
+	spill(2)
+	quarterRounds(&p, pair(rowA, 2, 3), pair(rowB, 3, 0), [2]Op{row(0), row(1)}, pair(rowD, 1, 2))
 	return p
 }
 
-// beginPass loads the state: constants, key, and of each lane the block counter and the nonce, whose first word is zero.
-// It leaves in out where the blocks go.
+// beginPass loads the state: constants, key, and each lane's block counter and nonce, whose first word is zero. It points
+// out at where the blocks go.
 func beginPass() {
 	Comment("Constants, key, block counters, nonces: RFC 8439 section 2.3.")
 	MOVQ(at(work, workPass), RBX)
@@ -212,9 +212,9 @@ func beginPass() {
 	VMOVDQU(at(work, workKey+160), c1)
 }
 
-// lay writes the function that says which blocks the lanes of a packet are. It writes eight lanes at a time, so up to
-// seven behind the packet's, which are the next packet's or spare.
-func lay() {
+// layOut writes avx2Lay, which sets block counter and nonce of a packet's lanes. It sets eight lanes at a time, so up to
+// seven after the packet's, which the next packet overwrites or nobody uses.
+func layOut() {
 	TEXT("avx2Lay", NOSPLIT, "func(group *byte, lane, blocks int, counter uint64)")
 	to, n := Load(Param("group"), RAX), Load(Param("blocks"), RCX)
 	lane := Load(Param("lane"), RBX)
@@ -236,7 +236,7 @@ func lay() {
 	RET()
 }
 
-// endPass adds the state that the pass began with, and writes the eight blocks one behind the other.
+// endPass adds the initial state, and stores the eight blocks one after the other.
 func endPass() code {
 	var p code
 	add := func(m Mem, y VecPhysical) { p.add(func() { VPADDD(m, y, y) }) }
@@ -259,16 +259,16 @@ func endPass() code {
 	return p
 }
 
-// transpose appends the writing of eight rows as half a block of each lane.
+// transpose appends the storing of eight state words as half a block of each lane.
 func transpose(p *code, x, free []VecPhysical, off int) {
-	take := func() VecPhysical {
+	alloc := func() VecPhysical {
 		y := free[0]
 		free = free[1:]
 		return y
 	}
-	// both unpacks a and b both ways: the low halves to a free register, the high ones to a. Then b is free.
-	both := func(lo, hi func(ops ...Op), a, b VecPhysical) (l, h VecPhysical) {
-		l = take()
+	// unpack interleaves a and b, the low halves into a free register and the high ones into a. Then b is free.
+	unpack := func(lo, hi func(ops ...Op), a, b VecPhysical) (l, h VecPhysical) {
+		l = alloc()
 		p.add(func() { lo(b, a, l) })
 		p.add(func() { hi(b, a, a) })
 		free = append(free, b)
@@ -276,13 +276,13 @@ func transpose(p *code, x, free []VecPhysical, off int) {
 	}
 	var q [2][4]VecPhysical // words 0-3 and 4-7, of lanes i and 4+i
 	for g := range 2 {
-		l0, h0 := both(VPUNPCKLDQ, VPUNPCKHDQ, x[4*g], x[4*g+1])
-		l1, h1 := both(VPUNPCKLDQ, VPUNPCKHDQ, x[4*g+2], x[4*g+3])
-		q[g][0], q[g][1] = both(VPUNPCKLQDQ, VPUNPCKHQDQ, l0, l1)
-		q[g][2], q[g][3] = both(VPUNPCKLQDQ, VPUNPCKHQDQ, h0, h1)
+		l0, h0 := unpack(VPUNPCKLDQ, VPUNPCKHDQ, x[4*g], x[4*g+1])
+		l1, h1 := unpack(VPUNPCKLDQ, VPUNPCKHDQ, x[4*g+2], x[4*g+3])
+		q[g][0], q[g][1] = unpack(VPUNPCKLQDQ, VPUNPCKHQDQ, l0, l1)
+		q[g][2], q[g][3] = unpack(VPUNPCKLQDQ, VPUNPCKHQDQ, h0, h1)
 	}
 	for i := range 4 {
-		l, h := take(), q[0][i]
+		l, h := alloc(), q[0][i]
 		p.add(func() { VINSERTI128(U8(1), q[1][i].AsX(), h, l) })
 		p.add(func() { VMOVDQU(l, at(out, 64*i+off)) })
 		p.add(func() { VPERM2I128(U8(0x31), q[1][i], h, h) })
@@ -291,16 +291,17 @@ func transpose(p *code, x, free []VecPhysical, off int) {
 	}
 }
 
-// ---- Poly1305, RFC 8439 section 2.5, with limbs of 64 bits: the accumulator is h2:h1:h0, h2 a few bits.
+// ---- Poly1305, RFC 8439 section 2.5, in 64-bit limbs: the accumulator is h2:h1:h0, h2 having a few bits.
 
-// A slot is one block of the job under way, and when its run of blocks is over a jump to what comes then.
+// A slot is the code for one block of the job in progress, and a jump that is taken when its current part is done: the
+// text's whole blocks, or its padded last block and the block of lengths.
 type slot struct {
 	name string
-	done string // where to go when no job is left; "": back
+	done string // label to jump to when no job is left; "": back into the slot
 }
 
-// code multiplies. With r clamped, s1 = r1 + r1/4 is 5*r1/4, and so stands for r1 where 2^130 is 5; h2 never has more than
-// three bits when a block begins.
+// code absorbs a block. With r clamped, s1 = r1 + r1/4 is 5*r1/4 and replaces r1 for terms from 2^130 on, as 2^130 = 5; h2
+// has at most three bits before a block.
 func (s slot) code() code {
 	var p code
 	p.add(func() { ADDQ(at(ptr, 0), h0) })
@@ -327,8 +328,8 @@ func (s slot) code() code {
 	return p
 }
 
-// over is what comes at the end of a run of blocks: the tail and the lengths of the same packet, or its tag and the next
-// packet. Its entry s.name_start takes up the first job.
+// over is the code at the end of a part: it goes on with the tail and the lengths of the same packet, or makes its tag
+// and goes on with the next packet. Its entry s.name_start begins the first job.
 func (s slot) over() {
 	back := LabelRef(s.name + "_back")
 	l := func(x string) string { return s.name + "_" + x }
@@ -348,7 +349,7 @@ func (s slot) over() {
 	JMP(back)
 
 	Label(l("tag"))
-	Comment("Reduce wholly, add the second half of the one-time key.")
+	Comment("Full reduction modulo 2^130-5, then add s: RFC 8439 section 2.5.")
 	MOVQ(h0, t1)
 	MOVQ(h1, t2)
 	ADDQ(I8(5), t1)
@@ -379,7 +380,7 @@ func (s slot) over() {
 	Label(l("start"))
 	CMPQ(t0, at(work, workEnd))
 	if s.done == "" {
-		// The slots that are left before anyone looks go on in the job's own bytes.
+		// Slots that are left until the next check absorb bytes of the finished job, with no effect.
 		JEQ(back)
 	} else {
 		JEQ(LabelRef(s.done))
@@ -402,7 +403,7 @@ func (s slot) over() {
 
 // ---- Packets whose key stream is complete
 
-// prepare makes what Poly1305 needs of each new job, and when sealing adds the key stream to the text.
+// prepare sets r, s and the lengths of each new job, and when sealing XORs the key stream into the text.
 func prepare() {
 	job, text, stream, n, tail := RDX, RSI, RBX, RCX, R8
 	MOVQ(at(work, workEnd), R9)
@@ -447,12 +448,12 @@ func prepare() {
 	MOVQ(n, RAX)
 	ANDQ(I8(-16), RAX)
 	ADDQ(RAX, text)
-	ladder("copy", text, nil, n, tail)
+	lastBytes("copy", text, nil, n, tail)
 	JMP(LabelRef("prepare"))
 	Label("prepared")
 }
 
-// xor adds the key stream to n bytes of text. Bytes behind the last 16 go to tail too if it is given.
+// xor XORs the key stream into n bytes of text. The last n%16 bytes are copied to tail too, if that is given.
 func xor(name string, text, stream, n, tail Register) {
 	l := func(x string) string { return name + "_" + x }
 	step := func(size int, y ...VecPhysical) {
@@ -485,12 +486,12 @@ func xor(name string, text, stream, n, tail Register) {
 	Label(l("15"))
 	TESTQ(U32(15), n)
 	JEQ(LabelRef(l("done")))
-	ladder(l("tail"), text, stream, n, tail)
+	lastBytes(l("tail"), text, stream, n, tail)
 	Label(l("done"))
 }
 
-// ladder does the last n%16 bytes: it adds the stream if there is one, and copies them to tail if that is given.
-func ladder(name string, text, stream, n, tail Register) {
+// lastBytes does the last n%16 bytes: it XORs the stream in if there is one, and copies them to tail if that is given.
+func lastBytes(name string, text, stream, n, tail Register) {
 	l := func(size int) string { return fmt.Sprintf("%s_%d", name, size) }
 	for _, size := range []int{8, 4, 2, 1} {
 		get := map[int]func(){8: func() { MOVQ(at(text, 0), RAX) }, 4: func() { MOVL(at(text, 0), EAX) },
@@ -522,9 +523,9 @@ func ladder(name string, text, stream, n, tail Register) {
 	}
 }
 
-// passes writes the function that does passes of a group. Before each it prepares the jobs that became ready, and while
-// there are some it goes through "both"; when none is left, through "alone". With the argument drain it ends in "rest",
-// which has Poly1305 only.
+// passes writes avx2Passes, which computes the passes of a group. Before each pass it prepares the jobs that became
+// ready. While there are jobs the loop "both" does ChaCha20 and Poly1305, otherwise "alone" does ChaCha20 only. With the
+// argument drain it ends in "rest", which does Poly1305 only.
 func passes() {
 	TEXT("avx2Passes", NOSPLIT, "func(w, slab *byte, group, passes, open, drain int)")
 	Load(Param("w"), work)
@@ -545,7 +546,7 @@ func passes() {
 	MOVQ(U32(10), at(work, workRounds))
 
 	Label("hash")
-	Comment("Take up the Poly1305 that is under way, or the first that is ready.")
+	Comment("Continue the job in progress, or begin the first that is ready.")
 	MOVQ(at(work, workJob), t0)
 	CMPQ(at(work, workActive), I8(0))
 	JEQ(LabelRef("first_start"))
@@ -572,7 +573,7 @@ func passes() {
 		return p
 	}
 	Label("both")
-	weave(doubleRound(), blocks(slots))
+	interleave(doubleRound(), blocks(slots))
 	MOVQ(at(work, workJob), t0)
 	DECQ(at(work, workRounds))
 	JEQ(LabelRef("rounded"))
@@ -587,7 +588,7 @@ func passes() {
 	JMP(LabelRef("idle"))
 
 	Label("rounded")
-	weave(endPass(), blocks(endSlots))
+	interleave(endPass(), blocks(endSlots))
 	MOVQ(at(work, workJob), t0)
 	CMPQ(t0, at(work, workEnd))
 	JEQ(LabelRef("idle"))
@@ -636,7 +637,7 @@ func main() {
 	ConstraintExpr("amd64")
 	constants()
 	passes()
-	lay()
+	layOut()
 
 	TEXT("avx2Key", NOSPLIT, "func(w *byte, key *byte)")
 	Load(Param("w"), RAX)

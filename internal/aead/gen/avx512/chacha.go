@@ -24,19 +24,19 @@ func chacha() {
 	for i := range 16 {
 		DATA(4*i, U32(i))
 	}
-	iota64 = GLOBL("iota64", RODATA|NOPTR) // where eight lanes lie, from the first
+	iota64 = GLOBL("iota64", RODATA|NOPTR) // offsets of eight lanes' blocks
 	for i := range 8 {
 		DATA(8*i, U64(64*i))
 	}
 	expand()
-	first()
-	rest()
+	firstPass()
+	otherPasses()
 	wipe()
 }
 
 func wipe() {
 	TEXT("wipe", NOSPLIT, "func(ws *byte)")
-	Doc("wipe clears what is secret in the workspace, and all vectors.")
+	Doc("wipe clears the secrets in the workspace, and all vector registers.")
 	Load(Param("ws"), ws)
 	for _, z := range zs {
 		VPXORQ(z, z, z)
@@ -44,11 +44,11 @@ func wipe() {
 	for i := 0; i < wsZeros; i += 64 {
 		VMOVDQU64(Z0, at(ws, i))
 	}
-	leave()
+	ret()
 }
 
-// expand lays out lanes: for each segment all its lanes, 16 at a time. What is written beyond a segment's last lane is
-// overwritten by the next segment, and behind the last by lanes that do nothing.
+// expand lays out the lanes of each segment, 16 at a time. What is written beyond a segment's last lane is overwritten by
+// the next segment, and after the last segment by idle lanes.
 func expand() {
 	TEXT("expand", NOSPLIT, "func(ws *byte, slab *byte, first int, segments int)")
 	Doc("expand lays out the lanes of segments, beginning with lane first.")
@@ -59,14 +59,14 @@ func expand() {
 	Load(Param("first"), lane)
 	LEAQ(at(ws, wsSegs), seg)
 	var (
-		block, low, high     = Z0, Z1, Z2
-		addr0, addr1         = Z3, Z4
-		left0, left1         = Z5, Z6
-		shift0, shift1       = Z7, Z8
-		step16, step1024     = Z9, Z10
-		zero, full, ones     = Z11, Z12, Z13
-		places0, places1     = Z14, Z15
-		counts, eightFarther = Z16, Z17
+		block, low, high    = Z0, Z1, Z2
+		addr0, addr1        = Z3, Z4
+		left0, left1        = Z5, Z6
+		shift0, shift1      = Z7, Z8
+		step16, step1024    = Z9, Z10
+		zero, full, ones    = Z11, Z12, Z13
+		offsets0, offsets1  = Z14, Z15
+		counts, eightBlocks = Z16, Z17
 	)
 	MOVQ(U32(16), R9)
 	VPBROADCASTD(R9.As32(), step16)
@@ -75,11 +75,11 @@ func expand() {
 	MOVQ(U32(64), R9)
 	VPBROADCASTQ(R9, full)
 	MOVQ(U32(512), R9)
-	VPBROADCASTQ(R9, eightFarther)
+	VPBROADCASTQ(R9, eightBlocks)
 	VPXORQ(zero, zero, zero)
 	VPTERNLOGQ(U8(0xff), ones, ones, ones)
-	VMOVDQU64(iota64, places0)
-	VPADDQ(eightFarther, places0, places1)
+	VMOVDQU64(iota64, offsets0)
+	VPADDQ(eightBlocks, offsets0, offsets1)
 	VMOVDQU32(iota32, counts)
 
 	Label("segment")
@@ -92,14 +92,14 @@ func expand() {
 	MOVQ(at(seg, segOff), R9)
 	ADDQ(slab, R9)
 	VPBROADCASTQ(R9, addr0)
-	VPADDQ(places1, addr0, addr1)
-	VPADDQ(places0, addr0, addr0)
+	VPADDQ(offsets1, addr0, addr1)
+	VPADDQ(offsets0, addr0, addr0)
 	VPBROADCASTQ(at(seg, segLeft), left0)
-	VPSUBQ(places1, left0, left1)
-	VPSUBQ(places0, left0, left0)
+	VPSUBQ(offsets1, left0, left1)
+	VPSUBQ(offsets0, left0, left0)
 	MOVQ(at(seg, segLanes), left)
 
-	// The mask of a lane with n bytes left is all ones, shifted right by 64-n: by 64 or more there is none.
+	// The mask of a lane with n bytes left is all ones shifted right by 64-n; shifted by 64 or more it is zero.
 	Label("row")
 	VMOVDQU32(block, indexed(ws, lane, 4, wsBlock))
 	VMOVDQU32(low, indexed(ws, lane, 4, wsLow))
@@ -137,10 +137,10 @@ func expand() {
 	VMOVDQU64(addr0, indexed(ws, lane, 8, wsAddr+64))
 	VMOVDQU64(zero, indexed(ws, lane, 8, wsMask))
 	VMOVDQU64(zero, indexed(ws, lane, 8, wsMask+64))
-	leave()
+	ret()
 }
 
-// A stream is instructions that can be merged with others.
+// A stream is a sequence of instructions not yet emitted.
 type stream []func()
 
 func (s *stream) do(f func()) { *s = append(*s, f) }
@@ -151,8 +151,8 @@ func (s stream) emit() {
 	}
 }
 
-// merge emits both streams, evenly spread.
-func merge(a, b stream) {
+// interleave emits a with b spread evenly over it.
+func interleave(a, b stream) {
 	done := 0
 	for i, f := range a {
 		f()
@@ -162,10 +162,10 @@ func merge(a, b stream) {
 	}
 }
 
-// A pass is 16 lanes, in whole vectors, or 8 in their lower halves, which three ports compute instead of two. The functions
-// that follow take the vectors of the one or of the other.
+// A pass has 16 lanes, in ZMM registers, or 8, in YMM registers, which Intel's CPUs compute on three ports instead of two.
+// The functions that follow take the registers of the one or of the other.
 
-// begin loads the state of the lanes at lane, a vector a word.
+// begin loads the state of the lanes from lane on, a register for each word.
 func begin(v []VecPhysical, lane Register) (s stream) {
 	for i := range 4 {
 		s.do(func() { VPBROADCASTD(sigma.Offset(4*i), v[i]) })
@@ -189,7 +189,7 @@ func doubleRound(v []VecPhysical) (s stream) {
 				q[i][j] = v[4*j+(i+j*diagonal)%4]
 			}
 		}
-		half := func(x, y, z int, n uint8) {
+		step := func(x, y, z int, n uint8) { // of four quarter rounds. RFC 8439 §2.1
 			for i := range 4 {
 				s.do(func() { VPADDD(q[i][y], q[i][x], q[i][x]) })
 			}
@@ -200,15 +200,15 @@ func doubleRound(v []VecPhysical) (s stream) {
 				s.do(func() { VPROLD(U8(n), q[i][z], q[i][z]) })
 			}
 		}
-		half(0, 1, 3, 16)
-		half(2, 3, 1, 12)
-		half(0, 1, 3, 8)
-		half(2, 3, 1, 7)
+		step(0, 1, 3, 16)
+		step(2, 3, 1, 12)
+		step(0, 1, 3, 8)
+		step(2, 3, 1, 7)
 	}
 	return s
 }
 
-// finish adds the state that the rounds began with, and stores the words.
+// finish adds the initial state, and stores the words.
 func finish(v []VecPhysical, lane Register) (s stream) {
 	for i := range 16 {
 		switch {
@@ -228,10 +228,10 @@ func finish(v []VecPhysical, lane Register) (s stream) {
 	return s
 }
 
-// turn transposes what finish stored and hands each lane's block, in Z24 to Z31, to use. It works in Z16 and upwards.
-func turn(v []VecPhysical, use func(s *stream, lane int, block Register)) (s stream) {
+// transpose transposes what finish stored and passes each lane's block, in one of Z24 to Z31, to use. It uses Z16 to Z31.
+func transpose(v []VecPhysical, use func(s *stream, lane int, block Register)) (s stream) {
 	for half := range 2 {
-		// Two of each four lanes: their words four by four, quad[k][j] being words 4j to 4j+3 of lanes 4m+2half+k.
+		// Two of each four lanes, four words at a time: quad[k][j] has words 4j to 4j+3 of lanes 4m+2half+k.
 		var quad [2][4]int
 		for j := range 4 {
 			word := func(i int) Mem { return at(ws, wsWords+64*(4*j+i)) }
@@ -253,7 +253,7 @@ func turn(v []VecPhysical, use func(s *stream, lane int, block Register)) (s str
 			q := func(j int) Register { return zs[quad[k][j]] }
 			s.do(func() { VSHUFI32X4(U8(0x44), q(1), q(0), Z24) })
 			s.do(func() { VSHUFI32X4(U8(0x44), q(3), q(2), Z26) })
-			if isWhole(v) {
+			if isZMM(v) {
 				s.do(func() { VSHUFI32X4(U8(0xee), q(1), q(0), Z25) })
 				s.do(func() { VSHUFI32X4(U8(0xee), q(3), q(2), Z27) })
 			}
@@ -261,7 +261,7 @@ func turn(v []VecPhysical, use func(s *stream, lane int, block Register)) (s str
 			use(&s, 2*half+k, Z28)
 			s.do(func() { VSHUFI32X4(U8(0xdd), Z26, Z24, Z29) })
 			use(&s, 4+2*half+k, Z29)
-			if isWhole(v) {
+			if isZMM(v) {
 				s.do(func() { VSHUFI32X4(U8(0x88), Z27, Z25, Z30) })
 				use(&s, 8+2*half+k, Z30)
 				s.do(func() { VSHUFI32X4(U8(0xdd), Z27, Z25, Z31) })
@@ -272,12 +272,12 @@ func turn(v []VecPhysical, use func(s *stream, lane int, block Register)) (s str
 	return s
 }
 
-func isWhole(v []VecPhysical) bool { return v[0] == zs[0] }
+func isZMM(v []VecPhysical) bool { return v[0] == zs[0] }
 
-// crypt xors block into what lies at the lane's address, one of the 16 lanes that begin at first.
+// crypt XORs block into the text at the lane's address. lane counts from first.
 func crypt(s *stream, first Register, lane int, block Register) {
-	k, addr, text := K1, R8, Z16 // whose words have been shuffled on by now
-	if lane%8 >= 4 {             // every other one
+	k, addr, text := K1, R8, Z16 // Z16 and Z17 are free by now
+	if lane%8 >= 4 {             // every other lane
 		k, addr, text = K2, R9, Z17
 	}
 	s.do(func() { MOVQ(indexed(ws, first, 8, wsAddr+8*lane), addr) })
@@ -287,8 +287,8 @@ func crypt(s *stream, first Register, lane int, block Register) {
 	s.do(func() { VMOVDQU8(block, k, at(addr, 0)) })
 }
 
-// first computes the key stream of the first 16 lanes.
-func first() {
+// firstPass computes the key stream of the first 16 lanes.
+func firstPass() {
 	TEXT("firstPass", NOSPLIT, "func(ws *byte, key *[32]byte)")
 	Doc("firstPass computes the key stream of lanes 0 to 15.")
 	Load(Param("ws"), ws)
@@ -297,10 +297,10 @@ func first() {
 	begin(zs, RAX).emit()
 	tenRounds(zs, "double")
 	finish(zs, RAX).emit()
-	turn(zs, func(s *stream, lane int, block Register) {
+	transpose(zs, func(s *stream, lane int, block Register) {
 		s.do(func() { VMOVDQU64(block, at(ws, wsStream+64*lane)) })
 	}).emit()
-	leave()
+	ret()
 }
 
 func tenRounds(v []VecPhysical, label string) {
@@ -312,9 +312,9 @@ func tenRounds(v []VecPhysical, label string) {
 	JNZ(LabelRef(label))
 }
 
-// rest has two passes in flight: while one goes through its rounds, the one before is turned and written. Up to eight
-// lanes that are left in the end are a pass of half the width.
-func rest() {
+// otherPasses overlaps two passes: during the rounds of one, the previous one is transposed and XORed into the text. Up to
+// eight lanes left in the end are a pass of half the width.
+func otherPasses() {
 	TEXT("otherPasses", NOSPLIT, "func(ws *byte, key *[32]byte, stream int, from int, to int)")
 	Doc("otherPasses applies the key stream of the first pass to lanes stream to 15, and then encrypts lanes from to",
 		"to-1; from is a multiple of 16.")
@@ -353,13 +353,13 @@ func rest() {
 	SUBQ(Imm(16), left)
 	CMPQ(left, Imm(8))
 	JLE(LabelRef("end"))
-	write := turn(zs, func(s *stream, l int, block Register) { crypt(s, before, l, block) })
+	write := transpose(zs, func(s *stream, l int, block Register) { crypt(s, before, l, block) })
 	begin(zs, lane).emit()
 	var rounds stream
 	for range 10 {
 		rounds = append(rounds, doubleRound(zs)...)
 	}
-	merge(rounds, write)
+	interleave(rounds, write)
 	finish(zs, lane).emit()
 	JMP(LabelRef("pass"))
 
@@ -371,7 +371,7 @@ func rest() {
 	begin(ys, lane).emit()
 	tenRounds(ys, "half")
 	finish(ys, lane).emit()
-	turn(ys, func(s *stream, l int, block Register) { crypt(s, lane, l, block) }).emit()
+	transpose(ys, func(s *stream, l int, block Register) { crypt(s, lane, l, block) }).emit()
 	Label("out")
-	leave()
+	ret()
 }

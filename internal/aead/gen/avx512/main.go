@@ -1,5 +1,6 @@
-// Avx512 writes internal/aead/avx512_amd64.s: ChaCha20 in 16 lanes, a lane being any block of any packet, and Poly1305
-// in 8 lanes, a lane being a packet or an eighth, a quarter or a half of one.
+// Command avx512 writes ../avx512_amd64.s, the assembly of the implementation "avx512": ChaCha20 in 16 lanes of 32 bits,
+// a lane being any block of any packet, and Poly1305 in 8 lanes of 64 bits, a lane being a packet or an eighth, a quarter
+// or a half of one.
 package main
 
 import (
@@ -10,7 +11,7 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// The vectors, and their lower halves.
+// The vector registers, and their lower halves.
 var zs = []VecPhysical{
 	Z0, Z1, Z2, Z3, Z4, Z5, Z6, Z7, Z8, Z9, Z10, Z11, Z12, Z13, Z14, Z15,
 	Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23, Z24, Z25, Z26, Z27, Z28, Z29, Z30, Z31,
@@ -27,7 +28,7 @@ func lower(z Register) Op {
 			return ys[i]
 		}
 	}
-	panic("no such vector")
+	panic("no such register")
 }
 
 func at(base Register, disp int) Mem { return Mem{Base: base, Disp: disp} }
@@ -38,7 +39,7 @@ func indexed(base, index Register, scale uint8, disp int) Mem {
 
 var constants = map[uint64]Mem{}
 
-// constant is 64 bits of memory that hold v, for instructions that spread them over a vector.
+// constant is a 64-bit constant in memory, for instructions that broadcast it.
 func constant(v uint64) Mem {
 	m, ok := constants[v]
 	if !ok {
@@ -49,8 +50,8 @@ func constant(v uint64) Mem {
 	return m
 }
 
-// leave ends a function.
-func leave() {
+// ret returns from a function.
+func ret() {
 	VZEROUPPER()
 	RET()
 }

@@ -6,12 +6,12 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// A number modulo 2¹³⁰-5 is three limbs of 44, 44 and 42 bits, eight numbers in three vectors. Limbs may be a little
-// longer between multiplications: the multiplier takes 52 bits.
+// A number modulo p = 2¹³⁰-5 is three limbs of 44, 44 and 42 bits; three vectors hold eight numbers. Limbs may be a little
+// longer between multiplications: VPMADD52 takes 52 bits.
 type number [3]Register
 
-// A factor is a number that another is multiplied by: its limbs, and 20 times the upper two, as 20·2¹³⁰ = 4·5·2¹³⁰ and
-// 2¹³² is where the fourth limb would be.
+// A factor is a number that another is multiplied by: its limbs, and 20 times the upper two, as a fourth limb would have
+// the weight 2¹³² = 4·2¹³⁰ = 4·5 modulo p.
 type factor struct{ r0, r1, r2, s1, s2 Op }
 
 // Registers of the Poly1305 function.
@@ -25,15 +25,15 @@ var (
 	clampLo, clampHi Mem
 	step             = RCX
 
-	descending             Mem      // how many lanes are behind each
-	headPlaces, tailPlaces Mem      // where in the workspace each lane's edges lie
-	lastStripes, hasHead   = K6, K7 // in cut
+	descending             Mem      // how many lanes come after each
+	headPlaces, tailPlaces Mem      // offsets of each lane's head and tail in the workspace
+	lastStripes, hasHead   = K6, K7 // in layOutStripes
 )
 
-// How VPCMPUQ compares.
+// Predicates of VPCMPUQ.
 const equal, lessOrEqual, greater = U8(0), U8(2), U8(6)
 
-// power is r to the n-th as it lies in the workspace.
+// power is rⁿ in the workspace.
 func power(n int) factor {
 	m := func(i int) Op { return at(ws, wsPowers+64*(5*(4-n)+i)) }
 	return factor{m(0), m(1), m(2), m(3), m(4)}
@@ -57,9 +57,9 @@ func accumulate(x number, f factor) {
 	}
 }
 
-// carry makes the products a number. t is lost.
+// carry reduces the products to a number. t is overwritten.
 //
-// Up to twelve products of 52 bits stand in each column, so that nothing here reaches 60 bits.
+// Up to twelve products of 52 bits are added up in each column, so that no sum here reaches 60 bits.
 func carry(x number, t Register) {
 	for i := range 3 {
 		VPSLLQ(U8([3]int{8, 8, 10}[i]), hi[i], hi[i]) // 2⁵² is 2⁸ times 2⁴⁴, and 2¹⁰ times 2⁴²
@@ -90,8 +90,8 @@ func multiply(x, y number, f factor, t Register) {
 	carry(x, t)
 }
 
-// twenty makes a factor of x: s1 and s2 are set. t is lost.
-func twenty(x number, s1, s2, t Register) factor {
+// newFactor makes a factor of x: it sets s1 and s2. t is overwritten.
+func newFactor(x number, s1, s2, t Register) factor {
 	for i, s := range []Register{s1, s2} {
 		VPSLLQ(U8(4), x[i+1], s)
 		VPSLLQ(U8(2), x[i+1], t)
@@ -107,11 +107,11 @@ func storeFactor(n int, f factor) {
 	}
 }
 
-// gather loads two blocks of each lane, 32 bytes at disp from its pointer, and turns them into four vectors: the lower
-// and the upper half of each first block, then those of each second block. r are eight registers to do it in, of which
-// the first four are the result.
+// gather loads two blocks of each lane, 32 bytes at disp from its pointer, and transposes them into four vectors: the low
+// and the high halves of the first blocks, then those of the second blocks. Of the eight registers r that it uses the
+// first four are the result.
 func gather(disp int, r [8]Register) {
-	for i, lane := range []int{0, 1, 4, 5} { // with each the lane two farther
+	for i, lane := range []int{0, 1, 4, 5} { // each with lane+2
 		VMOVDQU64(at(pointers[lane], disp), lower(r[4+i]))
 		VINSERTI64X4(U8(1), at(pointers[lane+2], disp), r[4+i], r[4+i])
 	}
@@ -125,7 +125,7 @@ func gather(disp int, r [8]Register) {
 	VSHUFI64X2(U8(0x88), r[5], r[1], r[1])
 }
 
-// split makes limbs of the two halves of a block. t is lost.
+// split makes limbs of the two halves of a block. t is overwritten.
 func split(x number, low, high, t Register) {
 	VPSRLQ(U8(44), low, x[1])
 	VPSLLQ(U8(20), high, t)
@@ -157,7 +157,7 @@ func poly() {
 	tailPlaces = eight("tailPlaces", wsTails, 64)
 
 	TEXT("authenticate", NOSPLIT, "func(ws *byte, slab *byte, from int, to int)")
-	Doc("authenticate does steps from to to-1 of eight lanes. At step 0 they begin; behind the last they leave their tags.")
+	Doc("authenticate does steps from to to-1 of eight lanes. It begins them at step 0, and stores the tags after the last.")
 	Load(Param("ws"), ws)
 	Load(Param("slab"), slab)
 	Load(Param("from"), step)
@@ -166,7 +166,7 @@ func poly() {
 	broadcast(1<<40, padBit)
 	TESTQ(step, step)
 	JNZ(LabelRef("resume"))
-	cut()
+	layOutStripes()
 	copyEdges()
 	beginLanes()
 
@@ -180,16 +180,16 @@ func poly() {
 	for i, a := range acc {
 		VMOVDQU64(a, at(ws, wsAcc+64*i))
 	}
-	leave()
+	ret()
 
 	Label("end")
 	endLanes()
-	leave()
+	ret()
 }
 
-// cut finds out from the packets' lengths what stripes the lanes do. A packet's last stripe ends with its last block, the
-// one of the lengths; each stripe before ends as many blocks earlier as all steps together have.
-func cut() {
+// layOutStripes computes the lanes' stripes from the packets' lengths. A packet's last stripe ends with its last block,
+// that of the lengths; each stripe before ends earlier by as many blocks as all steps together have.
+func layOutStripes() {
 	length, steps, stepBlocks, ones, zero := Z3, Z4, Z5, Z6, Z7
 	VMOVDQU64(at(ws, wsLen), length)
 	VPBROADCASTQ(at(ws, wsSteps), steps)
@@ -197,17 +197,17 @@ func cut() {
 	VPTERNLOGQ(U8(0xff), ones, ones, ones)
 	VPXORQ(zero, zero, zero)
 
-	behind := Z8
-	VPBROADCASTQ(at(ws, wsEach), behind)
-	VPADDQ(ones, behind, behind)
-	VPANDQ(descending, behind, behind)
-	VPTESTNMQ(behind, behind, lastStripes)
+	stripesAfter := Z8
+	VPBROADCASTQ(at(ws, wsEach), stripesAfter)
+	VPADDQ(ones, stripesAfter, stripesAfter)
+	VPANDQ(descending, stripesAfter, stripesAfter)
+	VPTESTNMQ(stripesAfter, stripesAfter, lastStripes)
 	KMOVB(lastStripes, at(ws, wsHasTail))
 
-	end, blocks, start := Z9, Z10, Z11 // where the stripe ends, how many blocks it has, and in which step it begins
+	end, blocks, start := Z9, Z10, Z11 // the block after the stripe, its number of blocks, and the step in which it begins
 	VPADDQ_BCST(constant(31), length, end)
 	VPSRLQ(U8(4), end, end)
-	VPMULUDQ(behind, stepBlocks, blocks)
+	VPMULUDQ(stripesAfter, stepBlocks, blocks)
 	VPSUBQ(blocks, end, end)
 	VPMAXSQ(zero, end, blocks)
 	VPMINSQ(stepBlocks, blocks, blocks)
@@ -224,7 +224,7 @@ func cut() {
 	VPADDQ(Z13, base, base)
 	VMOVDQU64(base, at(ws, wsBase))
 
-	// Blocks in the packet's last step, and those in the stripe's first, if it isn't the same and not all four are there.
+	// tail: blocks in the packet's last step. head: blocks in the stripe's first, if that is another and not full.
 	tail, head := Z13, Z14
 	VPMINUQ_BCST_Z(constant(4), blocks, lastStripes, tail)
 	VPANDQ_BCST(constant(3), blocks, head)
@@ -232,7 +232,7 @@ func cut() {
 	VPTESTMQ(head, head, hasHead, hasHead)
 	KMOVB(hasHead, at(ws, wsHasHead))
 	MOVB(U8(0), at(ws, wsHeadPads))
-	for i := 1; i < 4; i++ { // the first of a head's four blocks is never there
+	for i := 1; i < 4; i++ { // a head never has the first of the four blocks
 		VPCMPUQ_BCST(greater, constant(uint64(3-i)), head, hasHead, K1)
 		KMOVB(K1, at(ws, wsHeadPads+i))
 	}
@@ -241,7 +241,7 @@ func cut() {
 		KMOVB(K1, at(ws, wsTailPads+i))
 	}
 
-	// Lanes without a head or a tail have no mask, and the address of memory that is there for certain.
+	// Lanes without a head or a tail have the mask zero, and the workspace's address, which is readable.
 	address, mask, full, other := Z15, Z16, Z17, Z18
 	VPBROADCASTQ(constant(64), full)
 	VPBROADCASTQ(ws, address)
@@ -258,7 +258,7 @@ func cut() {
 	VPSLLQ(U8(6), other, other)
 	VPADDQ(base, other, lastStripes, address)
 	VMOVDQU64(address, at(ws, wsTailAt))
-	// The lengths have the last 16 bytes, and the text before them lacks what it is short of a multiple of 16.
+	// The block of lengths takes the last 16 bytes; before it come the text and its padding to a multiple of 16.
 	VPSLLQ(U8(4), tail, mask)
 	VPSUBQ(mask, full, mask)
 	VPSLLVQ(mask, ones, mask)
@@ -270,7 +270,7 @@ func cut() {
 	VMOVDQU64(mask, at(ws, wsTailMask))
 }
 
-// copyEdges takes the first and the last blocks of each lane to the workspace, so that the steps read without masks.
+// copyEdges copies each lane's head and tail to the workspace, so that the steps read without masks.
 func copyEdges() {
 	MOVQ(U32(0x80), RAX)
 	KMOVQ(RAX, K3)
@@ -287,6 +287,7 @@ func copyEdges() {
 	}
 }
 
+// beginLanes computes r to r⁴ from the one-time keys, stores s, and clears the accumulators.
 func beginLanes() {
 	for i, p := range pointers {
 		MOVQ(at(ws, wsKey+8*i), p)
@@ -300,24 +301,24 @@ func beginLanes() {
 
 	r := number{Z13, Z14, Z15}
 	split(r, Z9, Z10, Z28)
-	f := twenty(r, Z16, Z17, Z28)
+	f := newFactor(r, Z16, Z17, Z28)
 	storeFactor(1, f)
 	r2 := number{Z18, Z19, Z20}
 	multiply(r2, r, f, Z28)
-	f2 := twenty(r2, Z21, Z22, Z28)
+	f2 := newFactor(r2, Z21, Z22, Z28)
 	storeFactor(2, f2)
 	multiply(number{Z23, Z24, Z25}, r2, f, Z28)
-	storeFactor(3, twenty(number{Z23, Z24, Z25}, Z26, Z27, Z28))
+	storeFactor(3, newFactor(number{Z23, Z24, Z25}, Z26, Z27, Z28))
 	multiply(number{Z23, Z24, Z25}, r2, f2, Z28)
-	storeFactor(4, twenty(number{Z23, Z24, Z25}, Z26, Z27, Z28))
+	storeFactor(4, newFactor(number{Z23, Z24, Z25}, Z26, Z27, Z28))
 	for i := range 3 {
 		VPXORQ(Z9, Z9, Z9)
 		VMOVDQU64(Z9, at(ws, wsAcc+64*i))
 	}
 }
 
-// phases does the steps: acc = (acc + m₀)r⁴ + m₁r³ + m₂r² + m₃r at each. As long as every lane does the same there is
-// nothing to decide: that is a phase. A new one begins where a lane begins, behind a step with heads, and with the last.
+// phases does the steps: acc = (acc + m₀)r⁴ + m₁r³ + m₂r² + m₃r in each. A phase is steps that differ in nothing but the
+// data. A new one begins in a step in which a lane begins, after a step with heads, and with the last step.
 func phases() {
 	begun, heads, tails, next, last, to, pads, other := RAX, RBX, R8, RDX, R9, R10, R11, R12
 	Label("phase")
@@ -329,7 +330,7 @@ func phases() {
 	KMOVB(K6, heads.As32())
 	ANDB(at(ws, wsHasHead), heads.As8())
 
-	// The first step of those in which others begin.
+	// The next step in which a lane begins.
 	KNOTB(K5, K5)
 	VPTERNLOGQ(U8(0xff), Z5, Z5, Z5)
 	VPANDQ(Z4, Z5, K5, Z5)
@@ -356,7 +357,7 @@ func phases() {
 	CMPQ(next, to)
 	CMOVQHI(to, next)
 
-	// The blocks that are there: all four of a lane that has begun, but for its first step and its packet's last.
+	// Which blocks exist: all four of a lane that has begun, except in its head and its tail.
 	MOVL(heads.As32(), pads.As32())
 	ORL(tails.As32(), pads.As32())
 	NOTL(pads.As32())
@@ -388,7 +389,7 @@ func phases() {
 	for i, p := range pointers {
 		MOVQ(at(ws, wsPtrs+8*i), p)
 	}
-	KNOTB(K5, K5) // idle lanes stay where they are
+	KNOTB(K5, K5) // lanes that haven't begun don't advance
 	VPBROADCASTQ_Z(constant(64), K5, Z3)
 	VMOVDQU64(Z3, at(ws, wsIncs))
 
@@ -406,7 +407,7 @@ func phases() {
 	}
 	m := number{Z25, Z26, Z27}
 	clearProducts()
-	for _, b := range []int{1, 2, 3, 0} { // what waits for acc comes last
+	for _, b := range []int{1, 2, 3, 0} { // block 0, which needs acc, comes last
 		split(m, halves[b][0], halves[b][1], Z28)
 		VPORQ(padBit, m[2], has[b], m[2])
 		if b == 0 {
@@ -424,10 +425,10 @@ func phases() {
 	JB(LabelRef("phase"))
 }
 
-// endLanes adds up the stripes of each packet, and makes tags.
+// endLanes adds up the stripes of each packet, and computes the tags.
 func endLanes() {
-	// A stripe is n steps of four blocks: the stripe before it counts r⁴ⁿ times as much. The packet's sum ends up in its
-	// first lane: after one turn each second lane holds the sum of two, then each fourth that of four, then of eight.
+	// A stripe is n steps of four blocks, so the stripe before it is multiplied by r⁴ⁿ. The packet's sum ends up in its first
+	// lane: after one level each second lane holds the sum of two stripes, then each fourth that of four, then of eight.
 	n, stripes := RCX, RBX
 	MOVQ(at(ws, wsEach), stripes)
 	CMPQ(stripes, Imm(1))
@@ -437,8 +438,8 @@ func endLanes() {
 		VMOVDQU64(m, b[i])
 	}
 	MOVQ(at(ws, wsSteps), n)
-	BSRQ(n, R8) // the bits below the highest
-	f := func() factor { return twenty(b, Z12, Z13, Z28) }
+	BSRQ(n, R8) // square and multiply, over the bits below the highest
+	f := func() factor { return newFactor(b, Z12, Z13, Z28) }
 	Label("bits")
 	TESTQ(R8, R8)
 	JZ(LabelRef("add"))
@@ -474,21 +475,21 @@ func endLanes() {
 
 	Label("reduce")
 	t := Z28
-	down := func(i int) {
+	carryFrom := func(i int) {
 		VPSRLQ(U8(44), acc[i], t)
 		VPANDQ(mask44, acc[i], acc[i])
 		VPADDQ(t, acc[i+1], acc[i+1])
 	}
-	down(0)
-	down(1)
+	carryFrom(0)
+	carryFrom(1)
 	VPSRLQ(U8(42), acc[2], t)
 	VPANDQ(mask42, acc[2], acc[2])
 	VPADDQ(t, acc[0], acc[0])
 	VPSLLQ(U8(2), t, t)
 	VPADDQ(t, acc[0], acc[0])
-	down(0)
-	down(1)
-	// The sum is below 2¹³¹-10. If 5 more reaches 2¹³⁰, what is left beyond 2¹³⁰ is the remainder.
+	carryFrom(0)
+	carryFrom(1)
+	// The sum h is below 2p. If h+5 reaches 2¹³⁰, then h-p = h+5-2¹³⁰ is the remainder.
 	over := number{Z9, Z10, Z11}
 	broadcast(5, over[0])
 	VPADDQ(acc[0], over[0], over[0])
@@ -501,7 +502,7 @@ func endLanes() {
 	VPANDQ(mask44, over[0], K1, acc[0])
 	VPANDQ(mask44, over[1], K1, acc[1])
 	VPANDQ(mask42, over[2], K1, acc[2])
-	// As 128 bits, and the second half of the one-time key added to them.
+	// As 128 bits, plus s. RFC 8439 §2.5.
 	low, high := Z9, Z10
 	VPSLLQ(U8(44), acc[1], low)
 	VPORQ(acc[0], low, low)
@@ -510,7 +511,7 @@ func endLanes() {
 	VPORQ(t, high, high)
 	VMOVDQU64(at(ws, wsAdd), t)
 	VPADDQ(t, low, low)
-	VPCMPUQ(U8(1), t, low, K1) // less than what was added: it overflowed
+	VPCMPUQ(U8(1), t, low, K1) // less than the summand: a carry
 	VPADDQ(at(ws, wsAdd+64), high, high)
 	VPTERNLOGQ(U8(0xff), t, t, t)
 	VPSUBQ(t, high, K1, high)
