@@ -22,9 +22,9 @@ import (
 // floors lists every room from the top of the house to its cellar. A room may use rooms on lower floors only.
 var floors = [][]string{
 	{"cmd/throughline"},
-	{"internal/demo"},
+	{"internal/demo", "proxy/wireproxy"},
 	{"netstack", "proxy"},
-	{"proxy/wireproxy", "proxy/internal/hop", "proxy/internal/login", "proxy/internal/socks5"},
+	{"proxy/internal/hop", "proxy/internal/login", "proxy/internal/socks5"},
 	{"proxy/internal/relay", "proxy/internal/dial", "proxy/internal/datagram", "proxy/internal/names"},
 	{"netstack/internal/link", "netstack/internal/dns"},
 	{"conf", "uapi"},
@@ -255,6 +255,21 @@ func receiverExported(d *ast.FuncDecl) bool {
 	}
 	id, ok := typ.(*ast.Ident)
 	return ok && id.IsExported()
+}
+
+// TestProxyKnowsNoWireGuard holds that the proxy compiles nothing of the tunnel: not the library, no reader of files, no stack.
+func TestProxyKnowsNoWireGuard(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./proxy").Output()
+	if err != nil {
+		t.Fatal("go list:", err)
+	}
+	for dep := range strings.FieldsSeq(string(out)) {
+		for _, not := range []string{"throughline", "throughline/conf", "throughline/proxy/wireproxy", "throughline/netstack", "throughline/internal/wire"} {
+			if dep == not {
+				t.Errorf("proxy depends on %s", dep)
+			}
+		}
+	}
 }
 
 // TestCoreImportsLittle holds that who imports the library compiles no user-space stack, no metrics and no command line.

@@ -1,9 +1,9 @@
 // Package proxy serves SOCKS5, HTTP proxies and forwarded ports between a tunnel and the machine it runs on, as the
-// sections of wireproxy's files say.
+// sections of a [Config] say.
 //
-// It knows no WireGuard and no user-space stack: both sides are a [Network]. [Proxy.Run] serves what package
-// wireproxy reads until its context ends, [Proxy.Health] tells how it fares. It sets up no tunnel, runs no hook
-// and keeps no log of who went where, but for debug messages.
+// It knows no WireGuard, no user-space stack and no configuration files: both sides are a [Network], and a Config is made by
+// a program, or by package wireproxy of a file. [Proxy.Run] serves it until its context ends, [Proxy.Health] reports its
+// state. It sets up no tunnel, runs no hook and keeps no log of connections, but for debug messages.
 //
 // Concurrency: a connection has two goroutines, one for each direction, as has an HTTP request that isn't CONNECT until
 // its response has gone; a UDP session has one; a SOCKS5 UDP association has three. All of them end before Run

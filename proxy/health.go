@@ -10,11 +10,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"throughline/proxy/wireproxy"
 )
 
-// leeway is how much later than its interval an answer may come. As wireproxy.
+// leeway is how much later than its interval an answer may come. As
 const leeway = 2 * time.Second
 
 // A pong is when an address answered last, in Unix nanoseconds; 0: never.
@@ -24,7 +22,7 @@ func (p *Proxy) interval() time.Duration {
 	if p.cfg.CheckAliveInterval > 0 {
 		return p.cfg.CheckAliveInterval
 	}
-	return wireproxy.DefaultInterval
+	return DefaultInterval
 }
 
 // keepPinging pings one address until ctx ends.

@@ -28,7 +28,6 @@ import (
 	"time"
 
 	"throughline/proxy/internal/socks5"
-	"throughline/proxy/wireproxy"
 )
 
 func httpConnect(t testing.TB, c net.Conn, to string) {
@@ -618,7 +617,7 @@ func FuzzHTTP(f *testing.F) {
 		tunnel := &fake{dial: func(context.Context, string, string) (net.Conn, error) {
 			return &script{in: strings.NewReader(response)}, nil
 		}}
-		cfg := &wireproxy.Config{Sections: []wireproxy.Section{{Kind: wireproxy.HTTP, ResolveLocally: true}}}
+		cfg := &Config{Sections: []Section{{Kind: HTTP, ResolveLocally: true}}}
 		p := New(cfg, tunnel, &fake{names: map[string][]ipAddr{"a": {loopback}}}, slog.New(slog.DiscardHandler))
 		l := &live{ctx: context.Background(), open: make(map[io.Closer]struct{})}
 		c := &script{in: strings.NewReader(request)}

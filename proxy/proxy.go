@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -19,7 +18,6 @@ import (
 	"throughline/proxy/internal/login"
 	"throughline/proxy/internal/relay"
 	"throughline/proxy/internal/socks5"
-	"throughline/proxy/wireproxy"
 )
 
 const (
@@ -31,7 +29,7 @@ const (
 
 // A Proxy serves a configuration.
 type Proxy struct {
-	cfg      *wireproxy.Config
+	cfg      *Config
 	tunnel   Network
 	log      *slog.Logger
 	sections []*section
@@ -41,7 +39,7 @@ type Proxy struct {
 
 // A section is one section being served. Its counters outlive a Run.
 type section struct {
-	*wireproxy.Section
+	Section
 	listens   Network // where clients come from
 	targets   Network // where targets are
 	dialer    dial.Dialer
@@ -59,15 +57,20 @@ type section struct {
 	total, refused, failed, toTarget, toClient atomic.Uint64
 }
 
-// New returns a proxy that serves cfg between a tunnel and a host. A nil logger stands for silence.
-func New(cfg *wireproxy.Config, tunnel, host Network, log *slog.Logger) *Proxy {
+// New returns a proxy that serves cfg between a tunnel and a host. What is wrong with cfg is said by [Config.Check], or by
+// Run. A nil logger stands for silence.
+func New(cfg *Config, tunnel, host Network, log *slog.Logger) *Proxy {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	p := &Proxy{cfg: cfg, tunnel: tunnel, log: log, pongs: make([]pong, len(cfg.CheckAlive))}
 	for i := range cfg.Sections {
-		s := &section{Section: &cfg.Sections[i], listens: host, targets: tunnel, stdin: cfg.Stdin, stdout: cfg.Stdout}
-		if s.Kind == wireproxy.TCPServerTunnel || s.Kind == wireproxy.UDPServerTunnel {
+		s := &section{Section: cfg.Sections[i], listens: host, targets: tunnel, stdin: cfg.Stdin, stdout: cfg.Stdout}
+		s.Name = s.name()
+		if s.MaxConnections == 0 {
+			s.MaxConnections = DefaultConnections
+		}
+		if s.Kind == TCPServerTunnel || s.Kind == UDPServerTunnel {
 			s.listens, s.targets = tunnel, host
 		}
 		names := s.targets
@@ -85,13 +88,17 @@ func New(cfg *wireproxy.Config, tunnel, host Network, log *slog.Logger) *Proxy {
 }
 
 // Run serves cfg until ctx ends, as [Proxy.Run] does.
-func Run(ctx context.Context, cfg *wireproxy.Config, tunnel, host Network, log *slog.Logger) error {
+func Run(ctx context.Context, cfg *Config, tunnel, host Network, log *slog.Logger) error {
 	return New(cfg, tunnel, host, log).Run(ctx)
 }
 
-// Run opens all listeners, or none and returns an error; then it serves until ctx ends or the STDIOTunnel does, and
-// returns nil, or until a listener fails. When it returns, every connection is closed and every goroutine has ended.
+// Run checks the configuration and opens all listeners, or none and returns an error; then it serves until ctx ends or the
+// STDIOTunnel does, and returns nil, or until a listener fails. When it returns, every connection is closed and every
+// goroutine has ended.
 func (p *Proxy) Run(ctx context.Context) error {
+	if err := p.cfg.Check(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l := &live{ctx: ctx, open: make(map[io.Closer]struct{})}
@@ -107,7 +114,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	ended := make(chan error, len(p.sections))
 	for _, s := range p.sections {
 		l.wg.Go(func() {
-			if err := s.serve(l); err != nil || s.Kind == wireproxy.STDIOTunnel {
+			if err := s.serve(l); err != nil || s.Kind == STDIOTunnel {
 				ended <- err
 			}
 		})
@@ -168,9 +175,9 @@ func (l *live) end() {
 // listen opens what the section listens on.
 func (s *section) listen(l *live) (err error) {
 	switch s.Kind {
-	case wireproxy.STDIOTunnel:
+	case STDIOTunnel:
 		return nil
-	case wireproxy.UDPClientTunnel, wireproxy.UDPServerTunnel:
+	case UDPClientTunnel, UDPServerTunnel:
 		if s.packets, err = s.listens.ListenPacket("udp", s.BindAddress); err == nil {
 			l.add(s.packets)
 		}
@@ -194,10 +201,10 @@ func (s *section) listen(l *live) (err error) {
 		case errors.Is(err, fs.ErrPermission):
 			hint = "; choose a port from 1024 up"
 		}
-		return fmt.Errorf("%v: [%s] can't listen on %q: %w%s", s.Pos, s.Name, s.BindAddress, err, hint)
+		return s.errorf("can't listen on %q: %w%s", s.BindAddress, err, hint)
 	}
 	s.log.Info("proxy: listening")
-	if host, _, _ := net.SplitHostPort(s.BindAddress); (s.Kind == wireproxy.Socks5 || s.Kind == wireproxy.HTTP) && s.login == nil && !isLoopback(host) {
+	if host, _, _ := net.SplitHostPort(s.BindAddress); (s.Kind == Socks5 || s.Kind == HTTP) && s.login == nil && !isLoopback(host) {
 		s.log.Warn("proxy: open to whoever reaches it: set Username and Password, or bind to 127.0.0.1")
 	}
 	return nil
@@ -211,9 +218,9 @@ func isLoopback(host string) bool {
 // serve serves the section until Run ends.
 func (s *section) serve(l *live) error {
 	switch s.Kind {
-	case wireproxy.STDIOTunnel:
+	case STDIOTunnel:
 		return s.serveSTDIO(l)
-	case wireproxy.UDPClientTunnel, wireproxy.UDPServerTunnel:
+	case UDPClientTunnel, UDPServerTunnel:
 		return s.serveUDP(l)
 	}
 	failures := 0
@@ -229,7 +236,7 @@ func (s *section) serve(l *live) error {
 		}
 		// Out of descriptors, or a connection that was reset too early: what is open goes on meanwhile.
 		if failures++; failures > maxAcceptErrors || errors.Is(err, net.ErrClosed) {
-			return fmt.Errorf("%v: [%s] can't accept connections: %w", s.Pos, s.Name, err)
+			return s.errorf("can't accept connections: %w", err)
 		}
 		s.log.Warn("proxy: can't accept a connection", "error", err)
 		if !sleep(l.ctx, min(time.Second, 5*time.Millisecond<<failures)) {
@@ -251,11 +258,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // enter takes a place among the connections of the section, if one is free.
 func (s *section) enter() bool {
-	limit := int64(s.MaxConnections)
-	if limit == 0 {
-		limit = wireproxy.DefaultConnections
-	}
-	if s.open.Add(1) <= limit {
+	if s.open.Add(1) <= int64(s.MaxConnections) {
 		s.total.Add(1)
 		return true
 	}
@@ -263,7 +266,7 @@ func (s *section) enter() bool {
 	s.refused.Add(1)
 	now := time.Now().Unix()
 	if last := s.lastShout.Load(); now-last >= 10 && s.lastShout.CompareAndSwap(last, now) {
-		s.log.Warn("proxy: refusing clients: all connections are taken", "MaxConnections", limit)
+		s.log.Warn("proxy: refusing clients: all connections are taken", "MaxConnections", s.MaxConnections)
 	}
 	return false
 }
@@ -291,9 +294,9 @@ func (s *section) accept(l *live, c net.Conn) {
 func (s *section) refuse(l *live, c net.Conn) {
 	var say []byte
 	switch {
-	case s.Kind == wireproxy.Socks5:
+	case s.Kind == Socks5:
 		say = []byte{socks5.Version, socks5.NoMethod}
-	case s.Kind == wireproxy.HTTP && s.tls == nil:
+	case s.Kind == HTTP && s.tls == nil:
 		say = hop.Error(503, "", "all connections of this proxy are taken; try again later")
 	}
 	if say == nil || s.refusals.Add(1) > maxRefusals {
@@ -317,9 +320,9 @@ func (s *section) refuse(l *live, c net.Conn) {
 // handle serves one connection to its end.
 func (s *section) handle(l *live, c net.Conn) error {
 	switch s.Kind {
-	case wireproxy.Socks5:
+	case Socks5:
 		return s.handleSocks(l, c)
-	case wireproxy.HTTP:
+	case HTTP:
 		return s.handleHTTP(l, c)
 	}
 	target, err := s.dial(l, "tcp", s.Target)

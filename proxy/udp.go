@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -56,7 +55,7 @@ func (s *section) serveUDP(l *live) error {
 			continue
 		}
 		if failures++; failures > maxAcceptErrors || errors.Is(err, net.ErrClosed) {
-			return fmt.Errorf("%v: [%s] can't receive datagrams: %w", s.Pos, s.Name, err)
+			return s.errorf("can't receive datagrams: %w", err)
 		}
 		if !sleep(l.ctx, min(time.Second, time.Millisecond<<failures)) {
 			return nil

@@ -63,7 +63,7 @@ The file is wireproxy's. A value that begins with $ is an environment variable's
 // A proxyCall is what one call of "throughline proxy" is to run.
 type proxyCall struct {
 	file   *conf.File
-	cfg    *wireproxy.Config
+	cfg    *proxy.Config
 	health string // where /readyz and /metrics are; empty: nowhere
 	host   udp.Host
 	cipher string
