@@ -300,7 +300,7 @@ func TestForwardForms(t *testing.T) {
 		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\n"},
 		{"OPTIONS http://192.0.2.1? HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS /? HTTP/1.1\r\n"},
 		{"OPTIONS http://192.0.2.1?a HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS /?a HTTP/1.1\r\n"},
-		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 10\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\nHost: 192.0.2.1\r\nConnection: close\r\nMax-Forwards: 9\r\n"},
+		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 10\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\nHost: 192.0.2.1\r\nMax-Forwards: 9\r\n"},
 		{"\r\n\r\n\n\r\nGET http://192.0.2.1/ HTTP/1.1\r\n\r\n", "192.0.2.1:80 GET / HTTP/1.1\r\n"},
 	} {
 		got := ""

@@ -7,14 +7,16 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"throughline/proxy/internal/dial"
-	"throughline/proxy/internal/hop"
+	"throughline/proxy/internal/forward"
 	"throughline/proxy/internal/login"
 	"throughline/proxy/internal/relay"
 	"throughline/proxy/internal/socks5"
@@ -137,8 +139,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 type live struct {
 	ctx   context.Context
 	wg    sync.WaitGroup
-	mu    sync.Mutex
+	mu    sync.Mutex // guards what follows
 	open  map[io.Closer]struct{}
+	pools map[*section]*forward.Pool // of the HTTP proxies that have forwarded a request
 	ended bool
 }
 
@@ -164,12 +167,26 @@ func (l *live) drop(c io.Closer) {
 
 func (l *live) end() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.ended = true
 	for c := range l.open {
 		c.Close()
 	}
 	clear(l.open)
+	pools := slices.Collect(maps.Values(l.pools))
+	l.mu.Unlock()
+	for _, p := range pools {
+		p.Close()
+	}
+}
+
+// begin has Run wait for something that was started by others, until wg.Done. It reports false when Run has ended.
+func (l *live) begin() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended {
+		l.wg.Add(1)
+	}
+	return !l.ended
 }
 
 // listen opens what the section listens on.
@@ -297,7 +314,7 @@ func (s *section) refuse(l *live, c net.Conn) {
 	case s.Kind == Socks5:
 		say = []byte{socks5.Version, socks5.NoMethod}
 	case s.Kind == HTTP && s.tls == nil:
-		say = hop.Error(503, "", "all connections of this proxy are taken; try again later")
+		say = forward.Refusal(503, "", "all connections of this proxy are taken; try again later")
 	}
 	if say == nil || s.refusals.Add(1) > maxRefusals {
 		if say != nil {
@@ -325,7 +342,7 @@ func (s *section) handle(l *live, c net.Conn) error {
 	case HTTP:
 		return s.handleHTTP(l, c)
 	}
-	target, err := s.dial(l, "tcp", s.Target)
+	target, err := s.dial(l.ctx, l, "tcp", s.Target)
 	if err != nil {
 		relay.Abort(c)
 		return err
@@ -334,10 +351,11 @@ func (s *section) handle(l *live, c net.Conn) error {
 	return relay.Join(c, target, s.IdleTimeout, &s.toTarget, &s.toClient)
 }
 
-// dial connects to host:port, within [dialTimeout]. The connection is closed when Run ends.
-func (s *section) dial(l *live, network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(l.ctx, dialTimeout)
+// dial connects to host:port, within [dialTimeout] and before ctx or Run ends. The connection is closed when Run ends.
+func (s *section) dial(ctx context.Context, l *live, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	defer context.AfterFunc(l.ctx, cancel)()
 	c, err := s.dialer.Dial(ctx, network, address)
 	if err != nil {
 		return nil, err

@@ -38,7 +38,7 @@ func (s *section) handleSocks(l *live, c net.Conn) error {
 	}
 	switch cmd {
 	case socks5.Connect:
-		target, err := s.dial(l, "tcp", address)
+		target, err := s.dial(l.ctx, l, "tcp", address)
 		c.SetDeadline(time.Now().Add(handshakeTimeout)) // dialling took of the time that was the client's
 		if err != nil {
 			c.Write(socks5.AppendReply(nil, socks5.ReplyOf(err), netip.AddrPort{}))

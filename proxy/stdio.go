@@ -11,7 +11,7 @@ func (s *section) serveSTDIO(l *live) error {
 	s.open.Add(1)
 	s.total.Add(1)
 	defer s.open.Add(-1)
-	target, err := s.dial(l, "tcp", s.Target)
+	target, err := s.dial(l.ctx, l, "tcp", s.Target)
 	if err != nil {
 		s.failed.Add(1)
 		return s.errorf("Target %q: %w", s.Target, err)

@@ -112,7 +112,7 @@ func (t *sessions) run(u *session) {
 }
 
 func (t *sessions) carry(u *session) error {
-	c, err := t.s.dial(t.l, "udp", t.s.Target)
+	c, err := t.s.dial(t.l.ctx, t.l, "udp", t.s.Target)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"maps"
 	"net"
@@ -123,6 +124,9 @@ func runProxy(args []string, stdout io.Writer) error {
 		file: f, cfg: cfg, health: *health, host: env.host, cipher: env.cipher, names: proxy.Host{},
 		log: env.logger(slog.LevelWarn),
 	}
+	// net/http says there what targets of the HTTP proxy do that they shouldn't.
+	log.SetFlags(0)
+	log.SetOutput(slog.NewLogLogger(p.log.Handler(), slog.LevelDebug).Writer())
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
 	defer stop()
 	ignoreBrokenPipes()
