@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"throughline/proxy/internal/forward"
+	"throughline/proxy/internal/idle"
 	"throughline/proxy/internal/relay"
 	"throughline/proxy/internal/socks5"
 )
@@ -125,7 +126,7 @@ func (s *section) connect(l *live, c net.Conn, in *bufio.Reader, req *http.Reque
 	}
 	if n := in.Buffered(); n > 0 { // sent before the answer: it belongs to the target
 		early, _ := in.Peek(n)
-		target.SetWriteDeadline(time.Now().Add(relay.WriteTimeout))
+		target.SetWriteDeadline(time.Now().Add(idle.WriteTimeout))
 		if _, err := target.Write(early); err != nil {
 			return err
 		}
