@@ -70,7 +70,7 @@ type Section struct {
 	BindAddress string // host:port where it listens; an empty host stands for all addresses, port 0 for a free one
 	Target      string // host:port where the tunnels connect to
 
-	Username Secret // of the proxies, at most 255 bytes; with none of the two, everybody may use the proxy
+	Username Secret // of the proxies, at most 255 bytes; without both, no login is asked for
 	Password Secret
 	CertFile string // with KeyFile, in PEM: the HTTP proxy speaks TLS. Both are read by Run
 	KeyFile  string
@@ -170,7 +170,7 @@ func (s *Section) check() (errs []error) {
 	case s.Kind == Socks5 && s.Username == "" && s.Password != "": // RFC 1929 §2
 		wrong("there is no Username, and SOCKS5 has no password without; set one")
 	case !isProxy && (s.Username != "" || s.Password != ""):
-		wrong("Username and Password belong to proxies; nobody would be asked for them here")
+		wrong("Username and Password belong to proxies; a tunnel asks for no login")
 	}
 	switch {
 	case (s.CertFile == "") != (s.KeyFile == ""):

@@ -53,7 +53,7 @@ func (s *section) handleHTTP(l *live, c net.Conn) error {
 			return s.answer(c, err, code, "", text)
 		}
 		client.Left = -1
-		if s.login != nil && !s.login.AdmitsBasic(req.Header.Get("Proxy-Authorization")) {
+		if s.login != nil && !s.login.MatchesBasic(req.Header.Get("Proxy-Authorization")) {
 			return s.answer(c, errLogin, 407, "Proxy-Authenticate: Basic realm=\"proxy\", charset=\"UTF-8\"\r\n", "this proxy asks for a user name and a password")
 		}
 		if req.Method == http.MethodConnect {
@@ -101,7 +101,7 @@ func hostPort(host, port string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// unreached tells the client why the target of its request wasn't reached.
+// unreached answers a request whose target wasn't reached.
 func (s *section) unreached(c net.Conn, err error) error {
 	if socks5.ReplyOf(err) == socks5.Expired {
 		return s.answer(c, err, 504, "", "the target doesn't answer")

@@ -23,9 +23,9 @@ import (
 )
 
 const (
-	handshakeTimeout = 10 * time.Second // for a client to say what it wants
+	handshakeTimeout = 10 * time.Second // for a client to send its request
 	dialTimeout      = 30 * time.Second // to find and reach a target
-	maxRefusals      = 16               // connections that are being told that they are refused, for each section
+	maxRefusals      = 16               // refusals that are being sent, for each section
 	maxAcceptErrors  = 20               // in a row, before accepting is given up: about 10 s
 )
 
@@ -42,25 +42,25 @@ type Proxy struct {
 // A section is one section being served. Its counters outlive a Run.
 type section struct {
 	Section
-	listens   Network // where clients come from
-	targets   Network // where targets are
-	dialer    dial.Dialer
-	log       *slog.Logger
-	login     *login.Login // nil: everybody may
-	tls       *tls.Config
-	stdin     io.Reader // of the STDIOTunnel
-	stdout    io.Writer
-	listener  net.Listener   // of the kinds that have one, while Run runs
-	packets   net.PacketConn // likewise
-	refusals  atomic.Int64   // under way
-	lastShout atomic.Int64   // when a refusal was logged, in Unix seconds
+	listens    Network // where clients come from
+	targets    Network // where targets are
+	dialer     dial.Dialer
+	log        *slog.Logger
+	login      *login.Login // nil: none is asked for
+	tls        *tls.Config
+	stdin      io.Reader // of the STDIOTunnel
+	stdout     io.Writer
+	listener   net.Listener   // of the kinds that have one, while Run runs
+	packets    net.PacketConn // likewise
+	refusals   atomic.Int64   // under way
+	lastWarned atomic.Int64   // when a refusal was logged, in Unix seconds
 
 	open                                       atomic.Int64
 	total, refused, failed, toTarget, toClient atomic.Uint64
 }
 
-// New returns a proxy that serves cfg between a tunnel and a host. What is wrong with cfg is said by [Config.Check], or by
-// Run. A nil logger stands for silence.
+// New returns a proxy that serves cfg between a tunnel and a host. [Config.Check] and Run report what is wrong with
+// cfg. A nil logger stands for silence.
 func New(cfg *Config, tunnel, host Network, log *slog.Logger) *Proxy {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -222,7 +222,7 @@ func (s *section) listen(l *live) (err error) {
 	}
 	s.log.Info("proxy: listening")
 	if host, _, _ := net.SplitHostPort(s.BindAddress); (s.Kind == Socks5 || s.Kind == HTTP) && s.login == nil && !isLoopback(host) {
-		s.log.Warn("proxy: open to whoever reaches it: set Username and Password, or bind to 127.0.0.1")
+		s.log.Warn("proxy: open to every client that reaches it: set Username and Password, or bind to 127.0.0.1")
 	}
 	return nil
 }
@@ -282,8 +282,8 @@ func (s *section) enter() bool {
 	s.open.Add(-1)
 	s.refused.Add(1)
 	now := time.Now().Unix()
-	if last := s.lastShout.Load(); now-last >= 10 && s.lastShout.CompareAndSwap(last, now) {
-		s.log.Warn("proxy: refusing clients: all connections are taken", "MaxConnections", s.MaxConnections)
+	if last := s.lastWarned.Load(); now-last >= 10 && s.lastWarned.CompareAndSwap(last, now) {
+		s.log.Warn("proxy: refusing clients: MaxConnections is reached", "MaxConnections", s.MaxConnections)
 	}
 	return false
 }
@@ -307,17 +307,18 @@ func (s *section) accept(l *live, c net.Conn) {
 	})
 }
 
-// refuse tells a client that there is no place for it, in its own protocol where that can be said before it speaks.
+// refuse closes the connection of a client above the limit, with a message of its own protocol where one can be sent before
+// the client's first.
 func (s *section) refuse(l *live, c net.Conn) {
-	var say []byte
+	var message []byte
 	switch {
 	case s.Kind == Socks5:
-		say = []byte{socks5.Version, socks5.NoMethod}
+		message = []byte{socks5.Version, socks5.NoMethod}
 	case s.Kind == HTTP && s.tls == nil:
-		say = forward.Refusal(503, "", "all connections of this proxy are taken; try again later")
+		message = forward.Refusal(503, "", "all connections of this proxy are taken; try again later")
 	}
-	if say == nil || s.refusals.Add(1) > maxRefusals {
-		if say != nil {
+	if message == nil || s.refusals.Add(1) > maxRefusals {
+		if message != nil {
 			s.refusals.Add(-1)
 		}
 		relay.Abort(c)
@@ -328,7 +329,7 @@ func (s *section) refuse(l *live, c net.Conn) {
 		defer s.refusals.Add(-1)
 		defer l.drop(c)
 		c.SetDeadline(time.Now().Add(time.Second))
-		if _, err := c.Write(say); err == nil {
+		if _, err := c.Write(message); err == nil {
 			relay.Linger(c)
 		}
 	})

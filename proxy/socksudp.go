@@ -65,7 +65,7 @@ func (s *section) associate(l *live, c net.Conn, expected string) error {
 	a.names = names.New(l.ctx, s.dialer.Lookup, a.toTarget)
 	defer a.names.Close()
 	if want, err := netip.ParseAddrPort(expected); err == nil && want.Port() != 0 && want.Addr() == a.from {
-		a.client.Store(&want) // the client says where it will send from
+		a.client.Store(&want) // the client has declared the source of its datagrams
 	}
 	if _, err := c.Write(socks5.AppendReply(nil, socks5.Succeeded, datagram.AddrPort(inner.LocalAddr()))); err != nil {
 		return err
@@ -81,7 +81,7 @@ func (s *section) associate(l *live, c net.Conn, expected string) error {
 	return err
 }
 
-// watch returns when the connection ends, says anything, or nothing was moved for long.
+// watch returns when the connection ends, anything comes on it, or nothing has moved for the idle time-out.
 func (a *association) watch() error {
 	var b [1]byte
 	for {
@@ -92,7 +92,7 @@ func (a *association) watch() error {
 		a.control.SetReadDeadline(deadline)
 		switch n, err := a.control.Read(b[:]); {
 		case n > 0:
-			return errors.New("the client sent what belongs into datagrams")
+			return errors.New("the client sent data on the connection of an association")
 		case err == io.EOF:
 			return nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
@@ -121,7 +121,7 @@ func (a *association) pump(pc net.PacketConn, each func(b []byte, n int, from ne
 	}
 }
 
-// fromClient takes the header off a datagram of the client, and sends it to where that says.
+// fromClient takes the header off a datagram of the client, and sends it to the address in it.
 func (a *association) fromClient(b []byte, n int, from netip.AddrPort) {
 	if from.Addr().WithZone("") != a.from {
 		return

@@ -37,8 +37,8 @@ type session struct {
 	bytes   int // in pending
 }
 
-// serveUDP forwards datagrams until Run ends. Above the limit no session is begun: those that are there are not pushed out
-// by whoever sends from many addresses.
+// serveUDP forwards datagrams until Run ends. Above the limit no session is begun: a
+// client that sends from many addresses can't push out those that are there.
 func (s *section) serveUDP(l *live) error {
 	t := &sessions{s: s, l: l, by: make(map[netip.AddrPort]*session)}
 	b := datagram.Buffers.Get().(*datagram.Buffer)

@@ -1,4 +1,4 @@
-// Package wireproxy reads wireproxy's files: conf's, with sections that say what a proxy serves between a tunnel and a host.
+// Package wireproxy reads wireproxy's files: conf's, with sections for what a proxy serves between a tunnel and a host.
 // It fills a [proxy.Config], and knows where in a file each part of it stands: mistakes name file, line and column.
 //
 // It opens the files that it is told to read, and those that they name, and nothing else; nothing is kept, so that all
@@ -103,7 +103,7 @@ var kinds = []struct {
 	{"UDPProxyTunnel", proxy.UDPClientTunnel, "BindAddress Target ResolveLocally MaxConnections InactivityTimeout"},
 }
 
-// Read reads the sections and keys of the proxy. A section or key that nobody knows is a mistake. All mistakes found
+// Read reads the sections and keys of the proxy. An unknown section or key is a mistake. All mistakes found
 // are reported, each an [*conf.Error], and then there is no Config. Names are resolved through the tunnel by default, or,
 // as wireproxy does it, by the host when [Interface] names no DNS server.
 func Read(f *conf.File) (*proxy.Config, error) {

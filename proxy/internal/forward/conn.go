@@ -145,7 +145,7 @@ func (u *upload) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Close says that no more will be read. What the client still sends of the body is left where it is.
+// Close declares that no more will be read. What the client still sends of the body is left where it is.
 func (u *upload) Close() error {
 	u.finish()
 	return nil

@@ -45,7 +45,7 @@ var ErrRequest = errors.New("not a request that can be sent on")
 // A DialError is why a target wasn't reached.
 type DialError struct{ Err error }
 
-// Error returns what the network said.
+// Error returns the text of the network's error.
 func (e *DialError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the network's error.
@@ -96,10 +96,10 @@ func (p *Pool) Close() {
 }
 
 // Exchange sends a request on to address, a host:port, and the response back to the client. In reads from the client; what it
-// says before the response has gone stays there. When nothing moves for the limit, Exchange fails; 0 stands for never. It
+// sends before the response has gone stays there. When nothing moves for the limit, Exchange fails; 0 stands for never. It
 // ends with ctx, and when the client has gone. The caller sets the client's deadlines anew.
 //
-// It reports whether an error comes too late for the client to be told, and whether the client may send another request.
+// It reports whether an error comes too late to be answered, and whether the client may send another request.
 // An error is a [DialError] when the target wasn't reached.
 func (p *Pool) Exchange(ctx context.Context, client *Client, in *bufio.Reader, req *http.Request, address string, limit time.Duration) (late, again bool, err error) {
 	client.SetDeadline(time.Time{})
@@ -115,10 +115,10 @@ func (p *Pool) Exchange(ctx context.Context, client *Client, in *bufio.Reader, r
 		defer close(listened)
 		<-body.done
 		body.end()
-		switch _, err := in.Peek(in.Size()); { // what the client says next can wait; that it is gone can't
+		switch _, err := in.Peek(in.Size()); { // what the client sends next can wait; that it is gone can't
 		case client.lost != nil:
 			cancel(client.lost)
-		case err == io.EOF: // gone, or it has no more to say: that can't be told from here
+		case err == io.EOF: // gone, or it has no more to send: here the two look the same
 			watch.Shorten(halfClosed)
 		}
 	}()
@@ -132,7 +132,7 @@ func (p *Pool) Exchange(ctx context.Context, client *Client, in *bufio.Reader, r
 		grace := time.NewTimer(bodyGrace)
 		select {
 		case <-body.done:
-		case <-grace.C: // the target has said all it has to say: what the client still sends is of no use
+		case <-grace.C: // the response is whole: what the client still sends is of no use
 		}
 		grace.Stop()
 	}
@@ -169,7 +169,7 @@ type exchange struct {
 	final   bool // no interim response may be sent any more
 }
 
-// trace has the Transport say what it does with connections, and what comes before a response.
+// trace has the Transport report what it does with connections, and interim responses.
 func (x *exchange) trace() *httptrace.ClientTrace {
 	var conn atomic.Pointer[target]
 	return &httptrace.ClientTrace{
@@ -212,8 +212,8 @@ func (x *exchange) sendInterim(code int, header textproto.MIMEHeader) error {
 	return out.Flush()
 }
 
-// respond sends the request, and the target's response on to the client, which is told whether it is the last one. It
-// reports as Exchange does.
+// respond sends the request, and the target's response on to the client, with Connection: close if it is the
+// last one. It reports as Exchange does.
 func (x *exchange) respond(ctx context.Context, transport *http.Transport, out *http.Request) (late, again bool, err error) {
 	traced := httptrace.WithClientTrace(context.WithValue(ctx, requestKey{}, ctx), x.trace())
 	resp, err := transport.RoundTrip(out.WithContext(traced))

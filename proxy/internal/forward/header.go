@@ -53,8 +53,8 @@ func outgoing(req *http.Request, address string) *http.Request {
 // maySharePool reports whether a request may go over a connection that other requests used, and leave it to further ones.
 //
 // Such a connection may be about to be closed by the target, which shows only when the request was sent: then it is sent
-// again, so it must be one that can be (RFC 9110 §9.2.2). And some targets take what a login says for all that comes over
-// the same connection later (RFC 4559 §6), but the pool is shared by clients.
+// again, so it must be one that can be (RFC 9110 §9.2.2). And some targets take one login for all that comes over the
+// same connection later (RFC 4559 §6), but the pool is shared by clients.
 func maySharePool(req *http.Request) bool {
 	switch req.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:

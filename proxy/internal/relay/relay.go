@@ -76,7 +76,7 @@ func Join(client, target net.Conn, limit time.Duration, up, down *atomic.Uint64)
 	return received
 }
 
-// isClosed reports whether an error says that the connection was closed on this side.
+// isClosed reports whether an error means that the connection was closed on this side.
 func isClosed(err error) bool {
 	return errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
 }
@@ -194,7 +194,7 @@ func (f *flow) renew(dst, src net.Conn, p *pace, large bool) time.Time {
 	return now
 }
 
-// judge says whether a direction has ended, and how.
+// judge reports whether a direction has ended, and with which error.
 func (f *flow) judge(moved bool, err error, p *pace) (done bool, _ error) {
 	switch {
 	case err == nil:
