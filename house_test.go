@@ -22,10 +22,11 @@ import (
 // floors lists every room from the top of the house to its cellar. A room may use rooms on lower floors only.
 var floors = [][]string{
 	{"cmd/throughline"},
-	{"internal/demo"},
+	{"internal/demo", "proxy/wireproxy"},
 	{"netstack", "proxy"},
-	{"proxy/wireproxy", "proxy/internal/hop", "proxy/internal/login", "proxy/internal/socks5"},
+	{"proxy/internal/forward", "proxy/internal/login", "proxy/internal/socks5"},
 	{"proxy/internal/relay", "proxy/internal/dial", "proxy/internal/datagram", "proxy/internal/names"},
+	{"proxy/internal/idle"},
 	{"netstack/internal/link", "netstack/internal/dns"},
 	{"conf", "uapi"},
 	{"uapi/text"},
@@ -272,6 +273,21 @@ func TestTypesComeAlone(t *testing.T) {
 		switch room, ours := strings.CutPrefix(dep, "throughline/"); {
 		case dep == "throughline", ours && (room == "internal/engine" || room == "tun" || room == "udp" || strings.HasPrefix(room, "tun/") || strings.HasPrefix(room, "udp/")):
 			t.Errorf("the types, the readers of files or the proxy depend on %s", dep)
+		}
+	}
+}
+
+// TestProxyKnowsNoWireGuard holds that the proxy compiles nothing of the tunnel: not the library, no reader of files, no stack.
+func TestProxyKnowsNoWireGuard(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./proxy").Output()
+	if err != nil {
+		t.Fatal("go list:", err)
+	}
+	for dep := range strings.FieldsSeq(string(out)) {
+		for _, not := range []string{"throughline", "throughline/conf", "throughline/proxy/wireproxy", "throughline/netstack", "throughline/internal/wire"} {
+			if dep == not {
+				t.Errorf("proxy depends on %s", dep)
+			}
 		}
 	}
 }

@@ -10,11 +10,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"throughline/proxy/wireproxy"
 )
 
-// leeway is how much later than its interval an answer may come. As wireproxy.
+// leeway is how much later than its interval an answer may come. As
 const leeway = 2 * time.Second
 
 // A pong is when an address answered last, in Unix nanoseconds; 0: never.
@@ -24,7 +22,7 @@ func (p *Proxy) interval() time.Duration {
 	if p.cfg.CheckAliveInterval > 0 {
 		return p.cfg.CheckAliveInterval
 	}
-	return wireproxy.DefaultInterval
+	return DefaultInterval
 }
 
 // keepPinging pings one address until ctx ends.
@@ -58,7 +56,7 @@ func (p *Proxy) keepPinging(ctx context.Context, i int) {
 
 // Health returns a handler for /readyz and /metrics.
 //
-// /readyz answers 200 when every address of CheckAlive has answered a ping within the interval and 2 s, else 503, with
+// /readyz returns 200 when every address of CheckAlive has answered a ping within the interval and 2 s, else 503, with
 // a JSON object of the addresses and when each answered last, in Unix seconds, 0 for never. /metrics answers with what
 // status writes, which may be nil, and then the proxy's own counters, in Prometheus' text format.
 func (p *Proxy) Health(status func(io.Writer) error) http.Handler {
@@ -85,8 +83,8 @@ func (p *Proxy) Health(status func(io.Writer) error) http.Handler {
 		var b bytes.Buffer
 		if status != nil {
 			if err := status(&b); err != nil {
-				p.log.Error("proxy: can't tell the tunnel's status", "error", err)
-				http.Error(w, "the status of the tunnel can't be had", http.StatusInternalServerError)
+				p.log.Error("proxy: can't get the tunnel's status", "error", err)
+				http.Error(w, "the status of the tunnel is not available", http.StatusInternalServerError)
 				return
 			}
 			if b.Len() > 0 && b.Bytes()[b.Len()-1] != '\n' {
@@ -107,7 +105,7 @@ func (p *Proxy) metrics(b *bytes.Buffer) {
 		value            func(*section) uint64
 	}{
 		{"connections", "gauge", "Connections and UDP sessions that are open.", func(s *section) uint64 { return uint64(s.open.Load()) }},
-		{"connections_total", "counter", "Connections and UDP sessions that were let in.", func(s *section) uint64 { return s.total.Load() }},
+		{"connections_total", "counter", "Connections and UDP sessions that were accepted.", func(s *section) uint64 { return s.total.Load() }},
 		{"refused_total", "counter", "Connections and datagrams refused as all places were taken.", func(s *section) uint64 { return s.refused.Load() }},
 		{"failed_total", "counter", "Connections and UDP sessions that ended with an error.", func(s *section) uint64 { return s.failed.Load() }},
 		{"sent_bytes_total", "counter", "Bytes carried from clients to targets.", func(s *section) uint64 { return s.toTarget.Load() }},

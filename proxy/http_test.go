@@ -28,7 +28,6 @@ import (
 	"time"
 
 	"throughline/proxy/internal/socks5"
-	"throughline/proxy/wireproxy"
 )
 
 func httpConnect(t testing.TB, c net.Conn, to string) {
@@ -301,7 +300,7 @@ func TestForwardForms(t *testing.T) {
 		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\n"},
 		{"OPTIONS http://192.0.2.1? HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS /? HTTP/1.1\r\n"},
 		{"OPTIONS http://192.0.2.1?a HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS /?a HTTP/1.1\r\n"},
-		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 10\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\nHost: 192.0.2.1\r\nConnection: close\r\nMax-Forwards: 9\r\n"},
+		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 10\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\nHost: 192.0.2.1\r\nMax-Forwards: 9\r\n"},
 		{"\r\n\r\n\n\r\nGET http://192.0.2.1/ HTTP/1.1\r\n\r\n", "192.0.2.1:80 GET / HTTP/1.1\r\n"},
 	} {
 		got := ""
@@ -618,7 +617,7 @@ func FuzzHTTP(f *testing.F) {
 		tunnel := &fake{dial: func(context.Context, string, string) (net.Conn, error) {
 			return &script{in: strings.NewReader(response)}, nil
 		}}
-		cfg := &wireproxy.Config{Sections: []wireproxy.Section{{Kind: wireproxy.HTTP, ResolveLocally: true}}}
+		cfg := &Config{Sections: []Section{{Kind: HTTP, ResolveLocally: true}}}
 		p := New(cfg, tunnel, &fake{names: map[string][]ipAddr{"a": {loopback}}}, slog.New(slog.DiscardHandler))
 		l := &live{ctx: context.Background(), open: make(map[io.Closer]struct{})}
 		c := &script{in: strings.NewReader(request)}

@@ -4,17 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"throughline/proxy/wireproxy"
 )
 
 // patience bounds what can only hang when something is wrong.
@@ -66,22 +66,85 @@ func (f *fake) Ping(_ context.Context, a netip.Addr) (time.Duration, error) {
 
 var loopback = netip.MustParseAddr("127.0.0.1")
 
-// config reads a file of the proxy's sections.
-func config(t testing.TB, text string) *wireproxy.Config {
+// config makes a configuration of a text in the form of wireproxy's files, which package wireproxy reads in earnest: it
+// stands above this one, so that these tests can't use it.
+func config(t testing.TB, text string) *Config {
 	t.Helper()
-	f, err := wireproxy.Parser(nil).Parse("proxy.conf", strings.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := wireproxy.Read(f)
-	if err != nil {
-		t.Fatal(err)
+	c := &Config{PreferIPv4: true}
+	locally := true
+	for i, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
+		if name, ok := strings.CutPrefix(line, "["); ok {
+			name = strings.TrimSuffix(name, "]")
+			if name == "Interface" {
+				continue
+			}
+			s := Section{Kind: -1, Name: name, At: fmt.Sprintf("proxy.conf:%d:1", i+1), ResolveLocally: locally, IdleTimeout: DefaultIdleTCP}
+			for k := range Kind(len(kindNames)) {
+				if strings.EqualFold(k.String(), name) {
+					s.Kind = k
+				}
+			}
+			if s.Kind.udp() {
+				s.IdleTimeout = DefaultIdleUDP
+			}
+			c.Sections = append(c.Sections, s)
+			continue
+		}
+		key, value, _ := strings.Cut(line, "=")
+		var s *Section
+		if len(c.Sections) > 0 {
+			s = &c.Sections[len(c.Sections)-1]
+		}
+		n, nerr := strconv.Atoi(value)
+		var err error
+		switch key {
+		case "DNS":
+			locally = false
+		case "CheckAlive":
+			for a := range strings.SplitSeq(value, ",") {
+				c.CheckAlive = append(c.CheckAlive, netip.MustParseAddr(a))
+			}
+		case "CheckAliveInterval":
+			c.CheckAliveInterval, err = time.Duration(n)*time.Second, nerr
+		case "BindAddress":
+			s.BindAddress = value
+		case "ListenPort":
+			s.BindAddress = ":" + value
+		case "Target":
+			s.Target = value
+		case "Username":
+			s.Username = Secret(value)
+		case "Password":
+			s.Password = Secret(value)
+		case "CertFile":
+			s.CertFile = value
+		case "KeyFile":
+			s.KeyFile = value
+		case "ResolveLocally":
+			s.ResolveLocally, err = strconv.ParseBool(value)
+		case "MaxConnections":
+			s.MaxConnections, err = n, nerr
+		case "IdleTimeout":
+			switch {
+			case value == "off":
+				s.IdleTimeout = 0
+			case nerr == nil:
+				s.IdleTimeout = time.Duration(n) * time.Second
+			default:
+				s.IdleTimeout, err = time.ParseDuration(value)
+			}
+		default:
+			t.Fatalf("line %d: there is no such key", i+1)
+		}
+		if err != nil {
+			t.Fatalf("line %d: %v", i+1, err)
+		}
 	}
 	return c
 }
 
 // start runs a proxy until the test ends, and checks then that nothing is left of it.
-func start(t testing.TB, cfg *wireproxy.Config, tunnel, host Network) *Proxy {
+func start(t testing.TB, cfg *Config, tunnel, host Network) *Proxy {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	p := New(cfg, tunnel, host, slog.New(slog.DiscardHandler))

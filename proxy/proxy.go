@@ -4,34 +4,34 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"throughline/proxy/internal/dial"
-	"throughline/proxy/internal/hop"
+	"throughline/proxy/internal/forward"
 	"throughline/proxy/internal/login"
 	"throughline/proxy/internal/relay"
 	"throughline/proxy/internal/socks5"
-	"throughline/proxy/wireproxy"
 )
 
 const (
-	handshakeTimeout = 10 * time.Second // for a client to say what it wants
+	handshakeTimeout = 10 * time.Second // for a client to send its request
 	dialTimeout      = 30 * time.Second // to find and reach a target
-	maxRefusals      = 16               // connections that are being told that they are refused, for each section
+	maxRefusals      = 16               // refusals that are being sent, for each section
 	maxAcceptErrors  = 20               // in a row, before accepting is given up: about 10 s
 )
 
 // A Proxy serves a configuration.
 type Proxy struct {
-	cfg      *wireproxy.Config
+	cfg      *Config
 	tunnel   Network
 	log      *slog.Logger
 	sections []*section
@@ -41,33 +41,38 @@ type Proxy struct {
 
 // A section is one section being served. Its counters outlive a Run.
 type section struct {
-	*wireproxy.Section
-	listens   Network // where clients come from
-	targets   Network // where targets are
-	dialer    dial.Dialer
-	log       *slog.Logger
-	login     *login.Login // nil: everybody may
-	tls       *tls.Config
-	stdin     io.Reader // of the STDIOTunnel
-	stdout    io.Writer
-	listener  net.Listener   // of the kinds that have one, while Run runs
-	packets   net.PacketConn // likewise
-	refusals  atomic.Int64   // under way
-	lastShout atomic.Int64   // when a refusal was logged, in Unix seconds
+	Section
+	listens    Network // where clients come from
+	targets    Network // where targets are
+	dialer     dial.Dialer
+	log        *slog.Logger
+	login      *login.Login // nil: none is asked for
+	tls        *tls.Config
+	stdin      io.Reader // of the STDIOTunnel
+	stdout     io.Writer
+	listener   net.Listener   // of the kinds that have one, while Run runs
+	packets    net.PacketConn // likewise
+	refusals   atomic.Int64   // under way
+	lastWarned atomic.Int64   // when a refusal was logged, in Unix seconds
 
 	open                                       atomic.Int64
 	total, refused, failed, toTarget, toClient atomic.Uint64
 }
 
-// New returns a proxy that serves cfg between a tunnel and a host. A nil logger stands for silence.
-func New(cfg *wireproxy.Config, tunnel, host Network, log *slog.Logger) *Proxy {
+// New returns a proxy that serves cfg between a tunnel and a host. [Config.Check] and Run report what is wrong with
+// cfg. A nil logger stands for silence.
+func New(cfg *Config, tunnel, host Network, log *slog.Logger) *Proxy {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	p := &Proxy{cfg: cfg, tunnel: tunnel, log: log, pongs: make([]pong, len(cfg.CheckAlive))}
 	for i := range cfg.Sections {
-		s := &section{Section: &cfg.Sections[i], listens: host, targets: tunnel, stdin: cfg.Stdin, stdout: cfg.Stdout}
-		if s.Kind == wireproxy.TCPServerTunnel || s.Kind == wireproxy.UDPServerTunnel {
+		s := &section{Section: cfg.Sections[i], listens: host, targets: tunnel, stdin: cfg.Stdin, stdout: cfg.Stdout}
+		s.Name = s.name()
+		if s.MaxConnections == 0 {
+			s.MaxConnections = DefaultConnections
+		}
+		if s.Kind == TCPServerTunnel || s.Kind == UDPServerTunnel {
 			s.listens, s.targets = tunnel, host
 		}
 		names := s.targets
@@ -85,13 +90,17 @@ func New(cfg *wireproxy.Config, tunnel, host Network, log *slog.Logger) *Proxy {
 }
 
 // Run serves cfg until ctx ends, as [Proxy.Run] does.
-func Run(ctx context.Context, cfg *wireproxy.Config, tunnel, host Network, log *slog.Logger) error {
+func Run(ctx context.Context, cfg *Config, tunnel, host Network, log *slog.Logger) error {
 	return New(cfg, tunnel, host, log).Run(ctx)
 }
 
-// Run opens all listeners, or none and returns an error; then it serves until ctx ends or the STDIOTunnel does, and
-// returns nil, or until a listener fails. When it returns, every connection is closed and every goroutine has ended.
+// Run checks the configuration and opens all listeners, or none and returns an error; then it serves until ctx ends or the
+// STDIOTunnel does, and returns nil, or until a listener fails. When it returns, every connection is closed and every
+// goroutine has ended.
 func (p *Proxy) Run(ctx context.Context) error {
+	if err := p.cfg.Check(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l := &live{ctx: ctx, open: make(map[io.Closer]struct{})}
@@ -107,7 +116,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	ended := make(chan error, len(p.sections))
 	for _, s := range p.sections {
 		l.wg.Go(func() {
-			if err := s.serve(l); err != nil || s.Kind == wireproxy.STDIOTunnel {
+			if err := s.serve(l); err != nil || s.Kind == STDIOTunnel {
 				ended <- err
 			}
 		})
@@ -130,8 +139,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 type live struct {
 	ctx   context.Context
 	wg    sync.WaitGroup
-	mu    sync.Mutex
+	mu    sync.Mutex // guards what follows
 	open  map[io.Closer]struct{}
+	pools map[*section]*forward.Pool // of the HTTP proxies that have forwarded a request
 	ended bool
 }
 
@@ -157,20 +167,34 @@ func (l *live) drop(c io.Closer) {
 
 func (l *live) end() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.ended = true
 	for c := range l.open {
 		c.Close()
 	}
 	clear(l.open)
+	pools := slices.Collect(maps.Values(l.pools))
+	l.mu.Unlock()
+	for _, p := range pools {
+		p.Close()
+	}
+}
+
+// begin has Run wait for something that was started by others, until wg.Done. It reports false when Run has ended.
+func (l *live) begin() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended {
+		l.wg.Add(1)
+	}
+	return !l.ended
 }
 
 // listen opens what the section listens on.
 func (s *section) listen(l *live) (err error) {
 	switch s.Kind {
-	case wireproxy.STDIOTunnel:
+	case STDIOTunnel:
 		return nil
-	case wireproxy.UDPClientTunnel, wireproxy.UDPServerTunnel:
+	case UDPClientTunnel, UDPServerTunnel:
 		if s.packets, err = s.listens.ListenPacket("udp", s.BindAddress); err == nil {
 			l.add(s.packets)
 		}
@@ -194,11 +218,11 @@ func (s *section) listen(l *live) (err error) {
 		case errors.Is(err, fs.ErrPermission):
 			hint = "; choose a port from 1024 up"
 		}
-		return fmt.Errorf("%v: [%s] can't listen on %q: %w%s", s.Pos, s.Name, s.BindAddress, err, hint)
+		return s.errorf("can't listen on %q: %w%s", s.BindAddress, err, hint)
 	}
 	s.log.Info("proxy: listening")
-	if host, _, _ := net.SplitHostPort(s.BindAddress); (s.Kind == wireproxy.Socks5 || s.Kind == wireproxy.HTTP) && s.login == nil && !isLoopback(host) {
-		s.log.Warn("proxy: open to whoever reaches it: set Username and Password, or bind to 127.0.0.1")
+	if host, _, _ := net.SplitHostPort(s.BindAddress); (s.Kind == Socks5 || s.Kind == HTTP) && s.login == nil && !isLoopback(host) {
+		s.log.Warn("proxy: open to every client that reaches it: set Username and Password, or bind to 127.0.0.1")
 	}
 	return nil
 }
@@ -211,9 +235,9 @@ func isLoopback(host string) bool {
 // serve serves the section until Run ends.
 func (s *section) serve(l *live) error {
 	switch s.Kind {
-	case wireproxy.STDIOTunnel:
+	case STDIOTunnel:
 		return s.serveSTDIO(l)
-	case wireproxy.UDPClientTunnel, wireproxy.UDPServerTunnel:
+	case UDPClientTunnel, UDPServerTunnel:
 		return s.serveUDP(l)
 	}
 	failures := 0
@@ -229,7 +253,7 @@ func (s *section) serve(l *live) error {
 		}
 		// Out of descriptors, or a connection that was reset too early: what is open goes on meanwhile.
 		if failures++; failures > maxAcceptErrors || errors.Is(err, net.ErrClosed) {
-			return fmt.Errorf("%v: [%s] can't accept connections: %w", s.Pos, s.Name, err)
+			return s.errorf("can't accept connections: %w", err)
 		}
 		s.log.Warn("proxy: can't accept a connection", "error", err)
 		if !sleep(l.ctx, min(time.Second, 5*time.Millisecond<<failures)) {
@@ -251,19 +275,15 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // enter takes a place among the connections of the section, if one is free.
 func (s *section) enter() bool {
-	limit := int64(s.MaxConnections)
-	if limit == 0 {
-		limit = wireproxy.DefaultConnections
-	}
-	if s.open.Add(1) <= limit {
+	if s.open.Add(1) <= int64(s.MaxConnections) {
 		s.total.Add(1)
 		return true
 	}
 	s.open.Add(-1)
 	s.refused.Add(1)
 	now := time.Now().Unix()
-	if last := s.lastShout.Load(); now-last >= 10 && s.lastShout.CompareAndSwap(last, now) {
-		s.log.Warn("proxy: refusing clients: all connections are taken", "MaxConnections", limit)
+	if last := s.lastWarned.Load(); now-last >= 10 && s.lastWarned.CompareAndSwap(last, now) {
+		s.log.Warn("proxy: refusing clients: MaxConnections is reached", "MaxConnections", s.MaxConnections)
 	}
 	return false
 }
@@ -287,17 +307,18 @@ func (s *section) accept(l *live, c net.Conn) {
 	})
 }
 
-// refuse tells a client that there is no place for it, in its own protocol where that can be said before it speaks.
+// refuse closes the connection of a client above the limit, with a message of its own protocol where one can be sent before
+// the client's first.
 func (s *section) refuse(l *live, c net.Conn) {
-	var say []byte
+	var message []byte
 	switch {
-	case s.Kind == wireproxy.Socks5:
-		say = []byte{socks5.Version, socks5.NoMethod}
-	case s.Kind == wireproxy.HTTP && s.tls == nil:
-		say = hop.Error(503, "", "all connections of this proxy are taken; try again later")
+	case s.Kind == Socks5:
+		message = []byte{socks5.Version, socks5.NoMethod}
+	case s.Kind == HTTP && s.tls == nil:
+		message = forward.Refusal(503, "", "all connections of this proxy are taken; try again later")
 	}
-	if say == nil || s.refusals.Add(1) > maxRefusals {
-		if say != nil {
+	if message == nil || s.refusals.Add(1) > maxRefusals {
+		if message != nil {
 			s.refusals.Add(-1)
 		}
 		relay.Abort(c)
@@ -308,7 +329,7 @@ func (s *section) refuse(l *live, c net.Conn) {
 		defer s.refusals.Add(-1)
 		defer l.drop(c)
 		c.SetDeadline(time.Now().Add(time.Second))
-		if _, err := c.Write(say); err == nil {
+		if _, err := c.Write(message); err == nil {
 			relay.Linger(c)
 		}
 	})
@@ -317,12 +338,12 @@ func (s *section) refuse(l *live, c net.Conn) {
 // handle serves one connection to its end.
 func (s *section) handle(l *live, c net.Conn) error {
 	switch s.Kind {
-	case wireproxy.Socks5:
+	case Socks5:
 		return s.handleSocks(l, c)
-	case wireproxy.HTTP:
+	case HTTP:
 		return s.handleHTTP(l, c)
 	}
-	target, err := s.dial(l, "tcp", s.Target)
+	target, err := s.dial(l.ctx, l, "tcp", s.Target)
 	if err != nil {
 		relay.Abort(c)
 		return err
@@ -331,10 +352,11 @@ func (s *section) handle(l *live, c net.Conn) error {
 	return relay.Join(c, target, s.IdleTimeout, &s.toTarget, &s.toClient)
 }
 
-// dial connects to host:port, within [dialTimeout]. The connection is closed when Run ends.
-func (s *section) dial(l *live, network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(l.ctx, dialTimeout)
+// dial connects to host:port, within [dialTimeout] and before ctx or Run ends. The connection is closed when Run ends.
+func (s *section) dial(ctx context.Context, l *live, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	defer context.AfterFunc(l.ctx, cancel)()
 	c, err := s.dialer.Dial(ctx, network, address)
 	if err != nil {
 		return nil, err

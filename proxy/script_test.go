@@ -14,8 +14,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"throughline/proxy/wireproxy"
 )
 
 type ipAddr = netip.Addr
@@ -114,7 +112,7 @@ func TestHealth(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	p := New(&wireproxy.Config{Sections: []wireproxy.Section{{Kind: wireproxy.Socks5, Name: "Socks5", BindAddress: "127.0.0.1:1"}, {Kind: wireproxy.HTTP, Name: "a\"b\\c\n", BindAddress: ":2"}}}, &fake{}, &fake{}, nil)
+	p := New(&Config{Sections: []Section{{Kind: Socks5, Name: "Socks5", BindAddress: "127.0.0.1:1"}, {Kind: HTTP, Name: "a\"b\\c\n", BindAddress: ":2"}}}, &fake{}, &fake{}, nil)
 	p.sections[0].open.Store(1)
 	p.sections[1].toTarget.Store(7)
 	w := httptest.NewRecorder()

@@ -16,13 +16,13 @@ import (
 
 var (
 	errLogin  = errors.New("wrong user name or password")
-	errMethod = errors.New("the client offers no way to log in that is asked for")
+	errMethod = errors.New("the client offers no acceptable authentication method")
 )
 
 // handleSocks serves one connection to its end.
 func (s *section) handleSocks(l *live, c net.Conn) error {
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
-	if err := s.greet(c); err != nil {
+	if err := s.negotiate(c); err != nil {
 		relay.Linger(c)
 		return err
 	}
@@ -38,7 +38,7 @@ func (s *section) handleSocks(l *live, c net.Conn) error {
 	}
 	switch cmd {
 	case socks5.Connect:
-		target, err := s.dial(l, "tcp", address)
+		target, err := s.dial(l.ctx, l, "tcp", address)
 		c.SetDeadline(time.Now().Add(handshakeTimeout)) // dialling took of the time that was the client's
 		if err != nil {
 			c.Write(socks5.AppendReply(nil, socks5.ReplyOf(err), netip.AddrPort{}))
@@ -59,9 +59,9 @@ func (s *section) handleSocks(l *live, c net.Conn) error {
 	return fmt.Errorf("command %d is not supported", cmd)
 }
 
-// greet agrees on a method, and has the client log in if that is asked for.
-func (s *section) greet(c io.ReadWriter) error {
-	methods, err := socks5.ReadGreeting(c)
+// negotiate selects an authentication method, and checks the client's login if one is asked for. RFC 1928 §3.
+func (s *section) negotiate(c io.ReadWriter) error {
+	methods, err := socks5.ReadMethods(c)
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (s *section) greet(c io.ReadWriter) error {
 	if err != nil {
 		return err
 	}
-	if !s.login.Admits(user, password) {
+	if !s.login.Matches(user, password) {
 		c.Write([]byte{socks5.LoginVersion, 1})
 		return errLogin
 	}

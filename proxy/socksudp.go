@@ -12,15 +12,13 @@ import (
 	"time"
 
 	"throughline/proxy/internal/datagram"
+	"throughline/proxy/internal/idle"
 	"throughline/proxy/internal/names"
 	"throughline/proxy/internal/relay"
 	"throughline/proxy/internal/socks5"
 )
 
-const (
-	controlTick    = 30 * time.Second // how late idleness may be noticed
-	maxReadFailure = 16               // in a row, before a UDP socket is given up: an ICMP error may be one
-)
+const maxReadFailure = 16 // in a row, before a UDP socket is given up: an ICMP error may be one
 
 // An association carries datagrams between one client and the targets. RFC 1928 §7. It lives as long as the connection
 // that asked for it, and moves or is asked something before the section's idle time-out.
@@ -34,8 +32,7 @@ type association struct {
 	outer   net.PacketConn // to the targets
 	from    netip.Addr     // the client's address
 	client  atomic.Pointer[netip.AddrPort]
-	start   time.Time
-	last    atomic.Int64 // when a datagram moved, since start
+	clock   *idle.Clock
 	names   *names.Names
 }
 
@@ -64,11 +61,11 @@ func (s *section) associate(l *live, c net.Conn, expected string) error {
 	if !l.add(inner) || !l.add(outer) {
 		return net.ErrClosed
 	}
-	a := &association{s: s, control: c, inner: inner, outer: outer, from: remote.Addr().WithZone(""), start: time.Now()}
+	a := &association{s: s, control: c, inner: inner, outer: outer, from: remote.Addr().WithZone(""), clock: idle.New(s.IdleTimeout)}
 	a.names = names.New(l.ctx, s.dialer.Lookup, a.toTarget)
 	defer a.names.Close()
 	if want, err := netip.ParseAddrPort(expected); err == nil && want.Port() != 0 && want.Addr() == a.from {
-		a.client.Store(&want) // the client says where it will send from
+		a.client.Store(&want) // the client has declared the source of its datagrams
 	}
 	if _, err := c.Write(socks5.AppendReply(nil, socks5.Succeeded, datagram.AddrPort(inner.LocalAddr()))); err != nil {
 		return err
@@ -84,24 +81,24 @@ func (s *section) associate(l *live, c net.Conn, expected string) error {
 	return err
 }
 
-// watch returns when the connection ends, says anything, or nothing was moved for long.
+// watch returns when the connection ends, anything comes on it, or nothing has moved for the idle time-out.
 func (a *association) watch() error {
 	var b [1]byte
 	for {
 		var deadline time.Time
-		if a.s.IdleTimeout > 0 {
-			deadline = time.Now().Add(min(a.s.IdleTimeout/4, controlTick))
+		if tick := a.clock.Tick(); tick > 0 {
+			deadline = time.Now().Add(tick)
 		}
 		a.control.SetReadDeadline(deadline)
 		switch n, err := a.control.Read(b[:]); {
 		case n > 0:
-			return errors.New("the client sent what belongs into datagrams")
+			return errors.New("the client sent data on the connection of an association")
 		case err == io.EOF:
 			return nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
-		case time.Since(a.start)-time.Duration(a.last.Load()) >= a.s.IdleTimeout:
-			return relay.ErrIdle
+		case a.clock.Expired():
+			return idle.ErrIdle
 		}
 	}
 }
@@ -124,7 +121,7 @@ func (a *association) pump(pc net.PacketConn, each func(b []byte, n int, from ne
 	}
 }
 
-// fromClient takes the header off a datagram of the client, and sends it to where that says.
+// fromClient takes the header off a datagram of the client, and sends it to the address in it.
 func (a *association) fromClient(b []byte, n int, from netip.AddrPort) {
 	if from.Addr().WithZone("") != a.from {
 		return
@@ -157,7 +154,7 @@ func (a *association) toTarget(data []byte, to netip.AddrPort) {
 		return
 	}
 	a.s.toTarget.Add(uint64(len(data)))
-	a.last.Store(int64(time.Since(a.start)))
+	a.clock.Moved()
 }
 
 // fromTarget puts a header before a datagram, where there is room for it, and sends it to the client.
@@ -172,6 +169,6 @@ func (a *association) fromTarget(b []byte, n int, from netip.AddrPort) {
 	copy(b[at:], header)
 	if datagram.Send(a.inner, b[at:datagram.Headroom+n], *to) == nil {
 		a.s.toClient.Add(uint64(n))
-		a.last.Store(int64(time.Since(a.start)))
+		a.clock.Moved()
 	}
 }

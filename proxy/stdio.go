@@ -2,23 +2,19 @@ package proxy
 
 import (
 	"errors"
-	"fmt"
 	"io"
 )
 
 // serveSTDIO connects the standard input and output to the target until the target's side ends.
 func (s *section) serveSTDIO(l *live) error {
 	in, out := s.stdin, s.stdout
-	if in == nil || out == nil {
-		return fmt.Errorf("%v: [%s] there is no standard input and output to connect", s.Pos, s.Name)
-	}
 	s.open.Add(1)
 	s.total.Add(1)
 	defer s.open.Add(-1)
-	target, err := s.dial(l, "tcp", s.Target)
+	target, err := s.dial(l.ctx, l, "tcp", s.Target)
 	if err != nil {
 		s.failed.Add(1)
-		return fmt.Errorf("%v: [%s] Target %q: %w", s.Pos, s.Name, s.Target, err)
+		return s.errorf("Target %q: %w", s.Target, err)
 	}
 	defer l.drop(target)
 	// Not waited for: a read of a terminal can't be ended.

@@ -2,15 +2,14 @@ package proxy
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"throughline/proxy/internal/datagram"
+	"throughline/proxy/internal/idle"
 )
 
 // What bounds the datagrams that wait until a session has reached its target: their number, and from the second on their
@@ -22,27 +21,26 @@ const (
 
 // sessions are those of one UDP tunnel, by the source of their datagrams.
 type sessions struct {
-	s     *section
-	l     *live
-	start time.Time
-	mu    sync.Mutex
-	by    map[netip.AddrPort]*session
+	s  *section
+	l  *live
+	mu sync.Mutex
+	by map[netip.AddrPort]*session
 }
 
 // A session is one source and its socket to the target.
 type session struct {
 	client  netip.AddrPort
-	last    atomic.Int64 // when a datagram moved, since start
+	clock   *idle.Clock
 	mu      sync.Mutex
 	conn    net.Conn // nil until the target is reached
 	pending [][]byte
 	bytes   int // in pending
 }
 
-// serveUDP forwards datagrams until Run ends. Above the limit no session is begun: those that are there are not pushed out
-// by whoever sends from many addresses.
+// serveUDP forwards datagrams until Run ends. Above the limit no session is begun: a
+// client that sends from many addresses can't push out those that are there.
 func (s *section) serveUDP(l *live) error {
-	t := &sessions{s: s, l: l, start: time.Now(), by: make(map[netip.AddrPort]*session)}
+	t := &sessions{s: s, l: l, by: make(map[netip.AddrPort]*session)}
 	b := datagram.Buffers.Get().(*datagram.Buffer)
 	defer datagram.Buffers.Put(b)
 	for failures := 0; ; {
@@ -56,7 +54,7 @@ func (s *section) serveUDP(l *live) error {
 			continue
 		}
 		if failures++; failures > maxAcceptErrors || errors.Is(err, net.ErrClosed) {
-			return fmt.Errorf("%v: [%s] can't receive datagrams: %w", s.Pos, s.Name, err)
+			return s.errorf("can't receive datagrams: %w", err)
 		}
 		if !sleep(l.ctx, min(time.Second, time.Millisecond<<failures)) {
 			return nil
@@ -73,13 +71,12 @@ func (t *sessions) forward(b []byte, from netip.AddrPort) {
 			t.mu.Unlock()
 			return
 		}
-		u = &session{client: from}
-		u.last.Store(int64(time.Since(t.start)))
+		u = &session{client: from, clock: idle.New(t.s.IdleTimeout)}
 		t.by[from] = u
 		t.l.wg.Go(func() { t.run(u) })
 	}
 	t.mu.Unlock()
-	u.last.Store(int64(time.Since(t.start)))
+	u.clock.Moved()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.conn == nil {
@@ -113,7 +110,7 @@ func (t *sessions) run(u *session) {
 }
 
 func (t *sessions) carry(u *session) error {
-	c, err := t.s.dial(t.l, "udp", t.s.Target)
+	c, err := t.s.dial(t.l.ctx, t.l, "udp", t.s.Target)
 	if err != nil {
 		return err
 	}
@@ -127,21 +124,20 @@ func (t *sessions) carry(u *session) error {
 	u.mu.Unlock()
 	b := datagram.Buffers.Get().(*datagram.Buffer)
 	defer datagram.Buffers.Put(b)
-	idle := t.s.IdleTimeout
 	for failures := 0; ; {
-		if idle > 0 {
-			c.SetReadDeadline(t.start.Add(time.Duration(u.last.Load()) + idle))
+		if d := u.clock.Deadline(); !d.IsZero() {
+			c.SetReadDeadline(d)
 		}
 		n, err := c.Read(b[:])
 		switch {
 		case err == nil:
 			failures = 0
-			u.last.Store(int64(time.Since(t.start)))
+			u.clock.Moved()
 			if datagram.Send(t.s.packets, b[:n], u.client) == nil {
 				t.s.toClient.Add(uint64(n))
 			}
-		case idle > 0 && errors.Is(err, os.ErrDeadlineExceeded):
-			if time.Since(t.start)-time.Duration(u.last.Load()) >= idle {
+		case u.clock.Limit() > 0 && errors.Is(err, os.ErrDeadlineExceeded):
+			if u.clock.Expired() {
 				return nil
 			}
 		case errors.Is(err, net.ErrClosed):

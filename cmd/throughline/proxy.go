@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"maps"
 	"net"
@@ -32,17 +33,17 @@ const proxyUsage = `usage: throughline proxy [-i ADDRESS:PORT] [-n] CONF
 Serves the proxies and forwarded ports that CONF names through the tunnel that it describes, until SIGINT or
 SIGTERM comes. It needs no privileges and makes no interface.
 
-  -i ADDRESS:PORT   answer there to HTTP requests for /readyz and /metrics, whoever sends them
+  -i ADDRESS:PORT   answer there to HTTP requests for /readyz and /metrics, from any client
   -n                check the file, say what is wrong with it, and end
 
 Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, as 'throughline --help' tells. Without
-LOG_LEVEL warnings are said, too.
+LOG_LEVEL warnings are logged, too.
 
 The file is wireproxy's. A value that begins with $ is an environment variable's ($$ stands for $).
 
   WGConfig = FILE      before all sections: [Interface] and [Peer] are in FILE
   [Interface], [Peer]  as wg-quick has them; hooks aren't run. A single peer without AllowedIPs has them all
-    CheckAlive = ADDRESS, ...   ping these; /readyz tells whether they answer
+    CheckAlive = ADDRESS, ...   ping these; /readyz reports whether they answer
     CheckAliveInterval = 5      seconds
   [Socks5]             a SOCKS5 proxy, with UDP        BindAddress [Username] [Password]
   [http]               an HTTP proxy                   BindAddress [Username] [Password] [CertFile] [KeyFile]
@@ -64,7 +65,7 @@ The file is wireproxy's. A value that begins with $ is an environment variable's
 // A proxyCall is what one call of "throughline proxy" is to run.
 type proxyCall struct {
 	file   *conf.File
-	cfg    *wireproxy.Config
+	cfg    *proxy.Config
 	health string // where /readyz and /metrics are; empty: nowhere
 	host   udp.Host
 	cipher string
@@ -124,13 +125,16 @@ func runProxy(args []string, stdout io.Writer) error {
 		file: f, cfg: cfg, health: *health, host: env.host, cipher: env.cipher, names: proxy.Host{},
 		log: env.logger(slog.LevelWarn),
 	}
+	// net/http says there what targets of the HTTP proxy do that they shouldn't.
+	log.SetFlags(0)
+	log.SetOutput(slog.NewLogLogger(p.log.Handler(), slog.LevelDebug).Writer())
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
 	defer stop()
 	ignoreBrokenPipes()
 	return p.run(ctx)
 }
 
-// sayEach says each of several joined errors on a line of its own.
+// sayEach writes each of several joined errors on a line of its own.
 func sayEach(w io.Writer, err error) {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(w, "throughline: %s\n", line)
@@ -138,7 +142,7 @@ func sayEach(w io.Writer, err error) {
 }
 
 // complete finds what a file may lack for wg, but not to make a tunnel of it here, and adds what wireproxy takes for
-// granted: a peer that is told nothing of allowed IPs has them all.
+// granted: a peer without allowed IPs has them all.
 func complete(f *conf.File) error {
 	i := &f.Interface
 	wrong := func(pos conf.Pos, problem string) error { return &conf.Error{Pos: pos, Problem: problem} }
@@ -217,7 +221,7 @@ func (p *proxyCall) run(ctx context.Context) error {
 	}()
 	defer func() { <-followed }()
 	defer cancel()
-	select { // so that who connects at once finds a way
+	select { // so that a client that connects at once reaches the peers
 	case <-looked:
 	case <-time.After(lookupTimeout):
 	case <-ctx.Done():
@@ -333,7 +337,7 @@ func (f *follower) look(ctx context.Context, now time.Time) {
 	}
 }
 
-// resolve asks for the addresses of a peer's name and tells the device one of them: the one behind that which it has, if
+// resolve asks for the addresses of a peer's name and gives the device one of them: the one behind that which it has, if
 // that is among them. It may have another one, as peers roam (whitepaper §2.1).
 func (f *follower) resolve(ctx context.Context, n *named, has netip.AddrPort, now time.Time) {
 	one, cancel := context.WithTimeout(ctx, lookupTimeout)
@@ -408,7 +412,7 @@ func writeMetrics(w io.Writer, s throughline.Status) error {
 	for _, why := range slices.SortedFunc(maps.Keys(s.Drops), func(a, b packet.Drop) int { return cmp.Compare(a.String(), b.String()) }) {
 		fmt.Fprintf(&b, "throughline_drops_total{reason=\"%s\"} %d\n", why, s.Drops[why])
 	}
-	head("cipher", "gauge", "The way in which packets are sealed and opened.")
+	head("cipher", "gauge", "The implementation that packets are sealed and opened with.")
 	fmt.Fprintf(&b, "throughline_cipher{name=\"%s\"} 1\n", s.CipherImplementation)
 	head("offload", "gauge", "Work for many packets at once that the kernel does (1) or doesn't (0), and why.")
 	byName := func(a, b packet.Offload) int { return cmp.Compare(a.String(), b.String()) }

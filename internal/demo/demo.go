@@ -33,7 +33,6 @@ import (
 	"throughline/netstack"
 	"throughline/packet"
 	"throughline/proxy"
-	"throughline/proxy/wireproxy"
 	"throughline/tun"
 	"throughline/udp"
 )
@@ -248,8 +247,8 @@ func (d *Demo) Serve(ctx context.Context, ln net.Listener) error {
 	wg.Go(func() { d.keepPinging(ctx) })
 	defer wg.Wait()
 	defer cancel()
-	door := &wireproxy.Config{Sections: []wireproxy.Section{{
-		Kind: wireproxy.TCPClientTunnel, Name: "page", BindAddress: ln.Addr().String(), Target: farHTTP,
+	door := &proxy.Config{Sections: []proxy.Section{{
+		Kind: proxy.TCPClientTunnel, Name: "page", BindAddress: ln.Addr().String(), Target: farHTTP,
 		MaxConnections: 256, IdleTimeout: 5 * time.Minute,
 	}}}
 	return proxy.Run(ctx, door, d.near.inside, front{ln: ln}, d.log)

@@ -1,13 +1,13 @@
-// Package wireproxy reads wireproxy's files: conf's, with sections that say what is to be served between a tunnel and a
-// host. It opens files, and nothing else; a [Config] doesn't change once it is in use.
+// Package wireproxy reads wireproxy's files: conf's, with sections for what a proxy serves between a tunnel and a host.
+// It fills a [proxy.Config], and knows where in a file each part of it stands: mistakes name file, line and column.
+//
+// It opens the files that it is told to read, and those that they name, and nothing else; nothing is kept, so that all
+// of it may be used by any number of goroutines. At most 20 mistakes of a file are reported.
 package wireproxy
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -16,80 +16,8 @@ import (
 	"time"
 
 	"throughline/conf"
+	"throughline/proxy"
 )
-
-// What a section and a Config have when they don't say otherwise.
-const (
-	DefaultConnections = 1024
-	DefaultInterval    = 5 * time.Second // as wireproxy
-
-	defaultIdleTCP = 2 * time.Hour   // RFC 5382 §5 REQ-5 asks of a NAT for a little more, without keepalives
-	defaultIdleUDP = 2 * time.Minute // RFC 4787 §4.3 REQ-5
-)
-
-// A Kind is what a section does.
-type Kind int
-
-// The kinds of sections, by their names in a file.
-const (
-	TCPClientTunnel Kind = iota // listens on the host, connects through the tunnel
-	TCPServerTunnel             // listens in the tunnel, connects from the host
-	STDIOTunnel                 // connects Stdin and Stdout through the tunnel
-	Socks5
-	HTTP
-	UDPClientTunnel
-	UDPServerTunnel
-)
-
-// A Secret is a password. Formatted with any verb, in JSON and in slog it shows "(hidden)".
-type Secret string
-
-// Format writes "(hidden)" whatever the verb.
-func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, "(hidden)") }
-
-// MarshalText returns "(hidden)".
-func (Secret) MarshalText() ([]byte, error) { return []byte("(hidden)"), nil }
-
-// LogValue returns "(hidden)".
-func (Secret) LogValue() slog.Value { return slog.StringValue("(hidden)") }
-
-// A Section is one proxy or forwarded port.
-type Section struct {
-	Kind           Kind
-	Name           string   // as the file spells it
-	Pos            conf.Pos // of its header, or zero
-	BindAddress    string   // host:port where it listens; of the server tunnels the empty host in the tunnel
-	Target         string   // host:port where it connects to
-	Username       Secret
-	Password       Secret
-	CertFile       string // with KeyFile: the HTTP proxy speaks TLS
-	KeyFile        string
-	ResolveLocally bool          // names are resolved by the host, not through the tunnel
-	MaxConnections int           // 0 stands for 1024
-	IdleTimeout    time.Duration // 0: none
-}
-
-// A Config is what a proxy serves.
-type Config struct {
-	Sections           []Section
-	CheckAlive         []netip.Addr  // pinged through the tunnel
-	CheckAliveInterval time.Duration // 0 stands for 5 s
-	PreferIPv4         bool          // of a name with addresses of both families, which are tried first
-
-	// Stdin and Stdout are those of the STDIOTunnel. They are closed when it ends, if they can be; Run doesn't wait
-	// for a Read of Stdin that doesn't end when it is closed.
-	Stdin  io.Reader
-	Stdout io.Writer
-}
-
-// Certificate reads CertFile and KeyFile.
-func (s *Section) Certificate() (tls.Certificate, error) {
-	cert, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
-	if err != nil {
-		return cert, fmt.Errorf("%v: [%s] CertFile and KeyFile: %w", s.Pos, s.Name, err)
-	}
-	return cert, nil
-}
 
 // interfaceKeys are those that wireproxy adds to [Interface].
 var interfaceKeys = []string{"CheckAlive", "CheckAliveInterval"}
@@ -103,7 +31,7 @@ func Parser(env func(string) (string, bool)) *conf.Parser {
 // Load reads a configuration file, and the file that its WGConfig names, which then holds [Interface] and [Peer], and
 // looks at the certificates that it names. The conf.File it returns has both; it is there too when the mistakes are those
 // that [Read] finds, or in the certificates, so that a caller can look for further ones.
-func Load(path string, env func(string) (string, bool)) (*conf.File, *Config, error) {
+func Load(path string, env func(string) (string, bool)) (*conf.File, *proxy.Config, error) {
 	f, err := parseFile(path, env)
 	if err != nil {
 		return nil, nil, err
@@ -162,24 +90,24 @@ func parseFile(path string, env func(string) (string, bool)) (*conf.File, error)
 // [UDPClientTunnel].
 var kinds = []struct {
 	name string
-	kind Kind
+	kind proxy.Kind
 	keys string
 }{
-	{"TCPClientTunnel", TCPClientTunnel, "BindAddress Target ResolveLocally MaxConnections IdleTimeout"},
-	{"TCPServerTunnel", TCPServerTunnel, "ListenPort Target MaxConnections IdleTimeout"},
-	{"STDIOTunnel", STDIOTunnel, "Target ResolveLocally"},
-	{"Socks5", Socks5, "BindAddress Username Password ResolveLocally MaxConnections IdleTimeout"},
-	{"http", HTTP, "BindAddress Username Password CertFile KeyFile ResolveLocally MaxConnections IdleTimeout"},
-	{"UDPClientTunnel", UDPClientTunnel, "BindAddress Target ResolveLocally MaxConnections IdleTimeout"},
-	{"UDPServerTunnel", UDPServerTunnel, "ListenPort Target MaxConnections IdleTimeout"},
-	{"UDPProxyTunnel", UDPClientTunnel, "BindAddress Target ResolveLocally MaxConnections InactivityTimeout"},
+	{"TCPClientTunnel", proxy.TCPClientTunnel, "BindAddress Target ResolveLocally MaxConnections IdleTimeout"},
+	{"TCPServerTunnel", proxy.TCPServerTunnel, "ListenPort Target MaxConnections IdleTimeout"},
+	{"STDIOTunnel", proxy.STDIOTunnel, "Target ResolveLocally"},
+	{"Socks5", proxy.Socks5, "BindAddress Username Password ResolveLocally MaxConnections IdleTimeout"},
+	{"http", proxy.HTTP, "BindAddress Username Password CertFile KeyFile ResolveLocally MaxConnections IdleTimeout"},
+	{"UDPClientTunnel", proxy.UDPClientTunnel, "BindAddress Target ResolveLocally MaxConnections IdleTimeout"},
+	{"UDPServerTunnel", proxy.UDPServerTunnel, "ListenPort Target MaxConnections IdleTimeout"},
+	{"UDPProxyTunnel", proxy.UDPClientTunnel, "BindAddress Target ResolveLocally MaxConnections InactivityTimeout"},
 }
 
-// Read reads the sections and keys of the proxy. A section or key that nobody knows is a mistake. All mistakes found
+// Read reads the sections and keys of the proxy. An unknown section or key is a mistake. All mistakes found
 // are reported, each an [*conf.Error], and then there is no Config. Names are resolved through the tunnel by default, or,
 // as wireproxy does it, by the host when [Interface] names no DNS server.
-func Read(f *conf.File) (*Config, error) {
-	r := reader{c: &Config{CheckAliveInterval: DefaultInterval, PreferIPv4: true}, locally: len(f.Interface.DNS) == 0}
+func Read(f *conf.File) (*proxy.Config, error) {
+	r := reader{c: &proxy.Config{CheckAliveInterval: proxy.DefaultInterval, PreferIPv4: true}, locally: len(f.Interface.DNS) == 0}
 	for i := range f.Globals {
 		if e := &f.Globals[i]; !e.Is("WGConfig") {
 			r.wrong(e.WrongSecret("stands outside of a section; only WGConfig may, so put it below the header of its section"))
@@ -207,7 +135,7 @@ const maxMistakes = 20
 
 // A reader is how far a configuration has been read, and what is wrong with it.
 type reader struct {
-	c        *Config
+	c        *proxy.Config
 	locally  bool
 	stdio    *conf.Pos // of the first [STDIOTunnel]
 	mistakes []error
@@ -270,7 +198,7 @@ func (r *reader) readResolve(from *conf.Section) {
 
 // readSection reads a section that is served. What it lacks is reported after what is wrong in it.
 func (r *reader) readSection(from *conf.Section) {
-	s := Section{Name: from.Name, Pos: from.Pos, MaxConnections: DefaultConnections, IdleTimeout: defaultIdleTCP, ResolveLocally: r.locally}
+	s := proxy.Section{Name: from.Name, At: from.Pos.String(), MaxConnections: proxy.DefaultConnections, IdleTimeout: proxy.DefaultIdleTCP, ResolveLocally: r.locally}
 	lacks := func(problem string) { r.wrong(&conf.Error{Pos: from.Pos, Problem: problem}) }
 	keys := ""
 	names := "[Interface] [Peer] [Resolve]"
@@ -284,10 +212,10 @@ func (r *reader) readSection(from *conf.Section) {
 		lacks("there is no section of this name; use one of " + names)
 		return
 	}
-	if s.Kind == UDPClientTunnel || s.Kind == UDPServerTunnel {
-		s.IdleTimeout = defaultIdleUDP
+	if s.Kind == proxy.UDPClientTunnel || s.Kind == proxy.UDPServerTunnel {
+		s.IdleTimeout = proxy.DefaultIdleUDP
 	}
-	if s.Kind == STDIOTunnel {
+	if s.Kind == proxy.STDIOTunnel {
 		if r.stdio != nil {
 			lacks(fmt.Sprintf("a second [STDIOTunnel], the first is on line %d; there is only one standard input, so keep one", r.stdio.Line))
 		} else {
@@ -312,7 +240,7 @@ func (r *reader) readSection(from *conf.Section) {
 			continue
 		}
 		at[name] = e
-		if err := s.set(name, e); err != nil {
+		if err := set(&s, name, e); err != nil {
 			r.wrong(err)
 		}
 	}
@@ -322,7 +250,7 @@ func (r *reader) readSection(from *conf.Section) {
 		}
 	}
 	user := at["Username"]
-	if e := at["Password"]; e != nil && s.Kind == Socks5 && (user == nil || user.Value == "") && s.Password != "" {
+	if e := at["Password"]; e != nil && s.Kind == proxy.Socks5 && (user == nil || user.Value == "") && s.Password != "" {
 		r.wrong(e.WrongSecret("there is no Username, and SOCKS5 has no password without; add one")) // RFC 1929 §2
 	}
 	if (s.CertFile == "") != (s.KeyFile == "") {
@@ -331,8 +259,8 @@ func (r *reader) readSection(from *conf.Section) {
 	r.c.Sections = append(r.c.Sections, s)
 }
 
-// set takes one entry of a section.
-func (s *Section) set(key string, e *conf.Entry) error {
+// set takes one entry into a section.
+func set(s *proxy.Section, key string, e *conf.Entry) error {
 	switch key {
 	case "BindAddress", "Target":
 		host, port, err := net.SplitHostPort(e.Value)
@@ -356,12 +284,12 @@ func (s *Section) set(key string, e *conf.Entry) error {
 			return e.WrongSecret("longer than 255 bytes; choose a shorter one")
 		}
 		if key == "Username" {
-			s.Username = Secret(e.Value)
-			if s.Kind == HTTP && strings.Contains(e.Value, ":") { // RFC 7617 §2
+			s.Username = proxy.Secret(e.Value)
+			if s.Kind == proxy.HTTP && strings.Contains(e.Value, ":") { // RFC 7617 §2
 				return e.WrongSecret("has a ':', which HTTP takes for its end; choose another one")
 			}
 		} else {
-			s.Password = Secret(e.Value)
+			s.Password = proxy.Secret(e.Value)
 		}
 	case "CertFile":
 		s.CertFile = e.Value

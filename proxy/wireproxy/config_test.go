@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"throughline/conf"
+	"throughline/proxy"
 )
 
 const everySection = `
@@ -55,7 +57,7 @@ ResolveStrategy = ipv6
 `
 
 // read reads a file that is right.
-func read(t *testing.T, text string) *Config {
+func read(t *testing.T, text string) *proxy.Config {
 	t.Helper()
 	f, err := Parser(nil).Parse("proxy.conf", strings.NewReader(text))
 	if err != nil {
@@ -72,17 +74,17 @@ func TestRead(t *testing.T) {
 	c := read(t, everySection)
 	var got []string
 	for _, s := range c.Sections {
-		got = append(got, fmt.Sprint(s.Kind, s.Name, s.Pos.Line, s.BindAddress, s.Target, string(s.Username), string(s.Password), s.CertFile, s.KeyFile, s.ResolveLocally, s.MaxConnections, s.IdleTimeout))
+		got = append(got, fmt.Sprint(int(s.Kind), s.Name, s.At, s.BindAddress, s.Target, string(s.Username), string(s.Password), s.CertFile, s.KeyFile, s.ResolveLocally, s.MaxConnections, s.IdleTimeout))
 	}
 	want := []string{
-		"0TCPCLIENTTUNNEL7127.0.0.1:1a.example:2false 1024 2h0m0s",
-		"1TCPServerTunnel10:3localhost:4false 1024 2h0m0s",
-		"2STDIOTunnel13b.example:5true 1024 2h0m0s",
-		"3Socks516:6userpassfalse 7 1m30s",
-		"4http22[::1]:8ckfalse 1024 2h0m0s",
-		"5UDPClientTunnel26127.0.0.1:9c.example:10false 1024 0s",
-		"6UDPServerTunnel30:11d.example:12false 1024 5s",
-		"5UDPProxyTunnel34127.0.0.1:13e.example:14false 1024 0s",
+		"0TCPCLIENTTUNNELproxy.conf:7:1127.0.0.1:1a.example:2false 1024 2h0m0s",
+		"1TCPServerTunnelproxy.conf:10:1:3localhost:4false 1024 2h0m0s",
+		"2STDIOTunnelproxy.conf:13:1b.example:5true 1024 2h0m0s",
+		"3Socks5proxy.conf:16:1:6userpassfalse 7 1m30s",
+		"4httpproxy.conf:22:1[::1]:8ckfalse 1024 2h0m0s",
+		"5UDPClientTunnelproxy.conf:26:1127.0.0.1:9c.example:10false 1024 0s",
+		"6UDPServerTunnelproxy.conf:30:1:11d.example:12false 1024 5s",
+		"5UDPProxyTunnelproxy.conf:34:1127.0.0.1:13e.example:14false 1024 0s",
 	}
 	flat := func(l []string) string { return strings.ReplaceAll(strings.Join(l, "\n"), " ", "") }
 	if flat(got) != flat(want) {
@@ -94,6 +96,18 @@ func TestRead(t *testing.T) {
 	js, _ := json.Marshal(c.Sections)
 	if shown := fmt.Sprintf("%v %+v %#v %s", c.Sections, c.Sections, c.Sections, js); strings.Contains(shown, "pass\"") || strings.Contains(shown, " pass ") {
 		t.Errorf("printing shows the password: %s", shown)
+	}
+}
+
+// TestCheck holds that the proxy finds nothing wrong with what is read without a mistake.
+func TestCheck(t *testing.T) {
+	c := read(t, everySection)
+	c.Stdin, c.Stdout = strings.NewReader(""), io.Discard
+	if err := c.Check(); err != nil {
+		t.Error(err)
+	}
+	if len(c.Sections) != 8 {
+		t.Errorf("%d sections", len(c.Sections))
 	}
 }
 
@@ -261,6 +275,11 @@ func TestLoad(t *testing.T) {
 		if _, _, err := Load(write("p.conf", text), nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)
 		}
+	}
+	text := "[Socks5]\nBindAddress=:1\n[http]\nBindAddress=:2\nCertFile=" + dir + "/none\nKeyFile=" + wg + "\n"
+	path := write("p.conf", text)
+	if _, c, err := Load(path, nil); c != nil || !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), path+":3:1: [http] CertFile and KeyFile: ") {
+		t.Errorf("a certificate that isn't there: %v", err)
 	}
 	if _, _, err := Load(filepath.Join(dir, "none"), nil); !os.IsNotExist(err) {
 		t.Errorf("a file that isn't there: %v", err)

@@ -1,4 +1,4 @@
-// Package login holds a user name and a password, and compares what clients say with them in constant time.
+// Package login holds a user name and a password, and compares those of clients with them in constant time.
 //
 // A Login doesn't change, and may be used by any number of goroutines.
 package login
@@ -29,19 +29,19 @@ func (g *Login) hash(s string) [sha256.Size]byte {
 	return sha256.Sum256(append(g.key[:], s...))
 }
 
-// Admits reports whether these are the name and the password.
-func (g *Login) Admits(user, password string) bool {
+// Matches reports whether these are the name and the password.
+func (g *Login) Matches(user, password string) bool {
 	u, p := g.hash(user), g.hash(password)
 	return subtle.ConstantTimeCompare(u[:], g.user[:])&subtle.ConstantTimeCompare(p[:], g.password[:]) == 1
 }
 
-// AdmitsBasic reports whether a Proxy-Authorization says the right name and password. RFC 7617 §2.
-func (g *Login) AdmitsBasic(v string) bool {
+// MatchesBasic reports whether a Proxy-Authorization has the right name and password. RFC 7617 §2.
+func (g *Login) MatchesBasic(v string) bool {
 	scheme, token, _ := strings.Cut(v, " ")
 	if !strings.EqualFold(scheme, "Basic") {
 		return false
 	}
 	b, err := base64.StdEncoding.DecodeString(strings.Trim(token, " "))
 	user, password, ok := strings.Cut(string(b), ":")
-	return err == nil && ok && g.Admits(user, password)
+	return err == nil && ok && g.Matches(user, password)
 }

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"throughline/proxy/internal/idle"
 )
 
 const (
@@ -25,12 +27,6 @@ const (
 
 	// keepLarge is how long a direction on which nothing comes keeps a large buffer.
 	keepLarge = time.Second
-
-	// WriteTimeout is the least time that a receiver has to take one buffer, however short the idle time-out is.
-	WriteTimeout = time.Minute
-
-	// maxTick bounds how late a direction without bytes notices that the other is idle too.
-	maxTick = 30 * time.Second
 )
 
 // The large buffers, and how many are lent.
@@ -56,23 +52,18 @@ func giveBack(b *[largeSize]byte) {
 	}
 }
 
-// ErrIdle ends a connection on which nothing moved for its idle time-out.
-var ErrIdle = errors.New("idle for too long")
-
 // A flow is a connection between a client and its target.
 type flow struct {
 	client, target net.Conn
-	idle           time.Duration // 0: none
-	start          time.Time
-	last           atomic.Int64 // when a byte moved, since start
+	clock          *idle.Clock
 }
 
 // Join carries bytes both ways until both directions have ended, or one fails. The end of one direction is carried
-// through as the end of the other side's input, a failure as a reset. A connection without a byte for its idle time-out
-// is closed, at most half as much later; 0 stands for never. What went to the target is added to up, what went to the
+// through as the end of the other side's input, a failure as a reset. A connection without a byte for the limit is closed, at
+// most half as much later, with [idle.ErrIdle]; 0 stands for never. What went to the target is added to up, what went to the
 // client to down. Both connections have no deadline set when it is called, and are closed when it returns.
-func Join(client, target net.Conn, idle time.Duration, up, down *atomic.Uint64) error {
-	f := &flow{client: client, target: target, idle: idle, start: time.Now()}
+func Join(client, target net.Conn, limit time.Duration, up, down *atomic.Uint64) error {
+	f := &flow{client: client, target: target, clock: idle.New(limit)}
 	sent := make(chan error, 1)
 	go func() { sent <- f.carry(target, client, up) }()
 	received := f.carry(client, target, down)
@@ -85,7 +76,7 @@ func Join(client, target net.Conn, idle time.Duration, up, down *atomic.Uint64) 
 	return received
 }
 
-// isClosed reports whether an error says that the connection was closed on this side.
+// isClosed reports whether an error means that the connection was closed on this side.
 func isClosed(err error) bool {
 	return errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
 }
@@ -103,7 +94,7 @@ func (f *flow) carry(dst, src net.Conn, bytes *atomic.Uint64) error {
 		if err == nil {
 			return nil
 		}
-	case errors.Is(err, ErrIdle):
+	case errors.Is(err, idle.ErrIdle):
 		f.client.Close()
 		f.target.Close()
 		return err
@@ -130,18 +121,18 @@ func (f *flow) move(dst, src net.Conn, bytes *atomic.Uint64) error {
 		now := f.renew(dst, src, &p, large != nil)
 		n, err := src.Read(b)
 		if n > 0 {
-			f.last.Store(int64(now.Sub(f.start))) // a little early: the idle time-out isn't that exact
+			f.clock.MovedAt(now) // a little early: the idle time-out isn't that exact
 			if _, err := dst.Write(b[:n]); err != nil {
 				return err
 			}
 			bytes.Add(uint64(n))
-			f.last.Store(int64(time.Since(f.start)))
+			f.clock.Moved()
 		}
 		switch {
 		case large != nil && errors.Is(err, os.ErrDeadlineExceeded): // nothing comes any more
 			giveBack(large)
 			large, b = nil, small
-			if f.idle == 0 {
+			if f.clock.Limit() == 0 {
 				src.SetReadDeadline(time.Time{})
 				p.renew, err = time.Time{}, nil
 			}
@@ -166,7 +157,7 @@ func (f *flow) splice(dst, src *net.TCPConn, bytes *atomic.Uint64) error {
 		n, err := dst.ReadFrom(&chunk)
 		if n > 0 {
 			bytes.Add(uint64(n))
-			f.last.Store(int64(time.Since(f.start)))
+			f.clock.Moved()
 		}
 		if err == nil && chunk.N > 0 {
 			return nil // the end came before the limit
@@ -187,34 +178,33 @@ type pace struct{ renew, write time.Time }
 // buffer.
 func (f *flow) renew(dst, src net.Conn, p *pace, large bool) time.Time {
 	now := time.Now()
-	if f.idle == 0 && !large || now.Before(p.renew) {
+	tick := f.clock.Tick()
+	if tick == 0 && !large || now.Before(p.renew) {
 		return now
 	}
-	tick := maxTick
-	if f.idle > 0 {
-		tick = min(f.idle/4, maxTick)
-		p.write = now.Add(max(f.idle, WriteTimeout))
+	if tick > 0 {
+		p.write = f.clock.WriteDeadline(now)
 		dst.SetWriteDeadline(p.write)
 	}
-	if large {
-		tick = min(tick, keepLarge)
+	if large && (tick == 0 || tick > keepLarge) {
+		tick = keepLarge
 	}
 	p.renew = now.Add(tick / 2)
 	src.SetReadDeadline(now.Add(tick))
 	return now
 }
 
-// judge says whether a direction has ended, and how.
+// judge reports whether a direction has ended, and with which error.
 func (f *flow) judge(moved bool, err error, p *pace) (done bool, _ error) {
 	switch {
 	case err == nil:
 		return false, nil
 	case err == io.EOF:
 		return true, nil
-	case !errors.Is(err, os.ErrDeadlineExceeded) || f.idle == 0:
+	case !errors.Is(err, os.ErrDeadlineExceeded) || f.clock.Limit() == 0:
 		return true, err
-	case !moved && time.Since(f.start)-time.Duration(f.last.Load()) >= f.idle:
-		return true, ErrIdle
+	case !moved && f.clock.Expired():
+		return true, idle.ErrIdle
 	}
 	p.renew = time.Time{}
 	return false, nil

@@ -9,14 +9,16 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"throughline/proxy/internal/idle"
 )
 
 // join relays between two pipes, and returns their far ends.
-func join(idle time.Duration) (client, target net.Conn, done chan error, up, down *atomic.Uint64) {
+func join(limit time.Duration) (client, target net.Conn, done chan error, up, down *atomic.Uint64) {
 	client, c := net.Pipe()
 	target, s := net.Pipe()
 	done, up, down = make(chan error, 1), new(atomic.Uint64), new(atomic.Uint64)
-	go func() { done <- Join(c, s, idle, up, down) }()
+	go func() { done <- Join(c, s, limit, up, down) }()
 	return client, target, done, up, down
 }
 
@@ -39,7 +41,7 @@ func TestIdle(t *testing.T) {
 			}
 			client.Read(b)
 		}
-		if err := <-done; !errors.Is(err, ErrIdle) {
+		if err := <-done; !errors.Is(err, idle.ErrIdle) {
 			t.Errorf("got %v", err)
 		}
 		if took := time.Since(began) - 1000*time.Second; took < time.Minute || took > 90*time.Second {
@@ -200,7 +202,7 @@ func TestIdleSockets(t *testing.T) {
 		began := time.Now()
 		go func() { done <- Join(c, s, 40*time.Millisecond, &up, &down) }()
 		target.Read(make([]byte, 1))
-		if err := <-done; !errors.Is(err, ErrIdle) || time.Since(began) < 40*time.Millisecond || up.Load() != 1 {
+		if err := <-done; !errors.Is(err, idle.ErrIdle) || time.Since(began) < 40*time.Millisecond || up.Load() != 1 {
 			t.Errorf("splice %v: %v after %v, %d bytes", splice, err, time.Since(began), up.Load())
 		}
 	}

@@ -1,7 +1,7 @@
 // Package socks5 reads and writes the messages of SOCKS5: RFC 1928, and user names with passwords: RFC 1929.
 //
-// It knows messages only: what is served, by whom and how long is the caller's. The readers read a message to its last
-// byte and not one further, so that what follows stays in the connection. Nothing here is shared or kept.
+// It knows messages only: what is served, to which clients and for how long, the caller decides. The readers read a message
+// to its last byte and not one further, so that what follows stays in the connection. Nothing here is shared or kept.
 package socks5
 
 import (
@@ -45,13 +45,13 @@ const (
 
 var (
 	ErrVersion     = errors.New("not SOCKS5")
-	ErrAddressType = errors.New("an address of unknown type")
-	ErrName        = errors.New("a name that is none")
-	ErrFragment    = errors.New("a fragment")
+	ErrAddressType = errors.New("unknown address type")
+	ErrName        = errors.New("not a host name")
+	ErrFragment    = errors.New("fragmented datagram")
 )
 
-// ReadGreeting reads the methods a client offers. RFC 1928 §3. Nothing is read beyond the message.
-func ReadGreeting(r io.Reader) ([]byte, error) {
+// ReadMethods reads the methods a client offers. RFC 1928 §3. Nothing is read beyond the message.
+func ReadMethods(r io.Reader) ([]byte, error) {
 	var b [2 + 255]byte
 	if _, err := io.ReadFull(r, b[:2]); err != nil {
 		return nil, err
@@ -176,7 +176,7 @@ func ParseDatagram(b []byte) (address string, data []byte, err error) {
 		return "", nil, io.ErrUnexpectedEOF
 	}
 	if b[2] != 0 {
-		return "", nil, ErrFragment // §7: who doesn't put them together must drop them
+		return "", nil, ErrFragment // §7: an implementation without reassembly must drop them
 	}
 	return parseAddress(b[3:])
 }
@@ -186,7 +186,8 @@ func AppendHeader(b []byte, from netip.AddrPort) []byte {
 	return appendAddress(append(b, 0, 0, 0), from)
 }
 
-// ReplyOf says in SOCKS5's words why a target wasn't reached. A user-space stack has no errnos, so its words count too.
+// ReplyOf returns the reply for the reason why a target wasn't reached. A user-space stack has no errnos, so the texts of its
+// errors count too.
 func ReplyOf(err error) byte {
 	var dns *net.DNSError
 	text := err.Error()
@@ -205,7 +206,7 @@ func ReplyOf(err error) byte {
 	return Failure
 }
 
-// IsTimeout reports whether an error says that time ran out.
+// IsTimeout reports whether an error is a time-out.
 func IsTimeout(err error) bool {
 	n, ok := errors.AsType[net.Error](err)
 	return ok && n.Timeout()

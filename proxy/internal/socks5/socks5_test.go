@@ -48,7 +48,7 @@ func FuzzMessages(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x01\x7f\x00\x00\x01\x00\x50data"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
-		if m, err := ReadGreeting(r); err == nil && (len(m) != int(b[1]) || r.Len() != len(b)-2-len(m)) {
+		if m, err := ReadMethods(r); err == nil && (len(m) != int(b[1]) || r.Len() != len(b)-2-len(m)) {
 			t.Fatalf("%d methods, %d bytes left", len(m), r.Len())
 		}
 		r.Reset(b)

@@ -1,4 +1,4 @@
-package hop
+package forward
 
 import (
 	"bufio"
@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"throughline/proxy/internal/idle"
 )
 
 func TestDropHopByHop(t *testing.T) {
@@ -65,11 +67,11 @@ func TestMaxForwards(t *testing.T) {
 	}
 }
 
-func TestMeterLimit(t *testing.T) {
+func TestClientLimit(t *testing.T) {
 	a, b := net.Pipe()
 	defer b.Close()
 	go a.Write(make([]byte, 10))
-	m := &Meter{Conn: b, Left: 7, Count: new(atomic.Uint64)}
+	m := &Client{Conn: b, Left: 7, Count: new(atomic.Uint64)}
 	got, err := io.ReadAll(m)
 	if len(got) != 7 || !errors.Is(err, ErrTooLong) {
 		t.Errorf("%d bytes, %v", len(got), err)
@@ -80,83 +82,96 @@ func TestMeterLimit(t *testing.T) {
 	}
 }
 
-func TestMeterTimes(t *testing.T) {
+// TestClientStop holds that stop ends a read under way, and every later one until resume.
+func TestClientStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()
 		defer a.Close()
-		m := &Meter{Conn: b, Left: -1, idle: newIdle(time.Second), Count: new(atomic.Uint64)}
-		began := time.Now()
-		if _, err := m.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Second {
-			t.Errorf("reading: %v after %v", err, time.Since(began))
-		}
-		began = time.Now()
-		if _, err := m.Write(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Minute {
-			t.Errorf("writing: %v after %v", err, time.Since(began))
-		}
-		// stop ends a read under way, and every later one.
-		m.idle = newIdle(time.Hour)
+		c := &Client{Conn: b, Left: -1, Count: new(atomic.Uint64)}
 		done := make(chan error)
 		go func() {
-			_, err := m.Read(make([]byte, 1))
+			_, err := c.Read(make([]byte, 1))
 			done <- err
 		}()
 		synctest.Wait()
-		m.stop()
+		c.stop()
 		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Error(err)
 		}
-		if _, err := m.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.SetReadDeadline(time.Time{})
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Error(err)
 		}
+		c.resume()
+		go a.Write([]byte{1})
+		if n, err := c.Read(make([]byte, 1)); n != 1 || err != nil {
+			t.Error(n, err)
+		}
+		if c.lost != nil {
+			t.Errorf("a client that was stopped is lost: %v", c.lost)
+		}
 	})
 }
 
-// TestMeterShared holds that what one connection moves, either way, keeps a read of the other one waiting, and that stop
-// ends it though.
-func TestMeterShared(t *testing.T) {
+// TestWriteTimes holds that a write, to either side, has a minute at least, and that it isn't taken for idleness meanwhile.
+func TestWriteTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()
-		c, d := net.Pipe()
 		defer a.Close()
-		defer c.Close()
-		idle := newIdle(time.Minute)
-		quiet := &Meter{Conn: b, Left: -1, idle: idle, Count: new(atomic.Uint64)}
-		busy := &Meter{Conn: d, Left: -1, idle: idle, Count: new(atomic.Uint64)}
-		read := func() time.Duration {
+		clock := idle.New(time.Second)
+		idled := false
+		w := clock.Watch(func() { idled = true })
+		defer w.Stop()
+		tg := &target{Conn: b, count: new(atomic.Uint64)}
+		tg.clock.Store(clock)
+		for _, c := range []net.Conn{&Client{Conn: b, Left: -1, clock: clock, Count: new(atomic.Uint64)}, tg} {
 			began := time.Now()
-			if _, err := quiet.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Error(err)
+			if _, err := c.Write(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Minute {
+				t.Errorf("%T: %v after %v", c, err, time.Since(began))
 			}
-			return time.Since(began)
-		}
-		done := make(chan time.Duration)
-		go func() { done <- read() }()
-		for range 5 {
-			time.Sleep(40 * time.Second)
-			go c.Write([]byte{1})
-			busy.Read(make([]byte, 1))
-			time.Sleep(40 * time.Second)
-			go c.Read(make([]byte, 1))
-			busy.Write([]byte{1})
-		}
-		if took := <-done; took != 460*time.Second {
-			t.Errorf("reading ended after %v, want a minute after the last byte", took)
-		}
-		if took := read(); took != time.Minute {
-			t.Errorf("the next read ended after %v, want its own minute", took)
-		}
-		go func() { done <- read() }()
-		time.Sleep(time.Second)
-		idle.moved()
-		quiet.stop()
-		if took := <-done; took != time.Second {
-			t.Errorf("a read that was stopped ended after %v", took)
+			if idled {
+				t.Errorf("%T: a write is taken for idleness", c)
+			}
 		}
 	})
 }
 
-func TestError(t *testing.T) {
-	r := bytes.NewReader(Error(407, "Proxy-Authenticate: Basic\r\n", "why"))
+// TestTargetUnsolicited holds that what comes without a request is not read.
+func TestTargetUnsolicited(t *testing.T) {
+	a, b := net.Pipe()
+	defer b.Close()
+	go a.Write([]byte("abc"))
+	tg := &target{Conn: b, count: new(atomic.Uint64)}
+	tg.clock.Store(idle.New(0))
+	if n, err := tg.Read(make([]byte, 1)); n != 1 || err != nil {
+		t.Errorf("during a request: %d, %v", n, err)
+	}
+	tg.clock.Store(nil)
+	if n, err := tg.Read(make([]byte, 1)); n != 0 || !errors.Is(err, errUnsolicited) {
+		t.Errorf("after it: %d, %v", n, err)
+	}
+}
+
+func TestMaySharePool(t *testing.T) {
+	body := io.NopCloser(strings.NewReader("x"))
+	for _, tt := range []struct {
+		method string
+		body   io.ReadCloser
+		header http.Header
+		want   bool
+	}{
+		{"GET", http.NoBody, nil, true}, {"HEAD", http.NoBody, nil, true}, {"OPTIONS", http.NoBody, nil, true}, {"TRACE", http.NoBody, nil, true},
+		{"GET", body, nil, false}, {"POST", http.NoBody, nil, false}, {"DELETE", http.NoBody, nil, false}, {"get", http.NoBody, nil, false},
+		{"GET", http.NoBody, http.Header{"Authorization": {"NTLM x"}}, false}, {"GET", http.NoBody, http.Header{"Authorization": {""}}, false},
+	} {
+		if got := maySharePool(&http.Request{Method: tt.method, Body: tt.body, Header: tt.header}); got != tt.want {
+			t.Errorf("%s %v: %v", tt.method, tt.header, got)
+		}
+	}
+}
+
+func TestRefusal(t *testing.T) {
+	r := bytes.NewReader(Refusal(407, "Proxy-Authenticate: Basic\r\n", "why"))
 	b, _ := io.ReadAll(r)
 	want := "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwhy\n"
 	if string(b) != want || strings.Count(want, "\n") != 7 {
