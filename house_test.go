@@ -26,7 +26,7 @@ var floors = [][]string{
 	{"netstack", "proxy"},
 	{"proxy/wireproxy", "proxy/internal/hop", "proxy/internal/login", "proxy/internal/socks5"},
 	{"proxy/internal/relay", "proxy/internal/dial", "proxy/internal/datagram", "proxy/internal/names"},
-	{"netstack/internal/link", "netstack/internal/dns"},
+	{"netstack/internal/link", "netstack/internal/dns", "internal/eyeballs"},
 	{"conf", "uapi"},
 	{"uapi/text"},
 	{"."},

@@ -9,8 +9,8 @@
 // It is built for bulk. Outwards gVisor hands over super-packets, as it would to a network card; their segments are
 // laid straight into the batch, each byte copied once and summed once. Inwards the segments of a flow are merged and
 // their checksums verified by offload.Merger, and go up as one packet; what could not be merged is verified by gVisor.
-// No goroutine is started but gVisor's own few, and nothing is allocated for each packet but what gVisor takes from its
-// pools.
+// No goroutine is started but gVisor's own few and, while a name with several addresses is dialed, one for each attempt;
+// nothing is allocated for each packet but what gVisor takes from its pools.
 //
 // Between gVisor and Queue.Read lies a queue with two bounds. Above the lower, who sends on a TCP connection waits, so that
 // a fast program is slowed and not made to lose. What may not wait (SYN, RST, ICMP, UDP) goes on to the upper one and is
