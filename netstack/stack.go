@@ -4,22 +4,42 @@
 // A [Stack] is what a throughline.Device takes for its TUN, and what a program dials and listens on: [Stack.Dial],
 // [Stack.Listen], [Stack.ListenPacket], [Stack.LookupHost] and [Stack.Ping] behave as their namesakes in package net do,
 // but everything goes through the tunnel. Names are resolved by the tunnel's DNS servers alone; nothing of the host's
-// configuration is looked at.
+// configuration is looked at. The examples show an HTTP client and an HTTP server inside a tunnel.
 //
-// It is built for bulk. Outwards gVisor hands over super-packets, as it would to a network card; their segments are
-// laid straight into the batch, each byte copied once and summed once. Inwards the segments of a flow are merged and
-// their checksums verified by offload.Merger, and go up as one packet; what could not be merged is verified by gVisor.
-// No goroutine is started but gVisor's own few and, while a name with several addresses is dialed, one for each attempt;
-// nothing is allocated for each packet but what gVisor takes from its pools.
+// # Ownership
 //
-// Between gVisor and Queue.Read lies a queue with two bounds. Above the lower, who sends on a TCP connection waits, so that
-// a fast program is slowed and not made to lose. What may not wait (SYN, RST, ICMP, UDP) goes on to the upper one and is
-// dropped above that, as a full interface does; a UDP socket's own buffer makes its program wait long before. Order is
-// kept for all. A Write to a TCP connection that waits for the queue doesn't look at its deadline until there is room: a
-// Device takes or drops what is there without waiting for anything.
+// A throughline.Device that was made with a Stack owns it: closing the device closes the stack, and with it every
+// connection and listener. A stack that no device was made of is closed by [Stack.Close]. Connections and listeners are the
+// caller's to close, as in package net; one that is forgotten keeps its buffers until the stack is closed.
 //
-// This package and its own internal/link alone import gVisor. Everything is safe for concurrent use except that a Queue has one reader
-// and one writer at a time. The two must be different goroutines: a Write may wait for what Read takes.
+// # Concurrency
+//
+// Everything is safe for concurrent use except that a Queue has one reader and one writer at a time. The two must be
+// different goroutines: a Write may wait for what Read takes. No goroutine is started but gVisor's own few and, while a
+// name with several addresses is dialed, one for each attempt; Close waits for all of gVisor's.
+//
+// # Data path
+//
+// It is built for bulk. Outbound, gVisor hands over super-packets, as it would to a network card; their segments are laid
+// straight into the batch, each byte copied once and summed once. Inbound, the segments of a flow are merged and their
+// checksums verified by offload.Merger, and go up as one packet; what could not be merged is verified by gVisor. Nothing
+// is allocated for each packet but what gVisor takes from its pools.
+//
+// Between gVisor and Queue.Read lies a queue with two bounds. Above the lower, 512 KiB or 512 packets, a sender of TCP data
+// waits, so that a fast program is slowed and not made to lose. What may not wait (SYN, RST, ICMP, UDP) goes on to the
+// upper one, 4096 packets, and is dropped above that, as a full interface does; a UDP socket's own buffer makes its program
+// wait long before. Order is kept for all. A Write to a TCP connection that waits for the queue doesn't look at its
+// deadline until there is room: a Device takes or drops what is there without waiting for anything.
+//
+// # Limits
+//
+// The addresses and the MTU of a stack don't change. A TCP connection buffers up to Options.Buffer each way, a UDP socket
+// 1 MiB received and 256 KiB to be sent; the number of connections is bounded by memory alone. A listener keeps 4096
+// connections that nobody has accepted. There are no raw sockets and no multicast groups, and IPv6 zones are ignored.
+// gVisor's logger belongs to the process: New raises its threshold from info to warnings, because a packet can make it
+// write.
+//
+// This package and its own internal/link alone import gVisor.
 package netstack
 
 import (
