@@ -25,23 +25,23 @@ const (
 
 var errNoFamily = errors.New("the stack has no address of this family")
 
-// A scheme is what the name of a network says.
-type scheme struct {
+// A netSpec is what the name of a network ("tcp6") says.
+type netSpec struct {
 	name   string
 	tcp    bool
 	v4, v6 bool // which families it allows
 }
 
-func parseNetwork(network string) (scheme, error) {
+func parseNetwork(network string) (netSpec, error) {
 	base := strings.TrimRight(network, "46")
-	n := scheme{name: network, tcp: base == "tcp", v4: !strings.HasSuffix(network, "6"), v6: !strings.HasSuffix(network, "4")}
+	n := netSpec{name: network, tcp: base == "tcp", v4: !strings.HasSuffix(network, "6"), v6: !strings.HasSuffix(network, "4")}
 	if base != "tcp" && base != "udp" || len(network) > 4 {
 		return n, net.UnknownNetworkError(network)
 	}
 	return n, nil
 }
 
-func (n scheme) addr(a netip.AddrPort) net.Addr {
+func (n netSpec) addr(a netip.AddrPort) net.Addr {
 	if n.tcp {
 		return net.TCPAddrFromAddrPort(a)
 	}
@@ -88,7 +88,7 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 
 // resolve returns the port of address, and the addresses that its host has in the families that n allows and the stack
 // has, in the order in which they are to be tried.
-func (s *Stack) resolve(ctx context.Context, n scheme, address string) ([]netip.Addr, uint16, error) {
+func (s *Stack) resolve(ctx context.Context, n netSpec, address string) ([]netip.Addr, uint16, error) {
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, 0, err
@@ -116,7 +116,7 @@ func (s *Stack) resolve(ctx context.Context, n scheme, address string) ([]netip.
 
 // dialTCP connects to one of the addresses. The error is that of the attempt that failed first; once ctx or the stack has
 // ended, that of the attempt which this ended, the one that started last of several.
-func (s *Stack) dialTCP(ctx context.Context, n scheme, to []netip.Addr, port uint16) (net.Conn, error) {
+func (s *Stack) dialTCP(ctx context.Context, n netSpec, to []netip.Addr, port uint16) (net.Conn, error) {
 	c, failures := eyeballs.Dial(ctx, to, func(ctx context.Context, ip netip.Addr) (*tcpConn, error) {
 		return s.connect(ctx, n, netip.AddrPortFrom(ip, port))
 	})
@@ -136,7 +136,7 @@ func (s *Stack) dialTCP(ctx context.Context, n scheme, to []netip.Addr, port uin
 	return nil, opError("dial", n.name, nil, n.addr(netip.AddrPortFrom(to[reported.Attempt], port)), reported.Err)
 }
 
-// mapContext returns the error of a context that has ended, as package net tells it.
+// mapContext returns the error of a context that has ended, as package net does.
 func mapContext(ctx context.Context) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return timeout{}
@@ -144,7 +144,7 @@ func mapContext(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// A timeout is a dial whose context passed its deadline: a net.Error that is context.DeadlineExceeded too.
+// A timeout is the error of a call whose context passed its deadline: a net.Error, and context.DeadlineExceeded to errors.Is.
 type timeout struct{}
 
 func (timeout) Error() string   { return "i/o timeout" }
@@ -155,7 +155,7 @@ func (timeout) Is(err error) bool {
 }
 
 // connect connects to one address.
-func (s *Stack) connect(ctx context.Context, n scheme, to netip.AddrPort) (*tcpConn, error) {
+func (s *Stack) connect(ctx context.Context, n netSpec, to netip.AddrPort) (*tcpConn, error) {
 	ep, wq, err := s.endpoint(tcp.ProtocolNumber, protocol(to.Addr()))
 	if err != nil {
 		return nil, err
@@ -165,7 +165,7 @@ func (s *Stack) connect(ctx context.Context, n scheme, to netip.AddrPort) (*tcpC
 	entry.Init(connected, writable)
 	wq.EventRegister(&entry)
 	defer wq.EventUnregister(&entry)
-	terr := s.register(func() tcpip.Error { return ep.Connect(full(to, protocol(to.Addr()))) })
+	terr := s.register(func() tcpip.Error { return ep.Connect(fullAddress(to, protocol(to.Addr()))) })
 	if _, started := terr.(*tcpip.ErrConnectStarted); started {
 		terr = nil
 		for err == nil && ep.Readiness(writable) == 0 { // still connecting
@@ -182,7 +182,7 @@ func (s *Stack) connect(ctx context.Context, n scheme, to netip.AddrPort) (*tcpC
 		terr = ep.LastError()
 	}
 	if err == nil {
-		err = goError(terr)
+		err = netError(terr)
 	}
 	if err != nil {
 		ep.Close()
@@ -205,12 +205,12 @@ func (s *Stack) Listen(network, address string) (net.Listener, error) {
 	}
 	if terr := s.register(func() tcpip.Error { return ep.Listen(backlog) }); terr != nil {
 		ep.Close()
-		return nil, opError("listen", network, nil, n.addr(at), goError(terr))
+		return nil, opError("listen", network, nil, n.addr(at), netError(terr))
 	}
 	l := new(listener)
 	l.init(s, ep, wq, network)
 	local, _ := ep.GetLocalAddress()
-	l.local = net.TCPAddrFromAddrPort(shown(local, at))
+	l.local = net.TCPAddrFromAddrPort(listenAddr(local, at))
 	return l, nil
 }
 
@@ -227,8 +227,8 @@ func (s *Stack) ListenPacket(network, address string) (net.PacketConn, error) {
 	return c, nil
 }
 
-// udp returns a UDP socket bound to from, any port if that is not valid, and connected to to if that is valid.
-func (s *Stack) udp(n scheme, from, to netip.AddrPort) (*udpConn, error) {
+// udp returns a UDP socket that is bound to from or, if that is not valid, to any port, and connected to to if that is valid.
+func (s *Stack) udp(n netSpec, from, to netip.AddrPort) (*udpConn, error) {
 	if to.IsValid() {
 		from = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 		n.v4, n.v6 = to.Addr().Is4(), to.Addr().Is6()
@@ -241,24 +241,24 @@ func (s *Stack) udp(n scheme, from, to netip.AddrPort) (*udpConn, error) {
 		return nil, err
 	}
 	if to.IsValid() {
-		if terr := s.register(func() tcpip.Error { return ep.Connect(full(to, family)) }); terr != nil {
+		if terr := s.register(func() tcpip.Error { return ep.Connect(fullAddress(to, family)) }); terr != nil {
 			ep.Close()
-			return nil, goError(terr)
+			return nil, netError(terr)
 		}
 	}
 	c := &udpConn{family: family}
 	c.init(s, ep, wq, n.name)
 	local, _ := ep.GetLocalAddress()
-	c.local = net.UDPAddrFromAddrPort(shown(local, from))
+	c.local = net.UDPAddrFromAddrPort(listenAddr(local, from))
 	if to.IsValid() {
-		c.local = net.UDPAddrFromAddrPort(unbound(local))
+		c.local = net.UDPAddrFromAddrPort(addrPort(local))
 		c.remote = net.UDPAddrFromAddrPort(to)
 	}
 	return c, nil
 }
 
 // parseLocal reads an address to listen on, which must be one of the stack's, or none.
-func (s *Stack) parseLocal(network, address, base string) (n scheme, at netip.AddrPort, err error) {
+func (s *Stack) parseLocal(network, address, base string) (n netSpec, at netip.AddrPort, err error) {
 	if n, err = parseNetwork(network); err != nil {
 		return n, at, err
 	}
@@ -292,7 +292,7 @@ func (s *Stack) parseLocal(network, address, base string) (n scheme, at netip.Ad
 }
 
 // bind makes an endpoint for what n allows, both families or one, and binds it.
-func (s *Stack) bind(n scheme, at netip.AddrPort) (tcpip.Endpoint, *waiter.Queue, tcpip.NetworkProtocolNumber, error) {
+func (s *Stack) bind(n netSpec, at netip.AddrPort) (tcpip.Endpoint, *waiter.Queue, tcpip.NetworkProtocolNumber, error) {
 	family, proto := ip4, udp.ProtocolNumber
 	if n.v6 {
 		family = ip6
@@ -308,16 +308,17 @@ func (s *Stack) bind(n scheme, at netip.AddrPort) (tcpip.Endpoint, *waiter.Queue
 	if n.tcp {
 		ep.SocketOptions().SetReuseAddress(true) // as package net does, for the sake of connections in TIME-WAIT
 	}
-	if terr := s.register(func() tcpip.Error { return ep.Bind(full(at, family)) }); terr != nil {
+	if terr := s.register(func() tcpip.Error { return ep.Bind(fullAddress(at, family)) }); terr != nil {
 		ep.Close()
-		return nil, nil, 0, goError(terr)
+		return nil, nil, 0, netError(terr)
 	}
 	return ep, wq, family, nil
 }
 
-// shown returns the local address as package net shows it: unspecified as it was asked for, and the port picked.
-func shown(local tcpip.FullAddress, asked netip.AddrPort) netip.AddrPort {
-	if a := unbound(local); a.Addr().IsValid() && !a.Addr().IsUnspecified() {
+// listenAddr returns the local address as package net does: an unspecified one as it was asked for, with the port that was
+// picked.
+func listenAddr(local tcpip.FullAddress, asked netip.AddrPort) netip.AddrPort {
+	if a := addrPort(local); a.Addr().IsValid() && !a.Addr().IsUnspecified() {
 		return a
 	}
 	return netip.AddrPortFrom(asked.Addr(), local.Port)

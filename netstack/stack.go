@@ -75,6 +75,7 @@ const (
 
 	// defaultBuffer is the limit of a connection's buffers: 400 Mbit/s at 80 ms.
 	defaultBuffer = 4 << 20
+	maxBuffer     = 1 << 30
 
 	// A connection's buffers begin with these, and grow with what the path takes. Until the far end has been heard of
 	// often enough the receive buffer is the window, so it begins large: it costs nothing while it is empty. The send
@@ -83,14 +84,14 @@ const (
 	firstSend    = 256 << 10
 
 	udpReceive = 1 << 20   // what a UDP socket holds that nobody has read
-	udpSend    = 256 << 10 // what it holds that the tunnel hasn't taken; far below the queue's upper bound
+	udpSend    = 256 << 10 // what it holds that the tunnel hasn't read; far below the queue's upper bound
 
 	nic = 1 // the only one
 )
 
-// Options are what a stack is made of.
+// Options configure a stack.
 type Options struct {
-	// Addresses are the interface's own, of either family or both; one at least. Everything else is routed into the
+	// Addresses are the interface's own, of either family or both; one at least. All other destinations are routed into the
 	// tunnel, so there are no prefix lengths.
 	Addresses []netip.Addr
 
@@ -108,7 +109,7 @@ type Options struct {
 
 var errClosed = fmt.Errorf("netstack: %w", os.ErrClosed)
 
-// A Stack is a host of its own inside this process, and the interface it hangs on.
+// A Stack is a TCP/IP host of its own inside this process, with one interface.
 type Stack struct {
 	ip     *stack.Stack
 	link   *link.Link
@@ -120,7 +121,7 @@ type Stack struct {
 	events chan tun.Event
 	done   chan struct{} // closed when Close begins
 
-	mu     sync.RWMutex // held by who makes an endpoint, so that Close misses none
+	mu     sync.RWMutex // read-locked while an endpoint is made, so that Close misses none
 	closed bool
 	ended  sync.Once
 }
@@ -135,8 +136,8 @@ func New(o Options) (*Stack, error) {
 	if o.Buffer == 0 {
 		o.Buffer = defaultBuffer
 	}
-	if o.Buffer < tcp.MinBufferSize || o.Buffer > 1<<30 {
-		return nil, fmt.Errorf("netstack: a buffer limit of %d bytes", o.Buffer)
+	if o.Buffer < tcp.MinBufferSize || o.Buffer > maxBuffer {
+		return nil, fmt.Errorf("netstack: a buffer limit of %d bytes, not from %d to %d", o.Buffer, tcp.MinBufferSize, maxBuffer)
 	}
 	if log.IsLogging(log.Info) && !log.IsLogging(log.Debug) { // gVisor's own: on stderr, and a packet can make it speak
 		log.SetLevel(log.Warning)
@@ -150,7 +151,7 @@ func New(o Options) (*Stack, error) {
 	}
 	for _, a := range o.DNS {
 		if !a.IsValid() {
-			return nil, errors.New("netstack: a DNS server without an address")
+			return nil, errors.New("netstack: the zero address as a DNS server")
 		}
 		s.dns = append(s.dns, a.Unmap().WithZone(""))
 	}
@@ -160,7 +161,7 @@ func New(o Options) (*Stack, error) {
 	}
 	switch {
 	case !s.v4 && !s.v6:
-		return nil, errors.New("netstack: no address")
+		return nil, errors.New("netstack: no address is given for the interface")
 	case o.MTU < low || o.MTU > maxMTU:
 		return nil, fmt.Errorf("netstack: an MTU of %d, not from %d to %d", o.MTU, low, maxMTU)
 	}
@@ -255,17 +256,17 @@ func (s *Stack) Queues() []tun.Queue { return []tun.Queue{s.link} }
 // Events implements [tun.Device]. The stack is up from the start and stays so.
 func (s *Stack) Events() <-chan tun.Event { return s.events }
 
-// Close implements [tun.Device]. Every connection and listener fails with net.ErrClosed; the far ends are not told, for
-// the tunnel is taken to be gone. When it returns all of gVisor's goroutines have ended.
+// Close implements [tun.Device]. Every connection and listener fails with net.ErrClosed; nothing is sent to the far
+// ends, for the tunnel is taken to be gone. When it returns all of gVisor's goroutines have ended.
 func (s *Stack) Close() error {
 	s.ended.Do(func() {
 		s.mu.Lock()
 		s.closed = true
 		s.mu.Unlock()
 		close(s.done)
-		s.link.Shut() // before Destroy: endpoints that wait for room hold their locks
+		s.link.Shutdown() // before Destroy: endpoints that wait for room hold their locks
 		s.ip.Destroy()
-		s.link.Drop()
+		s.link.Release()
 		close(s.events)
 	})
 	return nil
@@ -290,7 +291,7 @@ func (s *Stack) endpoint(p tcpip.TransportProtocolNumber, family tcpip.NetworkPr
 	wq := new(waiter.Queue)
 	ep, err := s.ip.NewEndpoint(p, family, wq)
 	if err != nil {
-		return nil, nil, goError(err)
+		return nil, nil, netError(err)
 	}
 	return ep, wq, nil
 }
