@@ -5,8 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -14,6 +14,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"throughline/internal/eyeballs"
 )
 
 const (
@@ -21,28 +23,25 @@ const (
 	ip6 = ipv6.ProtocolNumber
 )
 
-// attemptDelay is how long an attempt to connect has the field for itself. RFC 8305 §5.
-const attemptDelay = 250 * time.Millisecond
-
 var errNoFamily = errors.New("the stack has no address of this family")
 
-// A scheme is what the name of a network says.
-type scheme struct {
+// A netSpec is what the name of a network ("tcp6") says.
+type netSpec struct {
 	name   string
 	tcp    bool
 	v4, v6 bool // which families it allows
 }
 
-func parseNetwork(network string) (scheme, error) {
+func parseNetwork(network string) (netSpec, error) {
 	base := strings.TrimRight(network, "46")
-	n := scheme{name: network, tcp: base == "tcp", v4: !strings.HasSuffix(network, "6"), v6: !strings.HasSuffix(network, "4")}
+	n := netSpec{name: network, tcp: base == "tcp", v4: !strings.HasSuffix(network, "6"), v6: !strings.HasSuffix(network, "4")}
 	if base != "tcp" && base != "udp" || len(network) > 4 {
 		return n, net.UnknownNetworkError(network)
 	}
 	return n, nil
 }
 
-func (n scheme) addr(a netip.AddrPort) net.Addr {
+func (n netSpec) addr(a netip.AddrPort) net.Addr {
 	if n.tcp {
 		return net.TCPAddrFromAddrPort(a)
 	}
@@ -56,7 +55,8 @@ func (s *Stack) Dial(network, address string) (net.Conn, error) {
 
 // DialContext connects to address ("host:port") through the tunnel. The networks are tcp, tcp4, tcp6, udp, udp4 and udp6.
 // A name is resolved by [Stack.LookupHost]. A name with several addresses has them tried for TCP in turn, beginning with
-// IPv6 and changing the family, each 250 ms after the one before unless that has failed; the first to connect is kept.
+// IPv6 and changing the family, each 250 ms after the one before unless that has failed, eight at once at most; the first
+// to connect is kept.
 //
 // A TCP connection also has the methods CloseRead, CloseWrite, SetLinger, SetNoDelay, SetKeepAlive and
 // SetKeepAlivePeriod of net.TCPConn.
@@ -65,15 +65,16 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 	if err != nil {
 		return nil, opError("dial", network, nil, nil, err)
 	}
-	to, err := s.resolve(ctx, n, address)
+	to, port, err := s.resolve(ctx, n, address)
 	if err != nil {
 		return nil, opError("dial", network, nil, nil, err)
 	}
 	if n.tcp {
-		return s.dialTCP(ctx, n, to)
+		return s.dialTCP(ctx, n, to, port)
 	}
 	var first error
-	for _, a := range to {
+	for _, ip := range to {
+		a := netip.AddrPortFrom(ip, port)
 		c, err := s.udp(n, netip.AddrPort{}, a)
 		if err == nil {
 			return c, nil
@@ -85,129 +86,57 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 	return nil, first
 }
 
-// resolve returns the addresses that the host of address has in the families that n allows and the stack has, in the
-// order in which they are to be tried.
-func (s *Stack) resolve(ctx context.Context, n scheme, address string) ([]netip.AddrPort, error) {
+// resolve returns the port of address, and the addresses that its host has in the families that n allows and the stack
+// has, in the order in which they are to be tried.
+func (s *Stack) resolve(ctx context.Context, n netSpec, address string) ([]netip.Addr, uint16, error) {
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	base := strings.TrimRight(n.name, "46")
 	port, err := net.LookupPort(base, service)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if host == "" {
-		return nil, &net.AddrError{Err: "missing host", Addr: address}
+		return nil, 0, &net.AddrError{Err: "missing host", Addr: address}
 	}
 	ips, err := s.lookup(ctx, host, n.v4 && s.v4, n.v6 && s.v6)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var of [2][]netip.AddrPort // IPv6, IPv4
-	for _, ip := range ips {
-		a := netip.AddrPortFrom(ip, uint16(port))
-		switch {
-		case ip.Is4() && n.v4 && s.v4:
-			of[1] = append(of[1], a)
-		case ip.Is6() && n.v6 && s.v6:
-			of[0] = append(of[0], a)
-		}
+	ips = slices.DeleteFunc(ips, func(ip netip.Addr) bool {
+		return ip.Is4() && !(n.v4 && s.v4) || ip.Is6() && !(n.v6 && s.v6)
+	})
+	if len(ips) == 0 {
+		return nil, 0, &net.AddrError{Err: "no suitable address", Addr: host}
 	}
-	var out []netip.AddrPort
-	for i := range max(len(of[0]), len(of[1])) {
-		for _, as := range of {
-			if i < len(as) {
-				out = append(out, as[i])
-			}
-		}
-	}
-	if len(out) == 0 {
-		return nil, &net.AddrError{Err: "no suitable address", Addr: host}
-	}
-	return out, nil
+	return eyeballs.Interleave(ips, false), uint16(port), nil
 }
 
-// An attempt is one connection being made.
-type attempt struct {
-	to    netip.AddrPort
-	ep    tcpip.Endpoint
-	wq    *waiter.Queue
-	entry waiter.Entry
-}
-
-// over takes the attempt out of the race.
-func (a *attempt) over() { a.wq.EventUnregister(&a.entry) }
-
-// dialTCP lets attempts race. They all wake this goroutine by one signal; there is no other.
-func (s *Stack) dialTCP(ctx context.Context, n scheme, to []netip.AddrPort) (net.Conn, error) {
-	var (
-		running []*attempt
-		first   error
-		woken   = make(signal, 1)
-		pace    = time.NewTimer(0)
-	)
-	defer pace.Stop()
-	defer func() {
-		for _, a := range running {
-			a.over()
-			a.ep.Close()
-		}
-	}()
-	failed := func(a netip.AddrPort, err error) {
-		if first == nil {
-			first = opError("dial", n.name, nil, n.addr(a), err)
-		}
-		pace.Reset(0)
+// dialTCP connects to one of the addresses. The error is that of the attempt that failed first; once ctx or the stack has
+// ended, that of the attempt which this ended, the one that started last of several.
+func (s *Stack) dialTCP(ctx context.Context, n netSpec, to []netip.Addr, port uint16) (net.Conn, error) {
+	c, failures := eyeballs.Dial(ctx, to, func(ctx context.Context, ip netip.Addr) (*tcpConn, error) {
+		return s.connect(ctx, n, netip.AddrPortFrom(ip, port))
+	})
+	if len(failures) == 0 {
+		return c, nil
 	}
-	for len(to) > 0 || len(running) > 0 {
-		select {
-		case <-woken:
-		case <-pace.C:
-			if len(to) == 0 {
-				continue
-			}
-			at := to[0]
-			to = to[1:]
-			pace.Reset(attemptDelay)
-			a, err := s.attempt(at, woken)
-			if err != nil {
-				failed(at, err)
-				continue
-			}
-			running = append(running, a)
-		case <-ctx.Done():
-			return nil, opError("dial", n.name, nil, n.addr(last(running, to)), mapContext(ctx))
-		case <-s.done:
-			return nil, opError("dial", n.name, nil, n.addr(last(running, to)), net.ErrClosed)
-		}
-		for i := 0; i < len(running); i++ {
-			a := running[i]
-			if a.ep.Readiness(writable) == 0 {
-				continue // still connecting
-			}
-			running = append(running[:i], running[i+1:]...)
-			i--
-			a.over()
-			if err := a.ep.LastError(); err != nil {
-				a.ep.Close()
-				failed(a.to, goError(err))
-				continue
-			}
-			return newTCP(s, a.ep, a.wq, n.name), nil
+	end := net.ErrClosed
+	if ctx.Err() != nil {
+		end = mapContext(ctx)
+	}
+	reported := failures[0]
+	for _, f := range failures {
+		if errors.Is(f.Err, end) && (!errors.Is(reported.Err, end) || f.Attempt > reported.Attempt) {
+			reported = f
 		}
 	}
-	return nil, first
+	return nil, opError("dial", n.name, nil, n.addr(netip.AddrPortFrom(to[reported.Attempt], port)), reported.Err)
 }
 
-func last(running []*attempt, to []netip.AddrPort) netip.AddrPort {
-	if len(running) > 0 {
-		return running[len(running)-1].to
-	}
-	return to[0]
-}
-
-// mapContext returns the error of a context that has ended, as package net tells it.
+// mapContext returns the error of a context that has ended, as package net does.
 func mapContext(ctx context.Context) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return timeout{}
@@ -215,7 +144,7 @@ func mapContext(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// A timeout is a dial whose context passed its deadline: a net.Error that is context.DeadlineExceeded too.
+// A timeout is the error of a call whose context passed its deadline: a net.Error, and context.DeadlineExceeded to errors.Is.
 type timeout struct{}
 
 func (timeout) Error() string   { return "i/o timeout" }
@@ -225,22 +154,41 @@ func (timeout) Is(err error) bool {
 	return err == context.DeadlineExceeded
 }
 
-// attempt begins to connect.
-func (s *Stack) attempt(to netip.AddrPort, woken signal) (*attempt, error) {
+// connect connects to one address.
+func (s *Stack) connect(ctx context.Context, n netSpec, to netip.AddrPort) (*tcpConn, error) {
 	ep, wq, err := s.endpoint(tcp.ProtocolNumber, protocol(to.Addr()))
 	if err != nil {
 		return nil, err
 	}
-	a := &attempt{to: to, ep: ep, wq: wq}
-	a.entry.Init(woken, writable)
-	wq.EventRegister(&a.entry)
-	terr := s.register(func() tcpip.Error { return ep.Connect(full(to, protocol(to.Addr()))) })
-	if _, started := terr.(*tcpip.ErrConnectStarted); terr != nil && !started {
-		a.over()
-		ep.Close()
-		return nil, goError(terr)
+	connected := make(signal, 1)
+	var entry waiter.Entry
+	entry.Init(connected, writable)
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	terr := s.register(func() tcpip.Error { return ep.Connect(fullAddress(to, protocol(to.Addr()))) })
+	if _, started := terr.(*tcpip.ErrConnectStarted); started {
+		terr = nil
+		for err == nil && ep.Readiness(writable) == 0 { // still connecting
+			select {
+			case <-connected:
+			case <-ctx.Done():
+				err = mapContext(ctx)
+			case <-s.done:
+				err = net.ErrClosed
+			}
+		}
 	}
-	return a, nil
+	if err == nil && terr == nil {
+		terr = ep.LastError()
+	}
+	if err == nil {
+		err = netError(terr)
+	}
+	if err != nil {
+		ep.Close()
+		return nil, err
+	}
+	return newTCP(s, ep, wq, n.name), nil
 }
 
 // Listen listens for TCP connections on address ("host:port"; the networks are tcp, tcp4 and tcp6). The host is an address
@@ -257,12 +205,12 @@ func (s *Stack) Listen(network, address string) (net.Listener, error) {
 	}
 	if terr := s.register(func() tcpip.Error { return ep.Listen(backlog) }); terr != nil {
 		ep.Close()
-		return nil, opError("listen", network, nil, n.addr(at), goError(terr))
+		return nil, opError("listen", network, nil, n.addr(at), netError(terr))
 	}
 	l := new(listener)
 	l.init(s, ep, wq, network)
 	local, _ := ep.GetLocalAddress()
-	l.local = net.TCPAddrFromAddrPort(shown(local, at))
+	l.local = net.TCPAddrFromAddrPort(listenAddr(local, at))
 	return l, nil
 }
 
@@ -279,8 +227,8 @@ func (s *Stack) ListenPacket(network, address string) (net.PacketConn, error) {
 	return c, nil
 }
 
-// udp returns a UDP socket bound to from, any port if that is not valid, and connected to to if that is valid.
-func (s *Stack) udp(n scheme, from, to netip.AddrPort) (*udpConn, error) {
+// udp returns a UDP socket that is bound to from or, if that is not valid, to any port, and connected to to if that is valid.
+func (s *Stack) udp(n netSpec, from, to netip.AddrPort) (*udpConn, error) {
 	if to.IsValid() {
 		from = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 		n.v4, n.v6 = to.Addr().Is4(), to.Addr().Is6()
@@ -293,24 +241,24 @@ func (s *Stack) udp(n scheme, from, to netip.AddrPort) (*udpConn, error) {
 		return nil, err
 	}
 	if to.IsValid() {
-		if terr := s.register(func() tcpip.Error { return ep.Connect(full(to, family)) }); terr != nil {
+		if terr := s.register(func() tcpip.Error { return ep.Connect(fullAddress(to, family)) }); terr != nil {
 			ep.Close()
-			return nil, goError(terr)
+			return nil, netError(terr)
 		}
 	}
 	c := &udpConn{family: family}
 	c.init(s, ep, wq, n.name)
 	local, _ := ep.GetLocalAddress()
-	c.local = net.UDPAddrFromAddrPort(shown(local, from))
+	c.local = net.UDPAddrFromAddrPort(listenAddr(local, from))
 	if to.IsValid() {
-		c.local = net.UDPAddrFromAddrPort(unbound(local))
+		c.local = net.UDPAddrFromAddrPort(addrPort(local))
 		c.remote = net.UDPAddrFromAddrPort(to)
 	}
 	return c, nil
 }
 
 // parseLocal reads an address to listen on, which must be one of the stack's, or none.
-func (s *Stack) parseLocal(network, address, base string) (n scheme, at netip.AddrPort, err error) {
+func (s *Stack) parseLocal(network, address, base string) (n netSpec, at netip.AddrPort, err error) {
 	if n, err = parseNetwork(network); err != nil {
 		return n, at, err
 	}
@@ -344,7 +292,7 @@ func (s *Stack) parseLocal(network, address, base string) (n scheme, at netip.Ad
 }
 
 // bind makes an endpoint for what n allows, both families or one, and binds it.
-func (s *Stack) bind(n scheme, at netip.AddrPort) (tcpip.Endpoint, *waiter.Queue, tcpip.NetworkProtocolNumber, error) {
+func (s *Stack) bind(n netSpec, at netip.AddrPort) (tcpip.Endpoint, *waiter.Queue, tcpip.NetworkProtocolNumber, error) {
 	family, proto := ip4, udp.ProtocolNumber
 	if n.v6 {
 		family = ip6
@@ -360,16 +308,17 @@ func (s *Stack) bind(n scheme, at netip.AddrPort) (tcpip.Endpoint, *waiter.Queue
 	if n.tcp {
 		ep.SocketOptions().SetReuseAddress(true) // as package net does, for the sake of connections in TIME-WAIT
 	}
-	if terr := s.register(func() tcpip.Error { return ep.Bind(full(at, family)) }); terr != nil {
+	if terr := s.register(func() tcpip.Error { return ep.Bind(fullAddress(at, family)) }); terr != nil {
 		ep.Close()
-		return nil, nil, 0, goError(terr)
+		return nil, nil, 0, netError(terr)
 	}
 	return ep, wq, family, nil
 }
 
-// shown returns the local address as package net shows it: unspecified as it was asked for, and the port picked.
-func shown(local tcpip.FullAddress, asked netip.AddrPort) netip.AddrPort {
-	if a := unbound(local); a.Addr().IsValid() && !a.Addr().IsUnspecified() {
+// listenAddr returns the local address as package net does: an unspecified one as it was asked for, with the port that was
+// picked.
+func listenAddr(local tcpip.FullAddress, asked netip.AddrPort) netip.AddrPort {
+	if a := addrPort(local); a.Addr().IsValid() && !a.Addr().IsUnspecified() {
 		return a
 	}
 	return netip.AddrPortFrom(asked.Addr(), local.Port)

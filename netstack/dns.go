@@ -64,9 +64,9 @@ func (s *Stack) lookup(ctx context.Context, name string, v4, v6 bool) ([]netip.A
 // dialDNS connects to a DNS server.
 func (s *Stack) dialDNS(ctx context.Context, network string, server netip.AddrPort) (net.Conn, error) {
 	if network == "tcp" {
-		return s.dialTCP(ctx, scheme{name: network, tcp: true}, []netip.AddrPort{server})
+		return s.dialTCP(ctx, netSpec{name: network, tcp: true}, []netip.Addr{server.Addr()}, server.Port())
 	}
-	c, err := s.udp(scheme{name: network}, netip.AddrPort{}, server)
+	c, err := s.udp(netSpec{name: network}, netip.AddrPort{}, server)
 	if err != nil {
 		return nil, err // as such: a nil *udpConn is no nil net.Conn
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -248,6 +249,18 @@ func TestDialNames(t *testing.T) {
 		t.Errorf("IPv6 of a stack without it: %v", err)
 	}
 	l.Close()
+	// Its IPv4 address refuses meanwhile; what is reported is the attempt that the deadline ended.
+	short, cancel := context.WithTimeout(ctx, 400*time.Millisecond)
+	defer cancel()
+	var op *net.OpError
+	_, err = a.DialContext(short, "tcp", "dead.test:81")
+	if !errors.As(err, &op) || !op.Timeout() || op.Addr.String() != "[fd07::dead]:81" {
+		t.Errorf("an address without an answer: %v", err)
+	}
+	_, err = a.DialContext(ctx, "tcp", "both.test:81")
+	if !errors.As(err, &op) || !errors.Is(err, syscall.ECONNREFUSED) || op.Addr.String() != "[fd07::2]:81" {
+		t.Errorf("two addresses that refuse: %v", err)
+	}
 	for _, d := range [][2]string{{"tcp", "both.test"}, {"tcp", ":80"}, {"sctp", "both.test:80"}, {"tcp", "both.test:nope!"}, {"tcp46", "both.test:80"}} {
 		if _, err := a.DialContext(ctx, d[0], d[1]); err == nil {
 			t.Errorf("dial %s %s succeeded", d[0], d[1])

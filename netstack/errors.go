@@ -8,8 +8,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 )
 
-// goError returns what package net would return for gVisor's error: a syscall.Errno where there is one that says it.
-func goError(err tcpip.Error) error {
+// netError returns what package net would for an error of gVisor's: a syscall.Errno where one fits.
+func netError(err tcpip.Error) error {
 	switch err.(type) {
 	case nil:
 		return nil

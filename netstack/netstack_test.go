@@ -47,7 +47,7 @@ func newStack(t testing.TB, o netstack.Options) *netstack.Stack {
 // A wire carries batches between two stacks, as a tunnel would without encryption.
 type wire struct {
 	wg    sync.WaitGroup
-	alter func(b *packet.Batch, to tun.Queue) // sees each batch on its way; may mark packets as dropped
+	alter func(b *packet.Batch, to tun.Queue) // sees each batch in flight; may mark packets as dropped
 }
 
 // join carries everything between a and b until both are closed.
@@ -85,7 +85,7 @@ func pair(t testing.TB, mtu int) (a, b *netstack.Stack) {
 	return altered(t, mtu, nil)
 }
 
-// altered returns two stacks whose packets alter sees on their way.
+// altered returns two stacks whose packets alter sees in flight.
 func altered(t testing.TB, mtu int, alter func(b *packet.Batch, to tun.Queue)) (a, b *netstack.Stack) {
 	t.Helper()
 	a = newStack(t, netstack.Options{Addresses: []netip.Addr{a4, a6}, DNS: []netip.Addr{b4}, MTU: mtu})

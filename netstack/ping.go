@@ -37,15 +37,15 @@ func (s *Stack) Ping(ctx context.Context, to netip.Addr) (time.Duration, error) 
 	c.init(s, ep, wq, "ip")
 	defer c.Close()
 	defer withContext(ctx, &c.rd)()
-	if err := s.register(func() tcpip.Error { return ep.Connect(full(netip.AddrPortFrom(to, 0), protocol(to))) }); err != nil {
-		return fail(goError(err))
+	if err := s.register(func() tcpip.Error { return ep.Connect(fullAddress(netip.AddrPortFrom(to, 0), protocol(to))) }); err != nil {
+		return fail(netError(err))
 	}
 	// Type, code, checksum and identifier, the last two gVisor's to fill in; sequence number 1; and what makes it ours.
 	msg := append([]byte{kind, 0, 0, 0, 0, 0, 0, 1}, make([]byte, 16)...)
 	rand.Read(msg[8:])
 	begin := time.Now()
 	if _, err := ep.Write(bytes.NewReader(msg), tcpip.WriteOptions{}); err != nil {
-		return fail(goError(err))
+		return fail(netError(err))
 	}
 	buf := make([]byte, len(msg)+1)
 	for {
@@ -64,7 +64,7 @@ func (s *Stack) Ping(ctx context.Context, to netip.Addr) (time.Duration, error) 
 				return fail(err)
 			}
 		default:
-			return fail(c.why(err))
+			return fail(c.cause(err))
 		}
 	}
 }

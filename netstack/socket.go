@@ -12,13 +12,14 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// Masks of what wakes who reads and who writes. gVisor tells of an end by all of them.
+// Masks of the events that wake a reader and a writer. gVisor signals the end of an endpoint by all of them.
 const (
 	readable = waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr
 	writable = waiter.WritableEvents | waiter.EventHUp | waiter.EventErr
 )
 
-// A signal wakes one that waits. It stays given until it is taken, so none is lost; who takes one looks again.
+// A signal wakes one goroutine. It stays set until a goroutine takes it, so none is lost; that one looks at the endpoint
+// again.
 type signal chan struct{}
 
 // NotifyEvent implements waiter.EventListener.
@@ -55,7 +56,7 @@ func (c *socket) init(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, network str
 	wq.EventRegister(&c.outEntry)
 }
 
-// wait waits for ch. It returns why it is of no use to look again.
+// wait waits for ch. An error says why it is of no use to look again.
 func (c *socket) wait(ch signal, d *deadline) error {
 	select {
 	case <-ch:
@@ -69,7 +70,7 @@ func (c *socket) wait(ch signal, d *deadline) error {
 	}
 }
 
-// check tells, before anything is tried, why it would be of no use.
+// check returns an error when a call must fail before anything is tried: closed, or past its deadline.
 func (c *socket) check(d *deadline) error {
 	select {
 	case <-c.done:
@@ -83,15 +84,15 @@ func (c *socket) check(d *deadline) error {
 	}
 }
 
-// why returns err, or net.ErrClosed when that is where err comes from.
-func (c *socket) why(err tcpip.Error) error {
+// cause returns what package net would for err, or net.ErrClosed when err comes from closing.
+func (c *socket) cause(err tcpip.Error) error {
 	select {
 	case <-c.done:
 		return net.ErrClosed
 	case <-c.s.done:
 		return net.ErrClosed
 	default:
-		return goError(err)
+		return netError(err)
 	}
 }
 
@@ -163,7 +164,7 @@ func (d *deadline) passed() <-chan struct{} {
 	return d.gone
 }
 
-// set moves the deadline; the zero time takes it away. Who waits already goes by the new one.
+// set moves the deadline; the zero time takes it away. Calls that wait already go by the new one.
 func (d *deadline) set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -195,14 +196,14 @@ func (d *deadline) set(t time.Time) {
 	})
 }
 
-// unbound returns the address and port of a as netip has it, IPv4 unmapped.
-func unbound(a tcpip.FullAddress) netip.AddrPort {
+// addrPort converts an address of gVisor's, IPv4 unmapped.
+func addrPort(a tcpip.FullAddress) netip.AddrPort {
 	ip, _ := netip.AddrFromSlice(a.Addr.AsSlice())
 	return netip.AddrPortFrom(ip.Unmap(), a.Port)
 }
 
-// full returns an address for an endpoint of the family: IPv4 in IPv6 for one of both.
-func full(a netip.AddrPort, family tcpip.NetworkProtocolNumber) tcpip.FullAddress {
+// fullAddress converts an address for an endpoint of the family: IPv4 is mapped into IPv6 for one of both families.
+func fullAddress(a netip.AddrPort, family tcpip.NetworkProtocolNumber) tcpip.FullAddress {
 	f := tcpip.FullAddress{Port: a.Port()}
 	ip := a.Addr().Unmap().WithZone("")
 	if ip.IsLinkLocalUnicast() {

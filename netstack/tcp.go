@@ -36,8 +36,8 @@ func newTCP(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, network string) *tcpC
 	c.init(s, ep, wq, network)
 	local, _ := ep.GetLocalAddress()
 	remote, _ := ep.GetRemoteAddress()
-	c.local, c.remote = net.TCPAddrFromAddrPort(unbound(local)), net.TCPAddrFromAddrPort(unbound(remote))
-	c.chunk = s.link.Chunk(unbound(remote).Addr().Is6())
+	c.local, c.remote = net.TCPAddrFromAddrPort(addrPort(local)), net.TCPAddrFromAddrPort(addrPort(remote))
+	c.chunk = s.link.Chunk(addrPort(remote).Addr().Is6())
 	c.SetKeepAlive(true)
 	return c
 }
@@ -69,7 +69,7 @@ func (c *tcpConn) Read(b []byte) (int, error) {
 			}
 			return 0, io.EOF
 		default:
-			return 0, c.fail("read", c.why(err))
+			return 0, c.fail("read", c.cause(err))
 		}
 	}
 }
@@ -96,7 +96,7 @@ func (c *tcpConn) Write(b []byte) (n int, err error) {
 				return n, c.fail("write", err)
 			}
 		default:
-			return n, c.fail("write", c.why(err))
+			return n, c.fail("write", c.cause(err))
 		}
 	}
 	return n, nil
@@ -115,7 +115,7 @@ func (c *tcpConn) shutdown(how tcpip.ShutdownFlags) error {
 	default:
 	}
 	if err := c.ep.Shutdown(how); err != nil {
-		return c.fail("close", c.why(err))
+		return c.fail("close", c.cause(err))
 	}
 	return nil
 }
@@ -156,7 +156,7 @@ func (c *tcpConn) SetKeepAlivePeriod(d time.Duration) error {
 		err = c.ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount)
 	}
 	if err != nil {
-		return c.fail("set", goError(err))
+		return c.fail("set", netError(err))
 	}
 	return nil
 }
@@ -182,7 +182,7 @@ func (l *listener) Accept() (net.Conn, error) {
 				return nil, l.fail("accept", err)
 			}
 		default:
-			return nil, l.fail("accept", l.why(err))
+			return nil, l.fail("accept", l.cause(err))
 		}
 	}
 }

@@ -221,7 +221,7 @@ func TestTinySegments(t *testing.T) {
 	hashed(t, c, d, 2<<20)
 }
 
-// TestPathMTU holds that a sender heeds ICMP: a router on the way takes no packets above 1300 bytes.
+// TestPathMTU holds that a sender obeys ICMP: a router on the path takes no packets above 1300 bytes.
 func TestPathMTU(t *testing.T) {
 	const limit = 1300
 	var tooBig atomic.Int64
@@ -242,7 +242,7 @@ func TestPathMTU(t *testing.T) {
 				}
 			}
 		}
-		// The router's words travel with what the far end sends; an empty batch won't come, so ACKs and pings carry them.
+		// The router's messages travel with what the far end sends; an empty batch won't come, so ACKs and pings carry them.
 		if to == back {
 			for {
 				select {

@@ -46,7 +46,7 @@ func (c *udpConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 		switch err.(type) {
 		case nil, *tcpip.ErrBadBuffer: // the latter for an empty b
 			c.in.NotifyEvent(0) // there may be another, and another goroutine for it
-			return res.Count, unbound(res.RemoteAddr), nil
+			return res.Count, addrPort(res.RemoteAddr), nil
 		case *tcpip.ErrWouldBlock:
 			if err := c.wait(c.in, &c.rd); err != nil {
 				return 0, netip.AddrPort{}, c.fail("read", err)
@@ -54,7 +54,7 @@ func (c *udpConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 		case *tcpip.ErrClosedForReceive:
 			return 0, netip.AddrPort{}, c.fail("read", net.ErrClosed)
 		default:
-			return 0, netip.AddrPort{}, c.fail("read", c.why(err))
+			return 0, netip.AddrPort{}, c.fail("read", c.cause(err))
 		}
 	}
 }
@@ -79,7 +79,7 @@ func (c *udpConn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	if !to.Addr().IsValid() || to.Addr().Unmap().Is6() && c.family != ip6 {
 		return 0, opError("write", c.network, c.local, net.UDPAddrFromAddrPort(to), errNoFamily)
 	}
-	dst := full(to, c.family)
+	dst := fullAddress(to, c.family)
 	return c.write(b, tcpip.WriteOptions{To: &dst}, nil)
 }
 
@@ -100,9 +100,9 @@ func (c *udpConn) write(b []byte, o tcpip.WriteOptions, to net.Addr) (int, error
 			}
 		default:
 			if to == nil && o.To != nil {
-				to = net.UDPAddrFromAddrPort(unbound(*o.To))
+				to = net.UDPAddrFromAddrPort(addrPort(*o.To))
 			}
-			return 0, opError("write", c.network, c.local, to, c.why(err))
+			return 0, opError("write", c.network, c.local, to, c.cause(err))
 		}
 	}
 }

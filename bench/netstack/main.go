@@ -1,7 +1,7 @@
 // Command netstack compares throughline/netstack with wireguard-go's tun/netstack at the same job: TCP streams from one
 // stack to another, through two whole devices with real encryption over UDP on the loopback interface.
 //
-// Each run is a process of its own that holds both ends, alike, so that its peak memory can be told. Rounds are
+// Each run is a process of its own that holds both ends, alike, so that its peak memory can be measured. Rounds are
 // interleaved, because the machine's speed changes with its other users. It prints a line for each run and then, for each
 // job, the medians and their ratio.
 //
@@ -186,7 +186,7 @@ func dialAll(p *pair, n int) ([]net.Conn, error) {
 	return conns, nil
 }
 
-// block is what a program reads and writes at once: a multiple of io.Copy's buffer, so that neither stack is slowed by it.
+// block is what a program reads and writes at once: a multiple of io.Copy's buffer, so that it slows neither stack.
 const block = 64 << 10
 
 func fill(c net.Conn) {

@@ -1,14 +1,15 @@
 // Package dns is a stub resolver: it asks servers for the addresses of names, through connections that it is given.
 //
-// Nothing is kept, all of it is safe for concurrent use, and no goroutine is started. Nothing of a message is believed; a
-// malformed one is an error.
+// Nothing is cached, all of it is safe for concurrent use, and no goroutine is started. Nothing of a message is believed; a
+// malformed one is an error. An answer by UDP has at most 4096 bytes, one by TCP at most 65535.
 package dns
 
 import (
-	"encoding/binary"
 	"errors"
 	"net/netip"
 	"strings"
+
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 // What a server's answer may say instead of addresses.
@@ -20,23 +21,13 @@ var (
 
 // Types of the records that can be asked for. RFC 1035 §3.2.2, RFC 3596 §2.1.
 const (
-	A    = 1
-	AAAA = 28
+	A    = uint16(dnsmessage.TypeA)
+	AAAA = uint16(dnsmessage.TypeAAAA)
 )
 
-// Layout and values of messages. RFC 1035 §4.1, RFC 6891 §6.1.
-const (
-	typeOPT, classIN = 41, 1
-
-	header    = 12
-	bitQR     = 0x8000
-	bitTC     = 0x0200
-	bitRD     = 0x0100
-	maskRcode = 0x000f
-	payload   = 1232 // what any path carries unfragmented, as a client tells its server
-
-	rcodeOK, rcodeNoName = 0, 3
-)
+// payload is the size of the datagrams that a server may answer with, in bytes: what any path carries unfragmented.
+// RFC 6891 §6.2.5.
+const payload = 1232
 
 // IsName reports whether s can be asked of DNS.
 func IsName(s string) bool {
@@ -52,107 +43,112 @@ func IsName(s string) bool {
 	return true
 }
 
-// appendName appends the name, one that IsName accepts, in its wire form.
-func appendName(b []byte, name string) []byte {
-	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
-		b = append(append(b, byte(len(label))), label...)
-	}
-	return append(b, 0)
-}
+// rooted returns the name with the dot at its end, as dnsmessage has all names.
+func rooted(name string) string { return strings.TrimSuffix(name, ".") + "." }
 
-// AppendQuery appends a question for records of a kind.
+// AppendQuery appends a question for records of a type. The name is one that IsName accepts.
 func AppendQuery(b []byte, id uint16, name string, kind uint16) []byte {
-	be := binary.BigEndian
-	b = be.AppendUint16(b, id)
-	b = be.AppendUint16(b, bitRD)
-	b = append(b, 0, 1, 0, 0, 0, 0, 0, 1) // one question; one additional record, OPT
-	b = appendName(b, name)
-	b = be.AppendUint16(b, kind)
-	b = be.AppendUint16(b, classIN)
-	b = append(b, 0)
-	b = be.AppendUint16(b, typeOPT)
-	b = be.AppendUint16(b, payload)
-	return append(b, 0, 0, 0, 0, 0, 0)
+	n, err := dnsmessage.NewName(rooted(name))
+	q := dnsmessage.NewBuilder(b, dnsmessage.Header{ID: id, RecursionDesired: true})
+	var opt dnsmessage.ResourceHeader
+	// With a name that IsName accepts and one record in the right section none of these can fail.
+	err = errors.Join(err,
+		q.StartQuestions(),
+		q.Question(dnsmessage.Question{Name: n, Type: dnsmessage.Type(kind), Class: dnsmessage.ClassINET}),
+		q.StartAdditionals(),
+		opt.SetEDNS0(payload, dnsmessage.RCodeSuccess, false),
+		q.OPTResource(opt, dnsmessage.OPTResource{}))
+	msg, finish := q.Finish()
+	if err = errors.Join(err, finish); err != nil {
+		panic("dns: BUG: a query that can't be made: " + err.Error())
+	}
+	return msg
 }
 
-// IsAnswer reports whether msg answers this question and no other. It must repeat it, so that who can't see the question
-// has more to guess than the identifier and the port. RFC 5452 §9.1.
+// IsAnswer reports whether msg answers this question and no other. It must repeat it, so that a sender who can't see the
+// question has more to guess than the identifier and the port. RFC 5452 §9.1.
 func IsAnswer(msg []byte, id uint16, name string, kind uint16) bool {
-	be := binary.BigEndian
-	if len(msg) < header || be.Uint16(msg) != id || be.Uint16(msg[2:])&bitQR == 0 || be.Uint16(msg[4:]) != 1 {
+	var p dnsmessage.Parser
+	h, err := p.Start(msg)
+	if err != nil || h.ID != id || !h.Response {
 		return false
 	}
-	want := appendName(nil, name)
-	q := msg[header:]
-	return len(q) >= len(want)+4 && strings.EqualFold(string(q[:len(want)]), string(want)) &&
-		be.Uint16(q[len(want):]) == kind && be.Uint16(q[len(want)+2:]) == classIN
+	q, err := p.Question()
+	if err != nil || p.SkipQuestion() != dnsmessage.ErrSectionDone {
+		return false
+	}
+	return equalFold(q.Name.String(), rooted(name)) && uint16(q.Type) == kind && q.Class == dnsmessage.ClassINET
 }
 
-// Parse returns the addresses of the kind in the answer section of a message. The aliases between the name and
+// equalFold reports whether two names are the same but for the case of ASCII letters, which alone are folded in DNS.
+// RFC 4343 §3.
+func equalFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	lower := func(c byte) byte {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		return c
+	}
+	for i := range len(a) {
+		if lower(a[i]) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// Parse returns the addresses of the type in the answer section of a message. The aliases between the name and
 // them are the server's business.
 func Parse(msg []byte, kind uint16) ([]netip.Addr, error) {
-	be := binary.BigEndian
-	if len(msg) < header {
-		return nil, ErrServer
-	}
-	flags := be.Uint16(msg[2:])
+	var p dnsmessage.Parser
+	h, err := p.Start(msg)
 	switch {
-	case flags&bitTC != 0:
+	case err != nil:
+		return nil, ErrServer
+	case h.Truncated:
 		return nil, ErrTruncated
-	case flags&maskRcode == rcodeNoName:
+	case h.RCode == dnsmessage.RCodeNameError:
 		return nil, ErrNoHost
-	case flags&maskRcode != rcodeOK:
+	case h.RCode != dnsmessage.RCodeSuccess:
 		return nil, ErrServer
 	}
-	off := header
-	for range be.Uint16(msg[4:]) {
-		if off = skipName(msg, off); off < 0 || off+4 > len(msg) {
-			return nil, ErrServer
-		}
-		off += 4
+	if p.SkipAllQuestions() != nil {
+		return nil, ErrServer
 	}
 	var ips []netip.Addr
-	for range be.Uint16(msg[6:]) {
-		if off = skipName(msg, off); off < 0 || off+10 > len(msg) {
+	for {
+		r, err := p.AnswerHeader()
+		if err == dnsmessage.ErrSectionDone {
+			return ips, nil
+		}
+		if err != nil {
 			return nil, ErrServer
 		}
-		what, class, size := be.Uint16(msg[off:]), be.Uint16(msg[off+2:]), int(be.Uint16(msg[off+8:]))
-		off += 10
-		if off+size > len(msg) {
-			return nil, ErrServer
-		}
-		data := msg[off : off+size]
-		off += size
-		if what != kind || class != classIN {
+		if uint16(r.Type) != kind || r.Class != dnsmessage.ClassINET {
+			if p.SkipAnswer() != nil {
+				return nil, ErrServer
+			}
 			continue
 		}
-		ip, ok := netip.AddrFromSlice(data)
-		if !ok || ip.Is4() != (kind == A) {
+		ip, ok := address(&p, r)
+		if !ok {
 			return nil, ErrServer
 		}
-		if ip = ip.Unmap(); ip.Is4() == (kind == A) {
+		if ip = ip.Unmap(); ip.Is4() == (kind == A) { // an IPv4 address in IPv6 isn't one to be dialed
 			ips = append(ips, ip)
 		}
 	}
-	return ips, nil
 }
 
-// skipName returns the offset behind the name at off, or -1.
-func skipName(msg []byte, off int) int {
-	for off < len(msg) {
-		switch n := int(msg[off]); {
-		case n == 0:
-			return off + 1
-		case n >= 0xc0: // a pointer ends a name, RFC 1035 §4.1.4
-			if off+2 > len(msg) {
-				return -1
-			}
-			return off + 2
-		case n >= 0x40:
-			return -1
-		default:
-			off += 1 + n
-		}
+// address reads the address in a record whose header is r. dnsmessage takes what it needs and doesn't mind a longer record.
+func address(p *dnsmessage.Parser, r dnsmessage.ResourceHeader) (netip.Addr, bool) {
+	if uint16(r.Type) == A {
+		a, err := p.AResource()
+		return netip.AddrFrom4(a.A), err == nil && r.Length == 4
 	}
-	return -1
+	a, err := p.AAAAResource()
+	return netip.AddrFrom16(a.AAAA), err == nil && r.Length == 16
 }

@@ -21,7 +21,11 @@ const (
 	ok    = "\x81\x80"
 	alias = "\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x09\x00\x02\xc0\x0c"
 	addr  = "\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x09\x00\x04\x0a\x00\x00\x01"
-	six   = "\x01x\x00\x00\x1c\x00\x01\x00\x00\x00\x09\x00\x10\xfd\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02"
+	chain = "\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x09\x00\x04\x01a\xc0\x0c" + // both.test is a.both.test
+		"\xc0\x27\x00\x05\x00\x01\x00\x00\x00\x09\x00\x04\x01b\xc0\x0c" + // which is b.both.test
+		"\xc0\x37\x00\x01\x00\x01\x00\x00\x00\x09\x00\x04\x0a\x00\x00\x01" // whose address this is
+	mapped = "\xc0\x0c\x00\x1c\x00\x01\x00\x00\x00\x09\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x0a\x00\x00\x01"
+	six    = "\x01x\x00\x00\x1c\x00\x01\x00\x00\x00\x09\x00\x10\xfd\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02"
 )
 
 func TestQuery(t *testing.T) {
@@ -47,6 +51,17 @@ func TestParse(t *testing.T) {
 		{said(ok, "\x00\x01", addr[:15]), A, "", ErrServer},
 		{said(ok, "\x00\x01", addr[:9]), A, "", ErrServer},
 		{said(ok, "\x00\x01", "\x40"+addr), A, "", ErrServer},
+		{said(ok, "\x00\x03", chain), A, "10.0.0.1", nil},
+		{said(ok, "\x00\x01", "\xc0\x1b"+addr[2:]), A, "", ErrServer},            // a name that points to itself
+		{said(ok, "\x00\x01", "\xc0\x1d\xc0\x1b"+addr[2:]), A, "", ErrServer},    // two that point to each other
+		{said(ok, "\x00\x01", "\xff\xff"+addr[2:]), A, "", ErrServer},            // one that points out of the message
+		{said(ok, "\x00\x02", addr), A, "", ErrServer},                           // fewer records than are announced
+		{said(ok, "\x00\x01", addr[:11]+"\x05"+addr[12:]+"x"), A, "", ErrServer}, // longer than an address
+		{said(ok, "\x00\x01", addr[:11]+"\x03"+addr[12:15]), A, "", ErrServer},   // shorter
+		{said(ok, "\x00\x01", addr[:11]+"\x10"+addr[12:]), A, "", ErrServer},     // longer than the message
+		{said(ok, "\x00\x01", alias[:11]+"\x10"+alias[12:]), A, "", ErrServer},   // likewise, and to be skipped
+		{said(ok, "\x00\x01", addr[:5]+"\x03"+addr[6:]), A, "", nil},             // of another class
+		{said(ok, "\x00\x01", mapped), AAAA, "", nil},
 		{said(ok, "\x00\x01", "\xc0"), A, "", ErrServer},
 		{said(ok, "\x00\x01", strings.Replace(six, "\x00\x1c", "\x00\x01", 1)), A, "", ErrServer},
 		{said(ok, "\x00\x01", "")[:20], A, "", ErrServer},
@@ -72,10 +87,27 @@ func TestIsAnswer(t *testing.T) {
 		IsAnswer([]byte(query), 7, "both.test", A) || IsAnswer(right[:20], 7, "both.test", A) {
 		t.Error("what is no answer to the question is taken")
 	}
+	for what, msg := range map[string]string{
+		"two questions":             strings.Replace(string(right), "\x00\x01", "\x00\x02", 1),
+		"no question":               strings.Replace(string(right), "\x00\x01", "\x00\x00", 1),
+		"another class":             string(right[:25]) + "\x00\x03" + string(right[27:]),
+		"a question cut short":      string(right[:26]),
+		"a name that points there":  string(right[:12]) + "\xc0\x0c\x00\x01\x00\x01",
+		"letters that fold to ours": strings.Replace(string(right), "\x04both\x04test", "\x04both\x05te\u017ft", 1),
+	} {
+		if IsAnswer([]byte(msg), 7, "both.test", A) {
+			t.Errorf("%s: it is taken for the answer", what)
+		}
+	}
+	// Both names have as many bytes, and Unicode folds one to the other.
+	kelvin := []byte("\x00\x07\x81\x80\x00\x01\x00\x00\x00\x00\x00\x00" + "\x05k\u212as\x00\x00\x01\x00\x01")
+	if IsAnswer(kelvin, 7, "\u212aks", A) {
+		t.Error("letters beyond ASCII are folded")
+	}
 }
 
 func FuzzAnswer(f *testing.F) {
-	for _, records := range []string{"", addr, six, alias + addr} {
+	for _, records := range []string{"", addr, six, alias + addr, chain, mapped, "\xc0\x1b" + addr[2:]} {
 		f.Add(said(ok, "\x00\x01", records))
 	}
 	f.Fuzz(func(t *testing.T, msg []byte) {

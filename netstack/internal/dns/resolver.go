@@ -54,10 +54,10 @@ type question struct {
 	done bool
 }
 
-// ask asks one server for all addresses of name. The questions are on their way at the same time.
+// ask asks one server for all addresses of name. The questions are asked at the same time.
 //
 // Some servers never answer about AAAA. Once there are addresses, the other answer has as long again as this one took: both
-// went the same way, so what differs is how long the server itself was at it.
+// took the same path, so what differs is the time that the server itself took.
 func (r *Resolver) ask(ctx context.Context, wait time.Duration, server netip.AddrPort, name string, kinds []uint16) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()

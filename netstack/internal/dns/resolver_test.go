@@ -75,6 +75,7 @@ func (s *servers) serve(c net.Conn, name string, tcp bool) {
 
 // about returns an answer of a kind, with one address or none.
 func about(kind uint16, records int) string {
+	const header = 12
 	m := said(ok, "\x00"+string(rune(records)), "")
 	binary.BigEndian.PutUint16(m[header+11:], kind)
 	switch {

@@ -29,37 +29,37 @@ import (
 
 // Bounds of what gVisor has sent and the tunnel hasn't taken.
 const (
-	softBytes   = 512 << 10 // above either, who may wait waits
-	softPackets = 512
-	hardPackets = 4096 // above, what may not wait is dropped
+	waitBytes   = 512 << 10 // above either, a sender that may wait does
+	waitPackets = 512
+	dropPackets = 4096 // above, a packet that may not wait is dropped
 )
 
 var errClosed = fmt.Errorf("netstack: %w", os.ErrClosed)
 
-// A Link is both ends of the wire.
+// A Link is the network interface of a stack: what gVisor sends comes out of Read, and what is written goes up to gVisor.
 type Link struct {
 	mtu     int
 	gso     int // the bytes of payload in a super-packet, at most
 	network atomic.Pointer[stack.NetworkDispatcher]
 
-	// verified tells that the packet being delivered has right checksums. gVisor asks for it by Capabilities, once for
+	// verified says that the packet being delivered has right checksums. gVisor asks for it by Capabilities, once for
 	// each packet, in the call that delivers it; and one goroutine delivers.
 	verified atomic.Bool
 	merger   offload.Merger
 
 	mu      sync.Mutex // guards what follows
-	some    sync.Cond  // there is something, or the end
-	room    sync.Cond  // there is room for who waits longest, or the end
+	filled  sync.Cond  // there is a packet, or the end
+	drained sync.Cond  // there is room for the sender that has waited longest, or the end
 	queue   ring
 	bytes   int  // in queue
 	idle    bool // Read waits at some
 	waiting int  // how many wait at room
 	closed  bool
 
-	taken  []*stack.PacketBuffer // what Read has taken from queue; its own
-	super  offload.Super
-	rest   []byte         // a super-packet that a batch had no room for; its memory stays
-	restOf offload.Header // its header
+	taken       []*stack.PacketBuffer // what Read has taken from queue; its own
+	super       offload.Super
+	remainder   []byte         // a super-packet that a batch had no room for; its memory stays
+	remainderOf offload.Header // its header
 }
 
 var (
@@ -82,12 +82,13 @@ func New(mtu int) *Link {
 	payload := mtu - tcpRoom
 	sent := packet.Headroom + wire.Padded(payload+header.IPv4MinimumSize+header.TCPMinimumSize+timestamp, mtu) + packet.Tailroom
 	l := &Link{mtu: mtu, gso: max(1, packet.MaxTrain/sent) * payload}
-	l.some.L, l.room.L = &l.mu, &l.mu
+	l.filled.L, l.drained.L = &l.mu, &l.mu
 	l.merger.TCP = true
 	return l
 }
 
-// Chunk returns how much a TCP connection should be given at once: what fills one super-packet, cut where segments end.
+// Chunk returns how many bytes a TCP connection should be given in one write: the payload of one super-packet, a whole
+// number of segments.
 func (l *Link) Chunk(v6 bool) int {
 	if !v6 {
 		return l.gso
@@ -145,7 +146,7 @@ func (l *Link) AddHeader(*stack.PacketBuffer) {}
 func (l *Link) ParseHeader(*stack.PacketBuffer) bool { return true }
 
 // Close implements stack.LinkEndpoint.
-func (l *Link) Close() { l.Shut() }
+func (l *Link) Close() { l.Shutdown() }
 
 // SetOnCloseAction implements stack.LinkEndpoint.
 func (l *Link) SetOnCloseAction(func()) {}
@@ -167,55 +168,55 @@ func (l *Link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 }
 
 func (l *Link) send(p *stack.PacketBuffer) tcpip.Error {
-	// Who sends TCP data is a program's goroutine or one that works on this very connection: it may wait, even with the
+	// TCP data is sent by a program's goroutine or by one that works on this very connection: it may wait, even with the
 	// connection locked. Everything else may come from the goroutine in Write. UDP has the bound of its socket's buffer,
 	// from which packets are gone when Read has copied them.
-	patient := p.GSOOptions.Type != stack.GSONone
+	mayWait := p.GSOOptions.Type != stack.GSONone
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if patient && (l.full() || l.waiting > 0) {
+	if mayWait && (l.full() || l.waiting > 0) {
 		l.waiting++
 		for first := true; !l.closed && (first || l.full()); first = false {
-			l.room.Wait()
+			l.drained.Wait()
 		}
 		l.waiting--
 	}
 	switch {
 	case l.closed:
 		return &tcpip.ErrClosedForSend{}
-	case l.queue.n >= hardPackets:
+	case l.queue.n >= dropPackets:
 		return &tcpip.ErrNoBufferSpace{}
 	}
 	l.queue.push(p.IncRef())
 	l.bytes += p.Size()
 	if l.idle {
 		l.idle = false
-		l.some.Signal()
+		l.filled.Signal()
 	}
-	l.admit()
+	l.wakeSender()
 	return nil
 }
 
-func (l *Link) full() bool { return l.bytes >= softBytes || l.queue.n >= softPackets }
+func (l *Link) full() bool { return l.bytes >= waitBytes || l.queue.n >= waitPackets }
 
-// admit lets the one that waits longest go on, if there is room; it will do the same for the next. The lock is held.
-func (l *Link) admit() {
+// wakeSender wakes the sender that has waited longest, if there is room; that one will wake the next. The lock is held.
+func (l *Link) wakeSender() {
 	if l.waiting > 0 && !l.full() {
-		l.room.Signal()
+		l.drained.Signal()
 	}
 }
 
-// Shut ends reading and sending.
-func (l *Link) Shut() {
+// Shutdown ends reading and sending.
+func (l *Link) Shutdown() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	l.some.Broadcast()
-	l.room.Broadcast()
+	l.filled.Broadcast()
+	l.drained.Broadcast()
 }
 
-// Drop releases what nobody will read.
-func (l *Link) Drop() {
+// Release gives back the packets that nobody will read.
+func (l *Link) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.queue.n > 0 {
@@ -252,7 +253,7 @@ func (r *ring) pop() *stack.PacketBuffer {
 	return p
 }
 
-// Write implements [tun.Queue]: what the tunnel brings goes up.
+// Write implements [tun.Queue]: packets from the tunnel go up to gVisor.
 func (l *Link) Write(b *packet.Batch) error {
 	d := l.network.Load()
 	if d == nil {

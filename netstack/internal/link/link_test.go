@@ -57,7 +57,7 @@ func check(t *testing.T, b *packet.Batch, size int) {
 
 func newLink(t *testing.T) *Link {
 	l := New(1420)
-	t.Cleanup(l.Drop)
+	t.Cleanup(l.Release)
 	return l
 }
 
@@ -92,7 +92,7 @@ func TestReadRefusesSmallBatch(t *testing.T) {
 	}
 }
 
-// TestQueueBounds holds that bulk waits above the lower bound, that the rest goes on to the upper one, and that whoever
+// TestQueueBounds holds that bulk waits above the lower bound, that the rest goes on to the upper one, and that a sender that
 // waits goes on when there is room, or at the end.
 func TestQueueBounds(t *testing.T) {
 	l := newLink(t)
@@ -117,7 +117,7 @@ func TestQueueBounds(t *testing.T) {
 			break
 		}
 	}
-	if l.queue.n != hardPackets {
+	if l.queue.n != dropPackets {
 		t.Errorf("%d packets are queued", l.queue.n)
 	}
 	want += n + waiters*46
@@ -132,14 +132,14 @@ func TestQueueBounds(t *testing.T) {
 	wg.Wait()
 	for range waiters {
 		if err := <-errs; err != nil {
-			t.Error("who waited:", err)
+			t.Error("a sender that waited:", err)
 		}
 	}
 	for !l.full() {
 		l.send(bulk)
 	}
 	wg.Go(func() { errs <- l.send(bulk) })
-	l.Shut()
+	l.Shutdown()
 	if err := <-errs; err == nil {
 		t.Error("a packet was sent after the end")
 	}

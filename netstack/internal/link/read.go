@@ -14,18 +14,18 @@ import (
 // maxSuper bounds a super-packet, headers and all.
 const maxSuper = 1 << 16
 
-// Read implements [tun.Queue]: what gVisor sent goes out.
+// Read implements [tun.Queue]: packets from gVisor go out to the tunnel.
 func (l *Link) Read(b *packet.Batch) (more bool, err error) {
 	if _, room := b.Next(); room < maxSuper {
-		return false, fmt.Errorf("link: read: a batch with room for %d bytes, and a packet may have %d", room, maxSuper)
+		return false, fmt.Errorf("netstack: read: the batch has room for %d bytes, and a packet may have %d", room, maxSuper)
 	}
-	if len(l.rest) > 0 {
-		return l.readRest(b)
+	if len(l.remainder) > 0 {
+		return l.readRemainder(b)
 	}
 	l.mu.Lock()
 	for l.queue.n == 0 && !l.closed {
 		l.idle = true
-		l.some.Wait()
+		l.filled.Wait()
 	}
 	if l.closed {
 		l.mu.Unlock()
@@ -49,17 +49,17 @@ func (l *Link) Read(b *packet.Batch) (more bool, err error) {
 		count, room = count-n, room-bytes
 	}
 	more = l.queue.n > 0
-	l.admit()
+	l.wakeSender()
 	l.mu.Unlock()
 	for i, p := range l.taken {
 		l.lay(b, p)
 		p.DecRef()
 		l.taken[i] = nil
 	}
-	return more || len(l.rest) > 0, nil
+	return more || len(l.remainder) > 0, nil
 }
 
-// needs returns how many packets p becomes, and how many bytes of the slab they take at most.
+// needs returns how many packets p is split into, and how many bytes of the slab they take at most.
 func needs(p *stack.PacketBuffer) (n, bytes int) {
 	n, bytes = 1, p.Size()
 	if mss := int(p.GSOOptions.MSS); p.GSOOptions.Type != stack.GSONone && p.Data().Size() > mss && mss > 0 {
@@ -69,7 +69,7 @@ func needs(p *stack.PacketBuffer) (n, bytes int) {
 	return n, bytes + n*(packet.Headroom+packet.Tailroom+wire.PaddingMultiple)
 }
 
-// lay lays p in b, or the segments it stands for.
+// lay puts p into b, or the segments of a super-packet.
 func (l *Link) lay(b *packet.Batch, p *stack.PacketBuffer) {
 	off, _ := b.Next()
 	size, head := p.Size(), p.HeaderSize()
@@ -90,14 +90,14 @@ func (l *Link) lay(b *packet.Batch, p *stack.PacketBuffer) {
 		return
 	}
 	if _, all := b.Next(); n > cap(b.Packets)-len(b.Packets) || bytes > all+packet.Headroom+packet.Tailroom {
-		l.rest = l.rest[:0]
-		if cap(l.rest) == 0 {
-			l.rest = make([]byte, 0, maxSuper)
+		l.remainder = l.remainder[:0]
+		if cap(l.remainder) == 0 {
+			l.remainder = make([]byte, 0, maxSuper)
 		}
-		l.rest = l.rest[:size]
-		from.read(l.rest)
-		l.restOf = superHeader(gso)
-		l.layRest(b)
+		l.remainder = l.remainder[:size]
+		from.read(l.remainder)
+		l.remainderOf = superHeader(gso)
+		l.layRemainder(b)
 		return
 	}
 	// The headers go to where the first segment lies, and each segment's payload to where it belongs.
@@ -121,26 +121,26 @@ func superHeader(gso stack.GSO) offload.Header {
 	return h
 }
 
-// readRest lays what is left of a super-packet that has more segments than a batch: those of a peer with a tiny MSS.
-func (l *Link) readRest(b *packet.Batch) (more bool, err error) {
-	l.layRest(b)
+// readRemainder lays what is left of a super-packet that has more segments than a batch: those of a peer with a tiny MSS.
+func (l *Link) readRemainder(b *packet.Batch) (more bool, err error) {
+	l.layRemainder(b)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return false, errClosed
 	}
-	return len(l.rest) > 0 || l.queue.n > 0, nil
+	return len(l.remainder) > 0 || l.queue.n > 0, nil
 }
 
-// layRest lays as much of rest as b has room for.
-func (l *Link) layRest(b *packet.Batch) {
+// layRemainder lays as much of the remainder as b has room for.
+func (l *Link) layRemainder(b *packet.Batch) {
 	off, _ := b.Next()
-	p := b.Slab[off : off+copy(b.Slab[off:], l.rest)]
-	if !l.super.Parse(l.restOf, p, len(p)) {
+	p := b.Slab[off : off+copy(b.Slab[off:], l.remainder)]
+	if !l.super.Parse(l.remainderOf, p, len(p)) {
 		panic("link: BUG: a super-packet of gVisor's can't be split")
 	}
 	l.super.Lay(b)
-	l.rest = l.rest[:l.super.Rest(l.rest[:cap(l.rest)], p)]
+	l.remainder = l.remainder[:l.super.Rest(l.remainder[:cap(l.remainder)], p)]
 	l.super.Spread(b)
 	l.super.Finish(b)
 }

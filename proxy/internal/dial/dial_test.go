@@ -109,7 +109,7 @@ func TestDial(t *testing.T) {
 			"2001:db8::1@0 192.0.2.1@250 192.0.2.2@500", "192.0.2.2", 500 * ms},
 		{"the first is slow, and still first", "tcp", "name", both, true, times{"192.0.2.1": 400 * ms, "2001:db8::1": 200 * ms}, nil,
 			"192.0.2.1@0 2001:db8::1@250", "192.0.2.1", 400 * ms},
-		{"who fails gives way at once", "tcp", "name", both, true, times{"192.0.2.2": 20 * ms}, times{"192.0.2.1": 10 * ms, "2001:db8::1": 10 * ms},
+		{"a failure starts the next at once", "tcp", "name", both, true, times{"192.0.2.2": 20 * ms}, times{"192.0.2.1": 10 * ms, "2001:db8::1": 10 * ms},
 			"192.0.2.1@0 2001:db8::1@10 192.0.2.2@20", "192.0.2.2", 40 * ms},
 		{"a late failure begins the next early", "tcp", "name", both, true, times{"192.0.2.2": 0}, times{"192.0.2.1": 300 * ms},
 			"192.0.2.1@0 2001:db8::1@250 192.0.2.2@300", "192.0.2.2", 300 * ms},
