@@ -162,8 +162,8 @@ func (e *Engine) greet(p *Peer) {
 	p.state.Lock()
 	due := p.Timers.SetPersistentKeepalive(e.clock(), p.Keepalive)
 	p.state.Unlock()
-	e.arm(p, due)
-	e.want(p, wantKeepalive)
+	e.wheel.Arm(&p.timer, due)
+	e.work.Add(&p.work, wantKeepalive)
 }
 
 // An application is the part of a change that can't fail, under way. The packet path sees all its allowed IPs change at
@@ -251,11 +251,11 @@ func (a *application) peer(p *Peer, pc *wgtypes.PeerConfig) {
 			p.state.Lock()
 			due := p.Timers.SetPersistentKeepalive(e.clock(), p.Keepalive)
 			p.state.Unlock()
-			e.arm(p, due)
+			e.wheel.Arm(&p.timer, due)
 		}
 	}
 	if e.up && p.Waiting.Load() {
-		e.want(p, wantFlush) // it may have an endpoint now
+		e.work.Add(&p.work, wantFlush) // it may have an endpoint now
 	}
 }
 

@@ -3,16 +3,15 @@
 //
 // The walk of a packet out is outbound.go from top to bottom, the walk in is inbound.go; both are stages of a lane, so a
 // packet's whole life is on one goroutine. Handshakes run on a few workers of their own (handshake.go) and never in a
-// lane. One goroutine turns the timer wheel for all peers (wheel.go).
+// lane: they take what waits in a work queue (work.go). One goroutine looks at the timers of all peers (timers.go).
 //
-// Locks, outermost first; nobody holds more than three of them, and the last three are leaves:
+// Locks, outermost first; nobody holds more than three of them. The last is a leaf, and so are
+// those within wheel and workqueue:
 //
 //	Engine.config    the peers, their allowed IPs and keepalives, the identity, the link; configure.go
 //	Peer.handshake   one peer's handshake state; held through Diffie-Hellman
 //	Peer.state       one peer's keypairs, staged packets and cold timers; held for moments
 //	Engine.indexing  writers of the receiver-index table
-//	wheel.mu         the wheel
-//	inbox.mu         the peers that want something
 //
 // The packet path takes no lock but, once for each train that arrives, the keypair's own (which guards its replay
 // window), and Peer.state where a packet has to wait for a session or comes with another than the one we send with.
@@ -22,13 +21,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"throughline/internal/aead"
 	"throughline/internal/allowedips"
@@ -39,7 +36,9 @@ import (
 	"throughline/internal/mono"
 	"throughline/internal/noise"
 	"throughline/internal/ratelimit"
+	"throughline/internal/wheel"
 	"throughline/internal/wire"
+	"throughline/internal/workqueue"
 	"throughline/packet"
 	"throughline/tun"
 	"throughline/udp"
@@ -73,7 +72,7 @@ type Engine struct {
 	mtu     atomic.Int32
 	drops   [packet.NumDrops]atomic.Uint64
 	events  broadcast.Topic[wgtypes.Event]
-	loaded  atomic.Int64 // mono.Time when the inbox was last seen under load; 0: never
+	loaded  atomic.Int64 // mono.Time when the work queue was last seen under load; 0: never
 
 	config     sync.RWMutex // guards what follows, to the blank line
 	peers      map[wgtypes.PublicKey]*Peer
@@ -86,10 +85,10 @@ type Engine struct {
 
 	indexing sync.Mutex // guards the writing of indices
 
-	wheel   wheel
-	inbox   inbox
-	writing sync.Mutex // guards sink's write side, which the receivers of both families share
-	sink    tun.Queue  // where packets are delivered: the TUN's first queue
+	wheel   *wheel.Wheel[*Peer]              // when each peer's timers are to be looked at
+	work    *workqueue.Queue[message, *Peer] // what waits for the handshake workers
+	writing sync.Mutex                       // guards sink's write side, which the receivers of both families share
+	sink    tun.Queue                        // where packets are delivered: the TUN's first queue
 
 	spare sync.Pool      // of *packet.Batch, for what doesn't come through a lane
 	done  chan struct{}  // closed when the engine closes
@@ -135,8 +134,8 @@ func New(o Options) (*Engine, error) {
 	}
 	e.mtu.Store(int32(mtu))
 	e.spare.New = func() any { return packet.NewSize(spareSize, wire.MaxStaged) }
-	e.wheel.init(e.clock())
-	e.inbox.init()
+	e.wheel = wheel.New[*Peer](e.clock())
+	e.work = workqueue.New[message, *Peer](maxMessages)
 
 	queues := e.device.Queues()
 	e.sink = queues[0]
@@ -153,9 +152,9 @@ func New(o Options) (*Engine, error) {
 		})
 	}
 	for range min(e.workers, maxHandshakers) {
-		e.tasks.Go(e.shakeHands)
+		e.tasks.Go(func() { e.work.Serve(e.done, worker{e}) })
 	}
-	e.tasks.Go(e.turnWheel)
+	e.tasks.Go(func() { e.wheel.Run(e.done, e.clock, e.look) })
 	return e, nil
 }
 
@@ -322,6 +321,3 @@ func (e *Engine) dropAll(b *packet.Batch, why packet.Drop) {
 	}
 	e.count(b)
 }
-
-// jitter is the random delay of a handshake retry. Whitepaper §6.1.
-func jitter() time.Duration { return rand.N(wire.RekeyTimeoutJitterMax + 1) }

@@ -108,6 +108,6 @@ func (e *Engine) Keepalive(key wgtypes.PublicKey) error {
 	if p == nil {
 		return ErrNoPeer
 	}
-	e.want(p, wantKeepalive)
+	e.work.Add(&p.work, wantKeepalive)
 	return nil
 }

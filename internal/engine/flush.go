@@ -97,7 +97,7 @@ func (e *Engine) keepalive(p *Peer) {
 	claimed(b, counter, to)
 	e.sealAndSend(kp, b)
 	p.Tx.Add(sentBytes(b.Packets))
-	e.arm(p, p.Timers.AuthenticatedSent(now))
+	e.wheel.Arm(&p.timer, p.Timers.AuthenticatedSent(now))
 	if kp.RekeyOnSend(now) {
 		e.renew(p, now)
 	}

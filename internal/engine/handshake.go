@@ -17,27 +17,6 @@ import (
 	"throughline/wgtypes"
 )
 
-// attend does for a peer what is wanted.
-func (e *Engine) attend(p *Peer, what uint32) {
-	if e.link.Load() == nil {
-		return // down: coming up begins anew
-	}
-	if what&wantInitiate != 0 {
-		p.state.Lock()
-		p.Timers.ResetAttempts() // what is new to send deserves all of them. §6.4
-		p.state.Unlock()
-	}
-	if what&(wantInitiate|wantRetry) != 0 {
-		e.initiate(p)
-	}
-	if what&wantFlush != 0 {
-		e.flush(p)
-	}
-	if what&wantKeepalive != 0 {
-		e.keepalive(p)
-	}
-}
-
 // initiate begins a handshake with p, unless one was begun a moment ago. Whitepaper §5.4.2, §6.1.
 func (e *Engine) initiate(p *Peer) {
 	me, to, now := e.self.Load(), p.Endpoint(), e.clock()
@@ -52,7 +31,7 @@ func (e *Engine) initiate(p *Peer) {
 		may, due = false, p.await(now)
 	}
 	p.state.Unlock()
-	e.arm(p, due)
+	e.wheel.Arm(&p.timer, due)
 	if !may {
 		return
 	}
@@ -81,7 +60,7 @@ func (e *Engine) initiate(p *Peer) {
 	due = min(p.Timers.HandshakeInitiated(now, jitter()), p.Timers.AuthenticatedSent(now))
 	p.begun.Store(int64(now))
 	p.state.Unlock()
-	e.arm(p, due)
+	e.wheel.Arm(&p.timer, due)
 	e.log.Debug("handshake: initiation sent", "peer", name(p.Public), "to", to.Addr)
 	p.Tx.Add(uint64(len(msg)))
 	e.sendMessage(msg[:], to)
@@ -116,7 +95,7 @@ const loadLasts = time.Second
 // withstand does under load what keeps handshakes cheap: the sender must own its address, shown by a cookie, and may not
 // come too often. Whitepaper §5.3.
 func (e *Engine) withstand(me *self, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
-	if len(e.inbox.messages) >= underLoad {
+	if e.work.Messages() >= underLoad {
 		e.loaded.Store(int64(now))
 	}
 	if last := mono.Time(e.loaded.Load()); last == 0 || now.Sub(last) >= loadLasts {
@@ -178,7 +157,7 @@ func (e *Engine) handleInitiation(me *self, msg []byte, from *packet.Endpoint, n
 	p.Rx.Add(uint64(len(msg)))
 	p.Tx.Add(uint64(len(reply)))
 	e.roam(p, from)
-	e.arm(p, min(p.Timers.AuthenticatedReceived(now), p.Timers.AuthenticatedSent(now)))
+	e.wheel.Arm(&p.timer, min(p.Timers.AuthenticatedReceived(now), p.Timers.AuthenticatedSent(now)))
 	e.log.Debug("handshake: response sent", "peer", name(p.Public), "to", from.Addr)
 	e.sendMessage(reply[:], from)
 	return 0
@@ -215,7 +194,7 @@ func (e *Engine) handleResponse(me *self, msg []byte, from *packet.Endpoint, now
 	p.Rx.Add(uint64(len(msg)))
 	e.roam(p, from)
 	e.completed(p)
-	e.arm(p, p.Timers.AuthenticatedReceived(now))
+	e.wheel.Arm(&p.timer, p.Timers.AuthenticatedReceived(now))
 	e.log.Debug("handshake: complete", "peer", name(p.Public), "with", from.Addr)
 	// The responder may not send before we have: what is staged confirms the session, or else a keepalive. §5.4.6.
 	e.flush(p)
@@ -249,7 +228,7 @@ func (e *Engine) adopt(p *Peer, r *receiver, now mono.Time, step func(session.Ke
 	}
 	p.state.Unlock()
 	e.forget(gone, p)
-	e.arm(p, due)
+	e.wheel.Arm(&p.timer, due)
 	return true
 }
 

@@ -67,7 +67,7 @@ func (in *inbound) Take(b *inBatch) (size int, more bool, err error) {
 		}
 	}
 	b.now = in.e.clock()
-	in.e.wheel.notice(b.now)
+	in.e.wheel.WakeIfLate(b.now)
 	for run := range b.Runs {
 		size += in.e.classify(b, run)
 	}
@@ -193,7 +193,7 @@ func (e *Engine) received(r *receiver, from *packet.Endpoint, now mono.Time, byt
 	if data {
 		due = min(due, p.Timers.DataReceived(now))
 	}
-	e.arm(p, due)
+	e.wheel.Arm(&p.timer, due)
 	if r.keypair.RekeyOnReceive(now) {
 		e.renew(p, now)
 	}
@@ -216,7 +216,7 @@ func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
 	e.completed(p)
 	e.forget(gone, p)
 	if staged {
-		e.want(p, wantFlush)
+		e.work.Add(&p.work, wantFlush)
 	}
 }
 

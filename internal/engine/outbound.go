@@ -47,7 +47,7 @@ func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 		return 0, false, err
 	}
 	b.now = o.e.clock()
-	o.e.wheel.notice(b.now)
+	o.e.wheel.WakeIfLate(b.now)
 	size = o.e.route(b)
 	b.group.byOwner(b)
 	for i := 0; i < len(b.Packets); {
@@ -144,7 +144,7 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 		p.Waiting.Store(true)
 	}
 	if !e.renew(p, b.now) { // whoever brings the session flushes
-		e.arm(p, p.await(b.now))
+		e.wheel.Arm(&p.timer, p.await(b.now))
 	}
 	return nil, 0, false
 }
@@ -186,7 +186,7 @@ func (o *outbound) Emit(b *outBatch) {
 // sentData is what follows from having sent data. Whitepaper §6.2: a session that is old enough is renewed.
 func (e *Engine) sentData(p *Peer, kp *session.Keypair, now mono.Time, bytes uint64) {
 	p.Tx.Add(bytes)
-	e.arm(p, min(p.Timers.DataSent(now), p.Timers.AuthenticatedSent(now)))
+	e.wheel.Arm(&p.timer, min(p.Timers.DataSent(now), p.Timers.AuthenticatedSent(now)))
 	if kp.RekeyOnSend(now) {
 		e.renew(p, now)
 	}
@@ -197,7 +197,7 @@ func (e *Engine) renew(p *Peer, now mono.Time) bool {
 	if last := mono.Time(p.begun.Load()); last != 0 && now.Sub(last) < wire.RekeyTimeout {
 		return false
 	}
-	e.want(p, wantInitiate)
+	e.work.Add(&p.work, wantInitiate)
 	return true
 }
 

@@ -6,15 +6,16 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"throughline/internal/mono"
 	"throughline/internal/peer"
 	"throughline/internal/session"
+	"throughline/internal/wheel"
+	"throughline/internal/workqueue"
 	"throughline/packet"
 	"throughline/wgtypes"
 )
 
-// A Peer is a peer as the engine holds it: its state, the locks that guard it, and its places in the wheel and in the
-// inbox. The order of the locks stands in engine.go.
+// A Peer is a peer as the engine holds it: its state, the locks that guard it, and its places in the wheel and in
+// the work queue. The order of the locks stands in engine.go.
 type Peer struct {
 	peer.Peer
 	id uint32 // unique in this engine, for hashing
@@ -22,13 +23,10 @@ type Peer struct {
 	handshake sync.Mutex // guards Peer.Handshake
 	state     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Gone, and the cold half of Timers
 
-	begun    atomic.Int64  // mono.Time when we last sent an initiation or a response; 0: never
-	wanted   atomic.Uint32 // what a handshake worker is to do; see inbox
-	nextWork *Peer         // guarded by inbox.mu
+	begun atomic.Int64 // mono.Time when we last sent an initiation or a response; 0: never
 
-	due        atomic.Int64 // mono.Time of the next look; mono.Never: not in the wheel
-	slot       int32        // guarded by wheel.mu, with the links
-	next, prev *Peer
+	timer wheel.Node[*Peer]     // its place in Engine.wheel
+	work  workqueue.Node[*Peer] // its place in Engine.work, and what is wanted there: bits want...
 }
 
 // A receiver is what a receiver index leads to: a peer, and once the handshake is done the keypair.
@@ -51,7 +49,8 @@ func (e *Engine) addPeer(public wgtypes.PublicKey) *Peer {
 	e.lastID++
 	p := &Peer{id: e.lastID}
 	p.Public = public
-	p.due.Store(int64(mono.Never))
+	p.timer.Init(p)
+	p.work.Init(p)
 	e.peers[public] = p
 	e.order = append(e.order, p)
 	return p
@@ -110,7 +109,7 @@ func (e *Engine) rest(p *Peer) {
 	e.drop(why, p.Staged.Clear())
 	p.Waiting.Store(p.Flushing)
 	p.state.Unlock()
-	e.wheel.remove(p)
+	e.wheel.Remove(&p.timer)
 }
 
 // eraseKeys forgets a peer's keypairs and pending handshake. Whitepaper §6.3.

@@ -27,7 +27,7 @@ func (e *Engine) Rebind() error {
 	e.clearSources()
 	for _, p := range e.order {
 		if p.Waiting.Load() {
-			e.want(p, wantFlush) // it may have been asked for while there was no socket
+			e.work.Add(&p.work, wantFlush) // it may have been asked for while there was no socket
 		}
 	}
 	return nil

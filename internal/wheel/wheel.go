@@ -65,6 +65,9 @@ func (n *Node[T]) Init(item T) {
 	n.due.Store(int64(mono.Never))
 }
 
+// Armed reports whether the item is in a wheel.
+func (n *Node[T]) Armed() bool { return n.due.Load() != int64(mono.Never) }
+
 // New returns an empty wheel, which counts from now.
 func New[T any](now mono.Time) *Wheel[T] {
 	w := &Wheel[T]{turned: int64(now) / int64(Tick), wake: make(chan struct{}, 1)}

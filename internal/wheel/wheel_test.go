@@ -136,6 +136,9 @@ func TestRemovedIsNotLookedAt(t *testing.T) {
 		}
 		l.Remove(&b.Node)
 		l.Remove(&a.Node)
+		if a.Armed() || b.Armed() || !c.Armed() {
+			t.Errorf("armed are %v %v %v, want only the last", a.Armed(), b.Armed(), c.Armed())
+		}
 		l.Remove(&a.Node) // it isn't in the wheel
 		time.Sleep(2 * time.Second)
 		l.wants(t, look{3, begin.Add(time.Second)})
