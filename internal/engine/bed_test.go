@@ -36,7 +36,7 @@ func simulatedClock() func() mono.Time {
 	return func() mono.Time { return mono.Time(time.Since(began) + time.Hour) }
 }
 
-// newNode makes node number n, which is up, has a key, and no peers.
+// newNode makes node number n, which is up, has a key, and no peers. It is closed when the test ends.
 func newNode(t *testing.T, net *udptest.Net, n byte) *node {
 	t.Helper()
 	return newNodeWith(t, net, n, simulatedClock(), io.Discard)
@@ -62,6 +62,7 @@ func newNodeWith(t *testing.T, net *udptest.Net, n byte, clock func() mono.Time,
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(x.Close)
 	x.configure(&wgtypes.Config{PrivateKey: &x.key, ListenPort: &x.port})
 	if err := x.Up(); err != nil {
 		t.Fatal(err)
