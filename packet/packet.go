@@ -42,7 +42,9 @@ type Endpoint struct {
 	SrcIf uint32         // the index of the interface it arrived on; 0 lets the kernel choose
 }
 
-// A Packet describes one packet or datagram of a batch.
+// A Packet describes one packet or datagram of a batch. It is in one of three states, which Drop tells: live (zero),
+// dropped (with the reason), or [Taken] out of the batch. The length is no state: a live packet of no bytes, padding cut
+// off, is a keepalive (whitepaper §6.5), which counts as received, and of which there is nothing to write to a TUN.
 type Packet struct {
 	Off, Len int // its bytes are Slab[Off : Off+Len]
 
@@ -50,7 +52,7 @@ type Packet struct {
 	// made for the call it would be an allocation.
 	nonce [nonceSize]byte
 
-	Drop Drop // why it goes no further; zero while it lives
+	Drop Drop // why it goes no further in this batch; zero while it is live
 }
 
 const nonceSize = 12

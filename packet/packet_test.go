@@ -145,6 +145,24 @@ func TestDropNames(t *testing.T) {
 	if NumDrops.String() != "unknown" {
 		t.Error("what is no reason has a name")
 	}
+	if _, ok := seen[Taken.String()]; ok || Taken.String() == "unknown" {
+		t.Errorf("Taken is called %v, as a reason or as what is none", Taken)
+	}
+}
+
+// Taken is neither a live packet's state, which is zero, nor a reason with a counter.
+func TestTakenIsNoReason(t *testing.T) {
+	if Taken == 0 || Taken < NumDrops {
+		t.Errorf("Taken is %d; reasons end before %d", Taken, NumDrops)
+	}
+	for d := range Drop(1<<8 - 1) {
+		if counted := d.Counted(); counted != (d != 0) {
+			t.Errorf("Drop %d: counted %v", d, counted)
+		}
+	}
+	if Taken.Counted() {
+		t.Error("Taken is counted")
+	}
 }
 
 // A nonce is what the whitepaper says in §5.4.6, whatever counter was there before.

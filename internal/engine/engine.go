@@ -307,7 +307,7 @@ func (e *Engine) drop(why packet.Drop, n int) {
 // count counts what was dropped of a batch.
 func (e *Engine) count(b *packet.Batch) {
 	for i := range b.Packets {
-		if why := b.Packets[i].Drop; why != 0 {
+		if why := b.Packets[i].Drop; why.Counted() {
 			e.drops[why].Add(1)
 		}
 	}

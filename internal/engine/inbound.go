@@ -90,7 +90,6 @@ func (e *Engine) classify(b *inBatch, run int) (size int) {
 		// The three reserved bytes are part of the type: they must be zero. Whitepaper §5.4.
 		if kind := binary.LittleEndian.Uint32(msg); kind != wire.TypeTransport {
 			p.Drop = e.post(kind, msg, &r.Endpoint)
-			p.Len = 0
 			continue
 		}
 		index := binary.LittleEndian.Uint32(msg[wire.TransportReceiver:])
@@ -166,7 +165,7 @@ func (e *Engine) arrive(b *inBatch, t *inTrain) (deliver bool) {
 		}
 		authentic = true
 		received += uint64(p.Len) + wire.TransportOverhead
-		data = data || p.Len > 0 // §6.5: a keepalive is a packet of length zero
+		data = data || p.Len > 0 // a live packet of length zero is a keepalive. §6.5
 	}
 	t.to.mu.Unlock()
 
@@ -228,7 +227,7 @@ func (e *Engine) admit(b *inBatch, t *inTrain) (any bool) {
 	for i := t.first; i < t.first+t.n; i++ {
 		p := &b.Packets[i]
 		if p.Drop != 0 || p.Len == 0 {
-			continue
+			continue // dropped, or a keepalive: nothing for the TUN
 		}
 		from, length, ok := source(b.Bytes(i))
 		if !ok {

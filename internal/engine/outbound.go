@@ -140,7 +140,7 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 		if p.Staged.Push(b.Bytes(i)) {
 			e.drop(packet.DropStagedFull, 1)
 		}
-		b.Packets[i].Len = 0 // not dropped, but gone from this batch
+		b.Packets[i].Drop = packet.Taken
 		p.Waiting.Store(true)
 	}
 	if !e.renew(p, b.now) { // whoever brings the session flushes

@@ -33,7 +33,8 @@ const (
 	wantKeepalive             // send a keepalive, or begin the handshake it needs
 )
 
-// post queues a handshake message, and returns why not. The size of each type is exact. Whitepaper §5.4.
+// post queues a handshake message: it returns packet.Taken, or why it is dropped. The size of each type is exact.
+// Whitepaper §5.4.
 func (e *Engine) post(kind uint32, msg []byte, from *packet.Endpoint) packet.Drop {
 	var size int
 	switch kind {
@@ -54,7 +55,7 @@ func (e *Engine) post(kind uint32, msg []byte, from *packet.Endpoint) packet.Dro
 	if !e.work.Post(m) {
 		return packet.DropQueue
 	}
-	return 0
+	return packet.Taken
 }
 
 // A worker is what the handshake workers do with what is queued.
