@@ -18,7 +18,6 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -70,7 +69,7 @@ type Engine struct {
 	allowed allowedips.Table[*Peer]
 	indices index.Table[receiver]
 	mtu     atomic.Int32
-	drops   [packet.NumDrops]atomic.Uint64
+	drops   drops
 	events  broadcast.Topic[wgtypes.Event]
 	loaded  atomic.Int64 // mono.Time when the work queue was last seen under load; 0: never
 
@@ -272,52 +271,4 @@ func (e *Engine) start(l *link) {
 func (e *Engine) stop(l *link) {
 	l.conn.Close()
 	l.lanes.Wait()
-}
-
-// send sends a batch outside the lanes.
-func (e *Engine) send(b *packet.Batch) {
-	l := e.link.Load()
-	if l == nil {
-		e.dropAll(b, packet.DropDown)
-		return
-	}
-	if err := l.conn.Send(b); err != nil && e.log.Enabled(context.Background(), slog.LevelDebug) {
-		e.log.Debug("send", "error", err)
-	}
-	e.count(b)
-}
-
-// sendMessage sends one handshake message.
-func (e *Engine) sendMessage(msg []byte, to *packet.Endpoint) {
-	b := e.spare.Get().(*packet.Batch)
-	b.Reset()
-	_, free := b.Free()
-	b.Received(copy(free, msg), 0, *to)
-	e.send(b)
-	e.spare.Put(b)
-}
-
-// drop counts n packets that go no further.
-func (e *Engine) drop(why packet.Drop, n int) {
-	if n > 0 {
-		e.drops[why].Add(uint64(n))
-	}
-}
-
-// count counts what was dropped of a batch.
-func (e *Engine) count(b *packet.Batch) {
-	for i := range b.Packets {
-		if why := b.Packets[i].Drop; why.Counted() {
-			e.drops[why].Add(1)
-		}
-	}
-}
-
-func (e *Engine) dropAll(b *packet.Batch, why packet.Drop) {
-	for i := range b.Packets {
-		if b.Packets[i].Drop == 0 {
-			b.Packets[i].Drop = why
-		}
-	}
-	e.count(b)
 }

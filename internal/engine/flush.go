@@ -115,13 +115,3 @@ func (e *Engine) sealAndSend(kp *session.Keypair, b *packet.Batch) {
 	kp.Seal(b.Slab, b.Packets, b.MTU)
 	e.send(b)
 }
-
-// sentBytes returns the bytes of the packets that weren't dropped.
-func sentBytes(packets []packet.Packet) (n uint64) {
-	for i := range packets {
-		if packets[i].Drop == 0 {
-			n += uint64(packets[i].Len)
-		}
-	}
-	return n
-}

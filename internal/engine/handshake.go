@@ -232,6 +232,16 @@ func (e *Engine) adopt(p *Peer, r *receiver, now mono.Time, step func(session.Ke
 	return true
 }
 
+// sendMessage sends one handshake message.
+func (e *Engine) sendMessage(msg []byte, to *packet.Endpoint) {
+	b := e.spare.Get().(*packet.Batch)
+	b.Reset()
+	_, free := b.Free()
+	b.Received(copy(free, msg), 0, *to)
+	e.send(b)
+	e.spare.Put(b)
+}
+
 // handleCookieReply takes a cookie. It proves nothing about who sent it from where: nobody roams by it. §5.4.7.
 func (e *Engine) handleCookieReply(msg []byte, now mono.Time) packet.Drop {
 	r := e.indices.Lookup(binary.LittleEndian.Uint32(msg[wire.CookieReplyReceiver:]))

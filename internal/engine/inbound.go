@@ -142,7 +142,7 @@ func (in *inbound) Emit(b *inBatch) {
 	if deliver {
 		e.deliver(&b.Batch)
 	}
-	e.count(&b.Batch)
+	e.drops.count(&b.Batch)
 	clear(b.trains) // no peer outlives its removal here
 }
 

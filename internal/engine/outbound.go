@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"context"
+	"log/slog"
 	"net/netip"
 
 	"throughline/internal/mono"
@@ -29,6 +31,7 @@ type outBatch struct {
 // An outTrain is a run of packets of one session, Packets[first:first+n].
 type outTrain struct {
 	first, n int
+	run      int // Runs[run] is the same packets, and where they go
 	peer     *Peer
 	keypair  *session.Keypair
 	to       *packet.Endpoint
@@ -110,7 +113,7 @@ func (e *Engine) claim(b *outBatch, p *Peer, first, n int) {
 	for i := range packets {
 		packets[i].SetCounter(counter + uint64(i))
 	}
-	b.trains = append(b.trains, outTrain{first: first, n: n, peer: p, keypair: kp, to: to})
+	b.trains = append(b.trains, outTrain{first: first, n: n, run: len(b.Runs), peer: p, keypair: kp, to: to})
 	b.Runs = append(b.Runs, packet.Run{First: first, N: n, Endpoint: *to})
 }
 
@@ -138,7 +141,7 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 			continue
 		}
 		if p.Staged.Push(b.Bytes(i)) {
-			e.drop(packet.DropStagedFull, 1)
+			e.drops.add(packet.DropStagedFull, 1)
 		}
 		b.Packets[i].Drop = packet.Taken
 		p.Waiting.Store(true)
@@ -170,12 +173,13 @@ func (o *outbound) Work(b *outBatch) {
 func (o *outbound) Emit(b *outBatch) {
 	e := o.e
 	if len(b.trains) == 0 {
-		e.count(&b.Batch)
+		e.drops.count(&b.Batch)
 		return
 	}
 	e.send(&b.Batch)
-	for i, t := range b.trains { // each is a run
-		if t.to.Src.IsValid() && !b.Runs[i].Endpoint.Src.IsValid() {
+	for i := range b.trains {
+		t := &b.trains[i]
+		if t.to.Src.IsValid() && !b.Runs[t.run].Endpoint.Src.IsValid() {
 			t.peer.ClearSource(t.to) // the socket found that it can't be had any more
 		}
 		e.sentData(t.peer, t.keypair, b.now, sentBytes(b.Packets[t.first:t.first+t.n]))
@@ -208,4 +212,28 @@ func (p *Peer) await(now mono.Time) (due mono.Time) {
 		return mono.Never
 	}
 	return p.Timers.HandshakeAwaited(jitter())
+}
+
+// send sends the runs of a batch, and counts what was dropped of it.
+func (e *Engine) send(b *packet.Batch) {
+	if l := e.link.Load(); l == nil {
+		for i := range b.Packets {
+			if b.Packets[i].Drop == 0 {
+				b.Packets[i].Drop = packet.DropDown
+			}
+		}
+	} else if err := l.conn.Send(b); err != nil && e.log.Enabled(context.Background(), slog.LevelDebug) {
+		e.log.Debug("send", "error", err)
+	}
+	e.drops.count(b)
+}
+
+// sentBytes returns the bytes of the packets that weren't dropped.
+func sentBytes(packets []packet.Packet) (n uint64) {
+	for i := range packets {
+		if packets[i].Drop == 0 {
+			n += uint64(packets[i].Len)
+		}
+	}
+	return n
 }

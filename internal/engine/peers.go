@@ -106,7 +106,7 @@ func (e *Engine) rest(p *Peer) {
 	if p.Gone {
 		why = packet.DropNoPeer
 	}
-	e.drop(why, p.Staged.Clear())
+	e.drops.add(why, p.Staged.Clear())
 	p.Waiting.Store(p.Flushing)
 	p.state.Unlock()
 	e.wheel.Remove(&p.timer)

@@ -120,4 +120,15 @@ func TestAKeepaliveIsLive(t *testing.T) {
 	if got := p.Rx.Load(); got != wire.TransportOverhead {
 		t.Errorf("%d bytes were received, want %d", got, wire.TransportOverhead)
 	}
+
+	// Beside data in one train, it isn't looked into either.
+	s.packets = append(s.packets, datagram(netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1"), 1, 100))
+	if _, _, err := in.Take(b); err != nil {
+		t.Fatal(err)
+	}
+	in.Work(b)
+	in.Emit(b)
+	if b.Packets[0].Drop != 0 || b.Packets[1].Drop != 0 || !delivered {
+		t.Errorf("a keepalive and data: %v and %v, delivered: %v", b.Packets[0].Drop, b.Packets[1].Drop, delivered)
+	}
 }

@@ -64,7 +64,7 @@ type worker struct{ e *Engine }
 // HandleMessage handles a handshake message, and counts it when it is refused.
 func (w worker) HandleMessage(m *message) {
 	if why := w.e.handle(m); why != 0 {
-		w.e.drop(why, 1)
+		w.e.drops.add(why, 1)
 	}
 }
 
