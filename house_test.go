@@ -202,7 +202,7 @@ func TestSizes(t *testing.T) {
 	for room, lines := range rooms {
 		limit := 1600 // about 1,500
 		if room == "internal/engine" {
-			limit = 2500
+			limit = 2000
 		}
 		if lines > limit {
 			t.Errorf("%s has %d lines, more than %d: it holds more than one noun", room, lines, limit)

@@ -76,7 +76,7 @@ func TestRateUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		b := newNode(t, net, 2)
-		me := b.self.Load()
+		local := b.identity.Load()
 		from := netip.MustParseAddrPort("203.0.113.1:1")
 		keys := cookie.KeysFor(b.public())
 		var jar cookie.Jar
@@ -84,7 +84,7 @@ func TestRateUnderLoad(t *testing.T) {
 		binary.LittleEndian.PutUint32(msg, wire.TypeInitiation)
 		jar.AddMACs(b.clock(), &keys, msg)
 		reply := make([]byte, wire.CookieReplySize)
-		if err := me.checker.Reply(b.clock(), reply, msg, from, rand.Reader); err != nil {
+		if err := local.checker.Reply(b.clock(), reply, msg, from, rand.Reader); err != nil {
 			t.Fatal(err)
 		}
 		if !jar.ConsumeReply(b.clock(), &keys, reply) {
@@ -94,7 +94,7 @@ func TestRateUnderLoad(t *testing.T) {
 		b.loaded.Store(int64(b.clock()))
 		passed := 0
 		for range 100 {
-			if why := b.withstand(me, msg, &packet.Endpoint{Addr: from}, b.clock()); why == 0 {
+			if why := b.withstand(local, msg, &packet.Endpoint{Addr: from}, b.clock()); why == 0 {
 				passed++
 			} else if why != packet.DropRate {
 				t.Fatalf("dropped: %v", why)

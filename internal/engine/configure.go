@@ -22,15 +22,15 @@ func (e *Engine) Configure(change *wgtypes.Config) error {
 		return err
 	}
 	c := &canonical
-	e.config.Lock()
-	defer e.config.Unlock()
+	e.configMu.Lock()
+	defer e.configMu.Unlock()
 	if e.closed {
 		return net.ErrClosed
 	}
 	if n := len(e.order) + len(c.Peers); n > wire.MaxPeers && e.countAfter(c) > wire.MaxPeers {
 		return fmt.Errorf("more than %d peers", wire.MaxPeers)
 	}
-	me, err := e.newSelf(c.PrivateKey)
+	local, err := e.newIdentity(c.PrivateKey)
 	if err != nil {
 		return err
 	}
@@ -38,8 +38,8 @@ func (e *Engine) Configure(change *wgtypes.Config) error {
 		return err
 	}
 
-	if me != nil {
-		e.become(me)
+	if local != nil {
+		e.become(local)
 	}
 	a := application{e: e, edit: e.allowed.Begin(), lost: make(map[*Peer]map[netip.Prefix]bool)}
 	a.apply(c)
@@ -62,22 +62,22 @@ func (e *Engine) countAfter(c *wgtypes.Config) int {
 	return n
 }
 
-// newSelf makes the identity of a private key; nil when it isn't to change.
-func (e *Engine) newSelf(private *wgtypes.PrivateKey) (*self, error) {
+// newIdentity makes the identity of a private key; nil when it isn't to change.
+func (e *Engine) newIdentity(private *wgtypes.PrivateKey) (*identity, error) {
 	if private == nil {
 		return nil, nil
 	}
-	if old := e.self.Load(); old != nil && old.private == *private || old == nil && private.IsZero() {
+	if old := e.identity.Load(); old != nil && old.private == *private || old == nil && private.IsZero() {
 		return nil, nil
 	}
 	if private.IsZero() {
-		return new(self), nil
+		return new(identity), nil
 	}
-	identity, err := noise.NewIdentity(private)
+	static, err := noise.NewIdentity(private)
 	if err != nil {
 		return nil, err
 	}
-	return &self{identity: identity, private: *private, checker: cookie.NewChecker(identity.Public())}, nil
+	return &identity{static: static, private: *private, checker: cookie.NewChecker(static.Public())}, nil
 }
 
 // relink applies port and mark. New sockets are open before the old ones close, so that a failure changes nothing.
@@ -121,7 +121,7 @@ func (e *Engine) relink(port *uint16, mark *uint32) error {
 }
 
 // clearSources forgets which addresses of ours the peers were spoken to from: other sockets, or the same with another
-// mark, may have to send from elsewhere. The configuration lock is held.
+// mark, may have to send from elsewhere. configMu is held.
 func (e *Engine) clearSources() {
 	for _, p := range e.order {
 		p.ClearSource(p.Endpoint())
@@ -130,22 +130,22 @@ func (e *Engine) clearSources() {
 
 // become takes on another identity. Every session and handshake was the old one's: they end, and what has to be said
 // begins with a handshake at once.
-func (e *Engine) become(me *self) {
-	old := e.self.Load()
-	if me.identity == nil {
-		me = nil
+func (e *Engine) become(local *identity) {
+	old := e.identity.Load()
+	if local.static == nil {
+		local = nil
 	}
-	e.self.Store(me)
+	e.identity.Store(local)
 	if old != nil {
 		clear(old.private[:])
 	}
 	for _, p := range e.order {
 		e.rest(p)
 	}
-	if me == nil {
+	if local == nil {
 		return
 	}
-	if p := e.peers[me.identity.Public()]; p != nil {
+	if p := e.peers[local.static.Public()]; p != nil {
 		e.removePeers([]*Peer{p}) // nobody is their own peer
 	}
 	for _, p := range e.order {
@@ -154,14 +154,14 @@ func (e *Engine) become(me *self) {
 }
 
 // greet begins what a peer with a persistent keepalive wants when the tunnel comes up: the timer, and a keepalive at
-// once. The configuration lock is held.
+// once. configMu is held.
 func (e *Engine) greet(p *Peer) {
 	if !e.up || p.Keepalive == 0 {
 		return
 	}
-	p.state.Lock()
+	p.stateMu.Lock()
 	due := p.Timers.SetPersistentKeepalive(e.clock(), p.Keepalive)
-	p.state.Unlock()
+	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
 	e.work.Add(&p.work, wantKeepalive)
 }
@@ -193,10 +193,10 @@ func (a *application) apply(c *wgtypes.Config) {
 			}
 		}
 	}
-	me := e.self.Load()
+	local := e.identity.Load()
 	for i := range c.Peers {
 		pc := &c.Peers[i]
-		if me != nil && pc.PublicKey == me.identity.Public() {
+		if local != nil && pc.PublicKey == local.static.Public() {
 			continue // nobody is their own peer
 		}
 		p := e.peers[pc.PublicKey]
@@ -224,9 +224,9 @@ func (a *application) apply(c *wgtypes.Config) {
 func (a *application) peer(p *Peer, pc *wgtypes.PeerConfig) {
 	e := a.e
 	if pc.PresharedKey != nil {
-		p.handshake.Lock()
+		p.handshakeMu.Lock()
 		p.Handshake.SetPreshared(pc.PresharedKey) // the next handshake's; the session goes on
-		p.handshake.Unlock()
+		p.handshakeMu.Unlock()
 	}
 	if pc.Endpoint != nil {
 		p.SetEndpoint(&packet.Endpoint{Addr: *pc.Endpoint})
@@ -248,9 +248,9 @@ func (a *application) peer(p *Peer, pc *wgtypes.PeerConfig) {
 		if before == 0 {
 			e.greet(p)
 		} else if e.up {
-			p.state.Lock()
+			p.stateMu.Lock()
 			due := p.Timers.SetPersistentKeepalive(e.clock(), p.Keepalive)
-			p.state.Unlock()
+			p.stateMu.Unlock()
 			e.wheel.Arm(&p.timer, due)
 		}
 	}

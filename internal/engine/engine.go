@@ -5,16 +5,19 @@
 // packet's whole life is on one goroutine. Handshakes run on a few workers of their own (handshake.go) and never in a
 // lane: they take what waits in a work queue (work.go). One goroutine looks at the timers of all peers (timers.go).
 //
-// Locks, outermost first; nobody holds more than three of them. The last is a leaf, and so are
-// those within wheel and workqueue:
+// Locks, outermost first; nobody holds more than three of them. The last is a leaf, and so are those within wheel and
+// workqueue:
 //
-//	Engine.config    the peers, their allowed IPs and keepalives, the identity, the link; configure.go
-//	Peer.handshake   one peer's handshake state; held through Diffie-Hellman
-//	Peer.state       one peer's keypairs, staged packets and cold timers; held for moments
-//	Engine.indexing  writers of the receiver-index table
+//	Engine.configMu   the peers, their allowed IPs and keepalives, the identity, the link; configure.go
+//	Peer.handshakeMu  one peer's handshake state; held through Diffie-Hellman
+//	Peer.stateMu      one peer's keypairs, staged packets and cold timers; held for moments
+//	Engine.indicesMu  writers of the receiver-index table
 //
-// The packet path takes no lock but, once for each train that arrives, the keypair's own (which guards its replay
-// window), and Peer.state where a packet has to wait for a session or comes with another than the one we send with.
+// Taken alone are identity.checkerMu, under load, by the handshake workers, and Engine.sinkMu, by the inbound lanes.
+//
+// The packet path takes no lock but, once for each train that arrives, indexEntry.windowMu (for the replay window) and
+// Engine.sinkMu, and Peer.stateMu where a packet has to wait for a session or comes with another than the one we send
+// with.
 package engine
 
 import (
@@ -64,16 +67,15 @@ type Engine struct {
 	cipher  *aead.Implementation
 
 	// Snapshots and tables that the packet path reads without a lock.
-	self    atomic.Pointer[self]
-	link    atomic.Pointer[link] // nil while down
-	allowed allowedips.Table[*Peer]
-	indices index.Table[receiver]
-	mtu     atomic.Int32
-	drops   drops
-	events  broadcast.Topic[wgtypes.Event]
-	loaded  atomic.Int64 // mono.Time when the work queue was last seen under load; 0: never
+	identity atomic.Pointer[identity] // nil without a private key
+	link     atomic.Pointer[link]     // nil while down
+	allowed  allowedips.Table[*Peer]
+	mtu      atomic.Int32
+	drops    drops
+	events   broadcast.Topic[wgtypes.Event]
+	loaded   atomic.Int64 // mono.Time when the work queue was last seen under load; 0: never
 
-	config     sync.RWMutex // guards what follows, to the blank line
+	configMu   sync.RWMutex // guards what follows, to the blank line
 	peers      map[wgtypes.PublicKey]*Peer
 	order      []*Peer // as they were added
 	lastID     uint32
@@ -82,12 +84,14 @@ type Engine struct {
 	wanted     bool // Up was asked for last; the sockets may still be closed, because the port was taken
 	up, closed bool
 
-	indexing sync.Mutex // guards the writing of indices
+	indicesMu sync.Mutex // guards the writing of indices, which are read without
+	indices   index.Table[indexEntry]
 
-	wheel   *wheel.Wheel[*Peer]              // when each peer's timers are to be looked at
-	work    *workqueue.Queue[message, *Peer] // what waits for the handshake workers
-	writing sync.Mutex                       // guards sink's write side, which the receivers of both families share
-	sink    tun.Queue                        // where packets are delivered: the TUN's first queue
+	sinkMu sync.Mutex // guards sink's write side, which the receivers of both families share
+	sink   tun.Queue  // where packets are delivered: the TUN's first queue
+
+	wheel *wheel.Wheel[*Peer]              // when each peer's timers are to be looked at
+	work  *workqueue.Queue[message, *Peer] // what waits for the handshake workers
 
 	spare sync.Pool      // of *packet.Batch, for what doesn't come through a lane
 	done  chan struct{}  // closed when the engine closes
@@ -95,14 +99,14 @@ type Engine struct {
 	tasks sync.WaitGroup // the outbound lanes, the handshake workers, the wheel, who watches routes
 }
 
-// self is who we are: a snapshot that changes with the private key.
-type self struct {
-	identity *noise.Identity
-	private  wgtypes.PrivateKey // as it was set; for a status only
+// An identity is our static key pair, and what depends on it: a snapshot that changes with the private key.
+type identity struct {
+	static  *noise.Identity
+	private wgtypes.PrivateKey // as it was set; for a status only
 
-	checker *cookie.Checker // CheckMAC1 by anyone, the rest under mu
-	mu      sync.Mutex      // guards checker's secret and limiter
-	limiter ratelimit.Limiter
+	checker   *cookie.Checker // CheckMAC1 by anyone, the rest under checkerMu
+	checkerMu sync.Mutex      // guards checker's secret and limiter
+	limiter   ratelimit.Limiter
 }
 
 // A link is one set of open sockets and the lanes that receive from them.
@@ -166,8 +170,8 @@ func (e *Engine) SetMTU(mtu int) { e.mtu.Store(int32(mtu)) }
 // Up opens the sockets, unless they are open, and begins to receive; peers with a persistent keepalive are spoken to. When
 // it fails, because the port is taken, it is tried again with the next port that is configured.
 func (e *Engine) Up() error {
-	e.config.Lock()
-	defer e.config.Unlock()
+	e.configMu.Lock()
+	defer e.configMu.Unlock()
 	if e.closed {
 		return net.ErrClosed
 	}
@@ -183,7 +187,7 @@ func (e *Engine) Up() error {
 	return nil
 }
 
-// rise puts the first link to use. The configuration lock is held.
+// rise puts the first link to use. configMu is held.
 func (e *Engine) rise(l *link) {
 	e.up, e.port = true, l.conn.Port()
 	e.start(l)
@@ -195,8 +199,8 @@ func (e *Engine) rise(l *link) {
 
 // Down closes the sockets and forgets every session; peers and configuration stay.
 func (e *Engine) Down() {
-	e.config.Lock()
-	defer e.config.Unlock()
+	e.configMu.Lock()
+	defer e.configMu.Unlock()
 	e.down()
 }
 
@@ -218,19 +222,19 @@ func (e *Engine) down() {
 // Close ends the engine: down, the TUN closed, and every goroutine of the engine ended when it returns. It may be
 // called more than once.
 func (e *Engine) Close() {
-	e.config.Lock()
+	e.configMu.Lock()
 	if e.closed {
-		e.config.Unlock()
+		e.configMu.Unlock()
 		e.tasks.Wait()
 		return
 	}
 	e.down()
 	e.closed = true
 	e.removePeers(e.order)
-	if s := e.self.Swap(nil); s != nil {
+	if s := e.identity.Swap(nil); s != nil {
 		clear(s.private[:])
 	}
-	e.config.Unlock()
+	e.configMu.Unlock()
 
 	close(e.done)
 	e.device.Close() // unblocks the outbound lanes
@@ -238,7 +242,7 @@ func (e *Engine) Close() {
 	e.events.Close()
 }
 
-// listen opens sockets with the mark set. The configuration lock is held.
+// listen opens sockets with the mark set. configMu is held.
 func (e *Engine) listen(port uint16, mark uint32) (*link, error) {
 	conn, err := e.network.Listen(port)
 	if err != nil {

@@ -16,9 +16,9 @@ func (e *Engine) flush(p *Peer) {
 	b := e.spare.Get().(*packet.Batch)
 	defer e.spare.Put(b)
 
-	p.state.Lock()
+	p.stateMu.Lock()
 	if p.Flushing || p.Gone {
-		p.state.Unlock()
+		p.stateMu.Unlock()
 		return // who is at it goes on until nothing is staged
 	}
 	p.Flushing = true
@@ -35,14 +35,14 @@ func (e *Engine) flush(p *Peer) {
 			needed = p.Staged.Len() > 0
 			break
 		}
-		p.state.Unlock()
+		p.stateMu.Unlock()
 		e.sealAndSend(kp, b)
 		e.sentData(p, kp, now, sentBytes(b.Packets))
-		p.state.Lock()
+		p.stateMu.Lock()
 	}
 	p.Flushing = false
 	p.Waiting.Store(p.Staged.Len() > 0)
-	p.state.Unlock()
+	p.stateMu.Unlock()
 
 	if needed {
 		e.initiate(p)
@@ -50,7 +50,7 @@ func (e *Engine) flush(p *Peer) {
 }
 
 // unstage moves packets that wait into b, as many as it holds, with their counters, and returns the session to send them
-// with; false when nothing waits or there is no session. The state lock is held.
+// with; false when nothing waits or there is no session. stateMu is held.
 func (e *Engine) unstage(p *Peer, b *packet.Batch, now mono.Time) (*session.Keypair, bool) {
 	to := p.Endpoint()
 	if p.Staged.Len() == 0 || to == nil {

@@ -19,18 +19,18 @@ import (
 
 // initiate begins a handshake with p, unless one was begun a moment ago. Whitepaper §5.4.2, §6.1.
 func (e *Engine) initiate(p *Peer) {
-	me, to, now := e.self.Load(), p.Endpoint(), e.clock()
-	if me == nil || to == nil {
+	local, to, now := e.identity.Load(), p.Endpoint(), e.clock()
+	if local == nil || to == nil {
 		return
 	}
-	p.handshake.Lock()
-	defer p.handshake.Unlock()
-	p.state.Lock()
-	may, due := !p.Gone && e.self.Load() == me && e.link.Load() != nil, mono.Never
+	p.handshakeMu.Lock()
+	defer p.handshakeMu.Unlock()
+	p.stateMu.Lock()
+	may, due := !p.Gone && e.identity.Load() == local && e.link.Load() != nil, mono.Never
 	if may && !p.Timers.MayInitiate(now) {
 		may, due = false, p.await(now)
 	}
-	p.state.Unlock()
+	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
 	if !may {
 		return
@@ -43,23 +43,23 @@ func (e *Engine) initiate(p *Peer) {
 	if index, pending := p.Handshake.Pending(); pending {
 		e.forgetIndex(index, p)
 	}
-	index := e.newIndex(&receiver{peer: p})
+	index := e.newIndex(&indexEntry{peer: p})
 	var msg [wire.InitiationSize]byte
-	err = p.Handshake.Initiate(now, msg[:], me.identity, p.Public, ephemeral, index, noise.TAI64N(time.Now()))
+	err = p.Handshake.Initiate(now, msg[:], local.static, p.Public, ephemeral, index, noise.TAI64N(time.Now()))
 	if err != nil { // the peer's public key is a low-order point
 		e.forgetIndex(index, p)
-		p.state.Lock()
+		p.stateMu.Lock()
 		p.Timers.HandshakeSent(now) // as if: the next packet isn't to find out again
 		p.begun.Store(int64(now))
-		p.state.Unlock()
+		p.stateMu.Unlock()
 		e.log.Warn("handshake: cannot begin", "peer", name(p.Public), "error", err)
 		return
 	}
 	// The timer starts before the message is out: its answer may come at once.
-	p.state.Lock()
+	p.stateMu.Lock()
 	due = min(p.Timers.HandshakeInitiated(now, jitter()), p.Timers.AuthenticatedSent(now))
 	p.begun.Store(int64(now))
-	p.state.Unlock()
+	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
 	e.log.Debug("handshake: initiation sent", "peer", name(p.Public), "to", to.Addr)
 	p.Tx.Add(uint64(len(msg)))
@@ -68,8 +68,8 @@ func (e *Engine) initiate(p *Peer) {
 
 // handle takes a handshake message, and returns why it was refused.
 func (e *Engine) handle(m *message) packet.Drop {
-	me := e.self.Load()
-	if me == nil {
+	local := e.identity.Load()
+	if local == nil {
 		return packet.DropDown
 	}
 	msg, now := m.data[:m.size], e.clock()
@@ -77,16 +77,16 @@ func (e *Engine) handle(m *message) packet.Drop {
 		return e.handleCookieReply(msg, now)
 	}
 	// §5.3: mac1 shows that the sender knows whom it speaks to; without it we are silent.
-	if !me.checker.CheckMAC1(msg) {
+	if !local.checker.CheckMAC1(msg) {
 		return packet.DropMAC1
 	}
-	if why := e.withstand(me, msg, &m.from, now); why != 0 {
+	if why := e.withstand(local, msg, &m.from, now); why != 0 {
 		return why
 	}
 	if m.kind == wire.TypeInitiation {
-		return e.handleInitiation(me, msg, &m.from, now)
+		return e.handleInitiation(local, msg, &m.from, now)
 	}
-	return e.handleResponse(me, msg, &m.from, now)
+	return e.handleResponse(local, msg, &m.from, now)
 }
 
 // loadLasts is how long a load is taken to last after it was last seen. Kernel: wg_receive_handshake_packet.
@@ -94,31 +94,31 @@ const loadLasts = time.Second
 
 // withstand does under load what keeps handshakes cheap: the sender must own its address, shown by a cookie, and may not
 // come too often. Whitepaper §5.3.
-func (e *Engine) withstand(me *self, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
+func (e *Engine) withstand(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
 	if e.work.Messages() >= underLoad {
 		e.loaded.Store(int64(now))
 	}
 	if last := mono.Time(e.loaded.Load()); last == 0 || now.Sub(last) >= loadLasts {
 		return 0
 	}
-	me.mu.Lock()
-	defer me.mu.Unlock()
-	if !me.checker.CheckMAC2(now, msg, from.Addr) {
+	local.checkerMu.Lock()
+	defer local.checkerMu.Unlock()
+	if !local.checker.CheckMAC2(now, msg, from.Addr) {
 		var reply [wire.CookieReplySize]byte
-		if err := me.checker.Reply(now, reply[:], msg, from.Addr, rand.Reader); err == nil {
+		if err := local.checker.Reply(now, reply[:], msg, from.Addr, rand.Reader); err == nil {
 			e.sendMessage(reply[:], from)
 		}
 		return packet.DropMAC2
 	}
-	if !me.limiter.Allow(now, from.Addr.Addr()) {
+	if !local.limiter.Allow(now, from.Addr.Addr()) {
 		return packet.DropRate
 	}
 	return 0
 }
 
 // handleInitiation answers an initiation. Nothing is remembered and nobody roams until it has authenticated.
-func (e *Engine) handleInitiation(me *self, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
-	r, err := noise.ConsumeInitiation(msg, me.identity)
+func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
+	r, err := noise.ConsumeInitiation(msg, local.static)
 	if err != nil {
 		return packet.DropInitiation
 	}
@@ -127,15 +127,15 @@ func (e *Engine) handleInitiation(me *self, msg []byte, from *packet.Endpoint, n
 	if p == nil {
 		return packet.DropInitiation
 	}
-	p.handshake.Lock()
-	defer p.handshake.Unlock()
-	if e.self.Load() != me {
+	p.handshakeMu.Lock()
+	defer p.handshakeMu.Unlock()
+	if e.identity.Load() != local {
 		return packet.DropInitiation // the identity changed meanwhile
 	}
-	to := &receiver{peer: p}
-	index := e.newIndex(&receiver{peer: p}) // the keypair follows once there is one
+	to := &indexEntry{peer: p}
+	index := e.newIndex(&indexEntry{peer: p}) // the keypair follows once there is one
 	var reply [wire.ResponseSize]byte
-	kp, err := p.Handshake.Accept(now, reply[:], r, me.identity, rand.Reader, index, e.cipher)
+	kp, err := p.Handshake.Accept(now, reply[:], r, local.static, rand.Reader, index, e.cipher)
 	if err != nil {
 		e.forgetIndex(index, p)
 		if errors.Is(err, peer.ErrStale) {
@@ -150,10 +150,10 @@ func (e *Engine) handleInitiation(me *self, msg []byte, from *packet.Endpoint, n
 	}
 	// A response counts as a handshake begun: what is to be sent goes when the peer confirms this one. Kernel:
 	// wg_packet_send_handshake_response.
-	p.state.Lock()
+	p.stateMu.Lock()
 	p.Timers.HandshakeSent(now)
 	p.begun.Store(int64(now))
-	p.state.Unlock()
+	p.stateMu.Unlock()
 	p.Rx.Add(uint64(len(msg)))
 	p.Tx.Add(uint64(len(reply)))
 	e.roam(p, from)
@@ -164,29 +164,29 @@ func (e *Engine) handleInitiation(me *self, msg []byte, from *packet.Endpoint, n
 }
 
 // handleResponse completes a handshake that we began.
-func (e *Engine) handleResponse(me *self, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
+func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
 	r := e.indices.Lookup(binary.LittleEndian.Uint32(msg[wire.ResponseReceiver:]))
 	if r == nil {
 		return packet.DropIndex
 	}
 	p := r.peer
-	p.handshake.Lock()
-	if e.self.Load() != me {
-		p.handshake.Unlock()
+	p.handshakeMu.Lock()
+	if e.identity.Load() != local {
+		p.handshakeMu.Unlock()
 		return packet.DropResponse
 	}
-	kp, err := p.Handshake.ConsumeResponse(now, msg, me.identity, e.cipher)
+	kp, err := p.Handshake.ConsumeResponse(now, msg, local.static, e.cipher)
 	if err != nil {
-		p.handshake.Unlock()
+		p.handshakeMu.Unlock()
 		return packet.DropResponse
 	}
-	p.state.Lock()
-	if own := me.identity.Public(); p.Keypairs.Crossed() && bytes.Compare(own[:], p.Public[:]) > 0 {
+	p.stateMu.Lock()
+	if own := local.static.Public(); p.Keypairs.Crossed() && bytes.Compare(own[:], p.Public[:]) > 0 {
 		kp.Yield()
 	}
-	p.state.Unlock()
-	adopted := e.adopt(p, &receiver{peer: p, keypair: kp}, now, session.Keypairs.Initiated)
-	p.handshake.Unlock()
+	p.stateMu.Unlock()
+	adopted := e.adopt(p, &indexEntry{peer: p, keypair: kp}, now, session.Keypairs.Initiated)
+	p.handshakeMu.Unlock()
 	if !adopted {
 		e.forgetIndex(kp.LocalIndex, p)
 		return packet.DropResponse
@@ -205,17 +205,17 @@ func (e *Engine) handleResponse(me *self, msg []byte, from *packet.Endpoint, now
 }
 
 // adopt brings a fresh keypair into a peer's trio and publishes its index; false if the peer was removed meanwhile.
-func (e *Engine) adopt(p *Peer, r *receiver, now mono.Time, step func(session.Keypairs, *session.Keypair) (session.Keypairs, session.Gone)) bool {
+func (e *Engine) adopt(p *Peer, r *indexEntry, now mono.Time, step func(session.Keypairs, *session.Keypair) (session.Keypairs, session.Gone)) bool {
 	kp := r.keypair
-	e.indexing.Lock()
+	e.indicesMu.Lock()
 	published := e.indices.Replace(kp.LocalIndex, r)
-	e.indexing.Unlock()
+	e.indicesMu.Unlock()
 	if !published {
 		return false
 	}
-	p.state.Lock()
+	p.stateMu.Lock()
 	if p.Gone || e.link.Load() == nil {
-		p.state.Unlock()
+		p.stateMu.Unlock()
 		return false
 	}
 	var gone session.Gone
@@ -226,7 +226,7 @@ func (e *Engine) adopt(p *Peer, r *receiver, now mono.Time, step func(session.Ke
 		p.Waiting.Store(p.Flushing || p.Staged.Len() > 0) // until flush has sent it: what was staged goes first
 		p.Sending.Store(kp)
 	}
-	p.state.Unlock()
+	p.stateMu.Unlock()
 	e.forget(gone, p)
 	e.wheel.Arm(&p.timer, due)
 	return true
@@ -249,8 +249,8 @@ func (e *Engine) handleCookieReply(msg []byte, now mono.Time) packet.Drop {
 		return packet.DropIndex
 	}
 	p := r.peer
-	p.handshake.Lock()
-	defer p.handshake.Unlock()
+	p.handshakeMu.Lock()
+	defer p.handshakeMu.Unlock()
 	if !p.Handshake.ConsumeCookie(now, msg, p.Public) {
 		return packet.DropCookieReply
 	}

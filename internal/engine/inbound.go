@@ -35,7 +35,7 @@ type inBatch struct {
 type inTrain struct {
 	first, n int
 	run      int // Runs[run] tells the endpoint
-	to       *receiver
+	to       *indexEntry
 }
 
 func newInBatch() *inBatch { return &inBatch{Batch: *packet.New()} }
@@ -153,7 +153,7 @@ func (e *Engine) arrive(b *inBatch, t *inTrain) (deliver bool) {
 	var received uint64
 	authentic, data := false, false
 
-	t.to.mu.Lock()
+	t.to.windowMu.Lock()
 	for i := range packets {
 		p := &packets[i]
 		if p.Drop != 0 {
@@ -167,7 +167,7 @@ func (e *Engine) arrive(b *inBatch, t *inTrain) (deliver bool) {
 		received += uint64(p.Len) + wire.TransportOverhead
 		data = data || p.Len > 0 // a live packet of length zero is a keepalive. §6.5
 	}
-	t.to.mu.Unlock()
+	t.to.windowMu.Unlock()
 
 	if !authentic {
 		return false
@@ -181,7 +181,7 @@ func (e *Engine) arrive(b *inBatch, t *inTrain) (deliver bool) {
 
 // received is what follows from an authenticated train: the peer is where it came from (§2.1), a next keypair is
 // confirmed by its first use, timers and counters are told.
-func (e *Engine) received(r *receiver, from *packet.Endpoint, now mono.Time, bytes uint64, data bool) {
+func (e *Engine) received(r *indexEntry, from *packet.Endpoint, now mono.Time, bytes uint64, data bool) {
 	p := r.peer
 	p.Rx.Add(bytes)
 	e.roam(p, from)
@@ -200,9 +200,9 @@ func (e *Engine) received(r *receiver, from *packet.Endpoint, now mono.Time, byt
 
 // confirm makes a keypair current if it is the next one: the initiator has used it, so it has the keys.
 func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
-	p.state.Lock()
+	p.stateMu.Lock()
 	if p.Gone || p.Keypairs.Next != kp {
-		p.state.Unlock()
+		p.stateMu.Unlock()
 		return
 	}
 	var gone session.Gone
@@ -210,7 +210,7 @@ func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
 	p.Sending.Store(kp)
 	p.Timers.HandshakeComplete(e.clock())
 	staged := p.Waiting.Load()
-	p.state.Unlock()
+	p.stateMu.Unlock()
 
 	e.completed(p)
 	e.forget(gone, p)
@@ -250,8 +250,8 @@ func (e *Engine) admit(b *inBatch, t *inTrain) (any bool) {
 
 // deliver writes a batch to the TUN.
 func (e *Engine) deliver(b *packet.Batch) {
-	e.writing.Lock()
-	defer e.writing.Unlock()
+	e.sinkMu.Lock()
+	defer e.sinkMu.Unlock()
 	if err := e.sink.Write(b); err != nil {
 		e.log.Debug("tun: write", "error", err)
 	}

@@ -124,8 +124,8 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 			return kp, counter, true
 		}
 	}
-	p.state.Lock()
-	defer p.state.Unlock()
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
 	if !p.Waiting.Load() { // a session may have come while we waited for the lock
 		if kp, counter, ok := p.counters(b.now, n); ok {
 			return kp, counter, true
@@ -206,7 +206,7 @@ func (e *Engine) renew(p *Peer, now mono.Time) bool {
 }
 
 // await sees to it that what is staged gets a handshake of ours if the one under way, which may be the peer's, comes to
-// nothing. It returns when to look; the state lock is held.
+// nothing. It returns when to look; stateMu is held.
 func (p *Peer) await(now mono.Time) (due mono.Time) {
 	if kp := p.Sending.Load(); p.Staged.Len() == 0 || kp != nil && kp.CanSend(now) {
 		return mono.Never

@@ -137,11 +137,11 @@ func newPath(t testing.TB, packets ...[]byte) (*Engine, *scripted, *outbound, *i
 	}
 	p := e.order[0]
 	k1, k2 := [wire.KeySize]byte{1}, [wire.KeySize]byte{2}
-	r := &receiver{peer: p}
+	r := &indexEntry{peer: p}
 	index := e.newIndex(r)
 	kp := session.New(aead.Best(), &k1, &k2, index, 2, true, now)
 	s.twin = session.New(aead.Best(), &k2, &k1, 2, index, false, now)
-	if !e.adopt(p, &receiver{peer: p, keypair: kp}, now, session.Keypairs.Initiated) {
+	if !e.adopt(p, &indexEntry{peer: p, keypair: kp}, now, session.Keypairs.Initiated) {
 		t.Fatal("the session was not adopted")
 	}
 	p.Waiting.Store(false)
@@ -191,8 +191,8 @@ func TestTheWalkOutToManyPeersAllocatesNothing(t *testing.T) {
 		}
 		k := [wire.KeySize]byte{i}
 		p := e.lookup([wire.KeySize]byte{50 + i})
-		index := e.newIndex(&receiver{peer: p})
-		if !e.adopt(p, &receiver{peer: p, keypair: session.New(aead.Best(), &k, &k, index, 9, true, e.clock())}, e.clock(), session.Keypairs.Initiated) {
+		index := e.newIndex(&indexEntry{peer: p})
+		if !e.adopt(p, &indexEntry{peer: p, keypair: session.New(aead.Best(), &k, &k, index, 9, true, e.clock())}, e.clock(), session.Keypairs.Initiated) {
 			t.Fatal("the session was not adopted")
 		}
 		p.Waiting.Store(false)

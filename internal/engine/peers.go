@@ -20,8 +20,8 @@ type Peer struct {
 	peer.Peer
 	id uint32 // unique in this engine, for hashing
 
-	handshake sync.Mutex // guards Peer.Handshake
-	state     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Gone, and the cold half of Timers
+	handshakeMu sync.Mutex // guards Peer.Handshake
+	stateMu     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Gone, and the cold half of Timers
 
 	begun atomic.Int64 // mono.Time when we last sent an initiation or a response; 0: never
 
@@ -29,22 +29,22 @@ type Peer struct {
 	work  workqueue.Node[*Peer] // its place in Engine.work, and what is wanted there: bits want...
 }
 
-// A receiver is what a receiver index leads to: a peer, and once the handshake is done the keypair.
-type receiver struct {
+// An indexEntry is what a receiver index leads to: a peer, and once the handshake is done the keypair.
+type indexEntry struct {
 	peer    *Peer
 	keypair *session.Keypair // nil while the handshake is pending
 
-	mu sync.Mutex // guards the keypair's replay window
+	windowMu sync.Mutex // guards the keypair's replay window
 }
 
 // lookup returns the peer with this public key, nil if there is none.
 func (e *Engine) lookup(public wgtypes.PublicKey) *Peer {
-	e.config.RLock()
-	defer e.config.RUnlock()
+	e.configMu.RLock()
+	defer e.configMu.RUnlock()
 	return e.peers[public]
 }
 
-// addPeer adds a peer. The configuration lock is held, and the caller knows that it isn't there.
+// addPeer adds a peer. configMu is held, and the caller knows that it isn't there.
 func (e *Engine) addPeer(public wgtypes.PublicKey) *Peer {
 	e.lastID++
 	p := &Peer{id: e.lastID}
@@ -56,7 +56,7 @@ func (e *Engine) addPeer(public wgtypes.PublicKey) *Peer {
 	return p
 }
 
-// removePeers removes peers. The configuration lock is held.
+// removePeers removes peers. configMu is held.
 func (e *Engine) removePeers(gone []*Peer) {
 	edit := e.allowed.Begin()
 	for _, p := range gone {
@@ -69,23 +69,23 @@ func (e *Engine) removePeers(gone []*Peer) {
 	e.dismiss(gone)
 }
 
-// dismiss ends what goes on with peers that were taken out of the tables. The configuration lock is held.
+// dismiss ends what goes on with peers that were taken out of the tables. configMu is held.
 func (e *Engine) dismiss(gone []*Peer) {
 	if len(gone) == 0 {
 		return
 	}
 	for _, p := range gone {
-		p.state.Lock()
+		p.stateMu.Lock()
 		p.Gone = true
-		p.state.Unlock()
+		p.stateMu.Unlock()
 		e.rest(p)
-		p.handshake.Lock()
+		p.handshakeMu.Lock()
 		p.Handshake.SetPreshared(nil)
-		p.handshake.Unlock()
+		p.handshakeMu.Unlock()
 	}
 	kept := make([]*Peer, 0, max(len(e.order)-len(gone), 0))
 	for _, p := range e.order {
-		if !p.Gone { // written under the configuration lock, which is held
+		if !p.Gone { // written under configMu, which is held
 			kept = append(kept, p)
 		}
 	}
@@ -95,11 +95,11 @@ func (e *Engine) dismiss(gone []*Peer) {
 // rest ends all that goes on with a peer: sessions, handshakes, timers, staged packets. Why it rests (the identity, the
 // link, that it is gone) was stored before: no handshake begins or ends between the steps, nor behind them for that.
 func (e *Engine) rest(p *Peer) {
-	p.handshake.Lock()
-	defer p.handshake.Unlock()
+	p.handshakeMu.Lock()
+	defer p.handshakeMu.Unlock()
 	e.erase(p)
 	p.Handshake.Forget()
-	p.state.Lock()
+	p.stateMu.Lock()
 	p.Timers.Stop()
 	p.begun.Store(0)
 	why := packet.DropDown
@@ -108,35 +108,35 @@ func (e *Engine) rest(p *Peer) {
 	}
 	e.drops.add(why, p.Staged.Clear())
 	p.Waiting.Store(p.Flushing)
-	p.state.Unlock()
+	p.stateMu.Unlock()
 	e.wheel.Remove(&p.timer)
 }
 
 // eraseKeys forgets a peer's keypairs and pending handshake. Whitepaper §6.3.
 func (e *Engine) eraseKeys(p *Peer) {
-	p.handshake.Lock()
-	defer p.handshake.Unlock()
+	p.handshakeMu.Lock()
+	defer p.handshakeMu.Unlock()
 	e.erase(p)
 }
 
-// erase does what eraseKeys says. The handshake lock is held.
+// erase does what eraseKeys says. handshakeMu is held.
 func (e *Engine) erase(p *Peer) {
 	if index, pending := p.Handshake.Pending(); pending {
 		p.Handshake.GiveUp()
 		e.forgetIndex(index, p)
 	}
-	p.state.Lock()
+	p.stateMu.Lock()
 	var gone session.Gone
 	p.Keypairs, gone = p.Keypairs.Erased()
 	p.Sending.Store(nil)
-	p.state.Unlock()
+	p.stateMu.Unlock()
 	e.forget(gone, p)
 }
 
-// newIndex publishes a receiver under a random index. Whitepaper §5.4.2.
-func (e *Engine) newIndex(r *receiver) uint32 {
-	e.indexing.Lock()
-	defer e.indexing.Unlock()
+// newIndex publishes an entry under a random index. Whitepaper §5.4.2.
+func (e *Engine) newIndex(r *indexEntry) uint32 {
+	e.indicesMu.Lock()
+	defer e.indicesMu.Unlock()
 	return e.indices.Insert(r, func() uint32 {
 		var b [4]byte
 		rand.Read(b[:])
@@ -146,8 +146,8 @@ func (e *Engine) newIndex(r *receiver) uint32 {
 
 // forgetIndex takes an index that led to p away.
 func (e *Engine) forgetIndex(i uint32, p *Peer) {
-	e.indexing.Lock()
-	defer e.indexing.Unlock()
+	e.indicesMu.Lock()
+	defer e.indicesMu.Unlock()
 	if r := e.indices.Lookup(i); r != nil && r.peer == p {
 		e.indices.Delete(i, r)
 	}

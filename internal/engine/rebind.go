@@ -7,8 +7,8 @@ import "net"
 // port can't be had any more, the engine is down, and wants to be up: it tries again with the next port that is configured,
 // or by Up.
 func (e *Engine) Rebind() error {
-	e.config.Lock()
-	defer e.config.Unlock()
+	e.configMu.Lock()
+	defer e.configMu.Unlock()
 	if e.closed {
 		return net.ErrClosed
 	}

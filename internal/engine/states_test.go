@@ -95,9 +95,9 @@ func TestAKeepaliveIsLive(t *testing.T) {
 	// A session that the peer began waits for its first use.
 	k := [wire.KeySize]byte{7}
 	now := e.clock()
-	index := e.newIndex(&receiver{peer: p})
+	index := e.newIndex(&indexEntry{peer: p})
 	next := session.New(aead.Best(), &k, &k, index, 9, false, now)
-	if !e.adopt(p, &receiver{peer: p, keypair: next}, now, session.Keypairs.Responded) {
+	if !e.adopt(p, &indexEntry{peer: p, keypair: next}, now, session.Keypairs.Responded) {
 		t.Fatal("the session was not adopted")
 	}
 	s.twin = session.New(aead.Best(), &k, &k, 9, index, true, now)

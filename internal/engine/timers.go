@@ -13,9 +13,9 @@ import (
 
 // look does what is due for a peer, and arms its timer for what will be. The wheel's goroutine calls it.
 func (e *Engine) look(p *Peer, now mono.Time) {
-	p.state.Lock()
+	p.stateMu.Lock()
 	if p.Gone {
-		p.state.Unlock()
+		p.stateMu.Unlock()
 		return
 	}
 	do, next := p.Timers.Look(now, jitter())
@@ -23,7 +23,7 @@ func (e *Engine) look(p *Peer, now mono.Time) {
 		e.drops.add(packet.DropHandshake, p.Staged.Clear())
 		p.Waiting.Store(p.Flushing)
 	}
-	p.state.Unlock()
+	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, next)
 
 	if do&timers.GiveUp != 0 {

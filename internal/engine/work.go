@@ -75,9 +75,9 @@ func (w worker) HandleItem(p *Peer, wanted uint32) {
 		return // down: coming up begins anew
 	}
 	if wanted&wantInitiate != 0 {
-		p.state.Lock()
+		p.stateMu.Lock()
 		p.Timers.ResetAttempts() // what is new to send deserves all of them. §6.4
-		p.state.Unlock()
+		p.stateMu.Unlock()
 	}
 	if wanted&(wantInitiate|wantRetry) != 0 {
 		e.initiate(p)
