@@ -1,5 +1,7 @@
 package packet
 
+import "sync/atomic"
+
 import (
 	"fmt"
 	"slices"
@@ -81,4 +83,23 @@ func (d *Drop) UnmarshalText(text []byte) error {
 	}
 	*d = Drop(i)
 	return nil
+}
+
+// Drops counts the packets that went no further, by reason. The zero Drops is ready, and safe for concurrent use.
+type Drops [NumDrops]atomic.Uint64
+
+// Add counts n packets.
+func (d *Drops) Add(why Drop, n int) {
+	if n > 0 {
+		d[why].Add(uint64(n))
+	}
+}
+
+// Count counts what was dropped of a batch.
+func (d *Drops) Count(b *Batch) {
+	for i := range b.Packets {
+		if why := b.Packets[i].Drop; why.Counted() {
+			d[why].Add(1)
+		}
+	}
 }

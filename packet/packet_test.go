@@ -163,6 +163,22 @@ func TestTakenIsNoReason(t *testing.T) {
 	if Taken.Counted() {
 		t.Error("Taken is counted")
 	}
+
+	var drops Drops
+	b := New()
+	for _, d := range []Drop{0, DropTag, Taken, DropTag, NumDrops - 1} {
+		b.Append(nil)
+		b.Packets[len(b.Packets)-1].Drop = d
+	}
+	drops.Count(b)
+	drops.Add(DropDown, 3)
+	drops.Add(DropSend, 0)
+	want := map[Drop]uint64{DropTag: 2, NumDrops - 1: 1, DropDown: 3}
+	for d := range NumDrops {
+		if got := drops[d].Load(); got != want[d] {
+			t.Errorf("%d packets were dropped as %v, want %d", got, d, want[d])
+		}
+	}
 }
 
 // A nonce is what the whitepaper says in §5.4.6, whatever counter was there before.
@@ -190,5 +206,21 @@ func TestFillingAllocatesNothing(t *testing.T) {
 		b.Received(4000, 100, from)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// Sorting puts a train in the order of its counters, and packets with the same counter stay as they came.
+func TestSortByCounter(t *testing.T) {
+	var train []Packet
+	for i, counter := range []uint64{7, 1 << 40, 2, 7, 0} {
+		p := Packet{Off: i}
+		p.SetCounter(counter)
+		train = append(train, p)
+	}
+	SortByCounter(train)
+	for i, off := range []int{4, 2, 0, 3, 1} {
+		if train[i].Off != off {
+			t.Errorf("at %d: packet %d, want %d", i, train[i].Off, off)
+		}
 	}
 }

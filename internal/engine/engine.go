@@ -71,14 +71,14 @@ type Engine struct {
 	link     atomic.Pointer[link]     // nil while down
 	allowed  allowedips.Table[*Peer]
 	mtu      atomic.Int32
-	drops    drops
+	drops    packet.Drops
 	events   broadcast.Topic[wgtypes.Event]
 	loaded   atomic.Int64 // mono.Time when the work queue was last seen under load; 0: never
 
 	configMu   sync.RWMutex // guards what follows, to the blank line
 	peers      map[wgtypes.PublicKey]*Peer
 	order      []*Peer // as they were added
-	lastID     uint32
+	lastID     uint64
 	port       uint16 // the one asked for; 0: any
 	mark       uint32
 	wanted     bool // Up was asked for last; the sockets may still be closed, because the port was taken

@@ -1,14 +1,13 @@
 package engine
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
+	"throughline/internal/ipheader"
 	"throughline/internal/mono"
 	"throughline/internal/session"
 	"throughline/internal/wire"
@@ -117,16 +116,7 @@ func (in *inbound) Work(b *inBatch) {
 	for _, t := range b.trains {
 		train := b.Packets[t.first : t.first+t.n]
 		t.to.keypair.Open(b.Slab, train)
-		restore(train)
-	}
-}
-
-// restore sorts a train by counter. The wire may have changed the order; within a batch it costs next to nothing to mend
-// that, and what is in order can be merged. Mostly it is in order, and one look tells.
-func restore(train []packet.Packet) {
-	byCounter := func(p, q packet.Packet) int { return cmp.Compare(p.Counter(), q.Counter()) }
-	if !slices.IsSortedFunc(train, byCounter) {
-		slices.SortStableFunc(train, byCounter)
+		packet.SortByCounter(train)
 	}
 }
 
@@ -142,7 +132,7 @@ func (in *inbound) Emit(b *inBatch) {
 	if deliver {
 		e.deliver(&b.Batch)
 	}
-	e.drops.count(&b.Batch)
+	e.drops.Count(&b.Batch)
 	clear(b.trains) // no peer outlives its removal here
 }
 
@@ -229,7 +219,7 @@ func (e *Engine) admit(b *inBatch, t *inTrain) (any bool) {
 		if p.Drop != 0 || p.Len == 0 {
 			continue // dropped, or a keepalive: nothing for the TUN
 		}
-		from, length, ok := source(b.Bytes(i))
+		from, length, ok := ipheader.Source(b.Bytes(i))
 		if !ok {
 			p.Drop = packet.DropInner
 			continue

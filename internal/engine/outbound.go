@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"throughline/internal/grouping"
+	"throughline/internal/ipheader"
 	"throughline/internal/mono"
 	"throughline/internal/session"
 	"throughline/internal/wire"
@@ -23,9 +25,10 @@ type outbound struct {
 type outBatch struct {
 	packet.Batch
 	now    mono.Time
-	owners []*Peer // the peer of each packet; nil: dropped
+	owners []*Peer  // the peer of each packet; nil: dropped
+	ids    []uint64 // and its id; 0: dropped
 	trains []outTrain
-	group  grouping
+	group  grouping.Grouping[*Peer]
 }
 
 // An outTrain is a run of packets of one session, Packets[first:first+n].
@@ -38,7 +41,7 @@ type outTrain struct {
 }
 
 func newOutBatch() *outBatch {
-	return &outBatch{Batch: *packet.New(), owners: make([]*Peer, 0, packet.MaxPackets)}
+	return &outBatch{Batch: *packet.New(), owners: make([]*Peer, 0, packet.MaxPackets), ids: make([]uint64, 0, packet.MaxPackets)}
 }
 
 // Take reads a batch, looks up each packet's peer, and claims what has to be claimed in the order of reading.
@@ -52,7 +55,7 @@ func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 	b.now = o.e.clock()
 	o.e.wheel.WakeIfLate(b.now)
 	size = o.e.route(b)
-	b.group.byOwner(b)
+	b.group.Group(b.Packets, b.owners, b.ids)
 	for i := 0; i < len(b.Packets); {
 		owner, first := b.owners[i], i
 		for i++; i < len(b.Packets) && b.owners[i] == owner; i++ {
@@ -67,30 +70,34 @@ func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 // route finds the peer of each packet. Whitepaper §3: a packet goes to the peer whose allowed IPs contain its
 // destination. It returns the bytes in the batch.
 func (e *Engine) route(b *outBatch) (size int) {
-	b.owners = b.owners[:0]
+	b.owners, b.ids = b.owners[:0], b.ids[:0]
 	var last netip.Addr
 	var owner *Peer
+	var id uint64
 	for i := range b.Packets {
 		p := &b.Packets[i]
 		size += p.Len
 		if p.Drop != 0 {
-			b.owners = append(b.owners, nil)
+			b.owners, b.ids = append(b.owners, nil), append(b.ids, 0)
 			continue
 		}
-		to, ok := destination(b.Bytes(i))
+		to, ok := ipheader.Destination(b.Bytes(i))
 		if !ok {
 			p.Drop = packet.DropMalformed
-			b.owners = append(b.owners, nil)
+			b.owners, b.ids = append(b.owners, nil), append(b.ids, 0)
 			continue
 		}
 		if to != last { // packets of one flow come together: most need no look-up
 			owner, _ = e.allowed.Lookup(to)
-			last = to
+			last, id = to, 0
+			if owner != nil {
+				id = owner.id
+			}
 		}
 		if owner == nil {
 			p.Drop = packet.DropNoPeer
 		}
-		b.owners = append(b.owners, owner)
+		b.owners, b.ids = append(b.owners, owner), append(b.ids, id)
 	}
 	return size
 }
@@ -141,7 +148,7 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 			continue
 		}
 		if p.Staged.Push(b.Bytes(i)) {
-			e.drops.add(packet.DropStagedFull, 1)
+			e.drops.Add(packet.DropStagedFull, 1)
 		}
 		b.Packets[i].Drop = packet.Taken
 		p.Waiting.Store(true)
@@ -173,7 +180,7 @@ func (o *outbound) Work(b *outBatch) {
 func (o *outbound) Emit(b *outBatch) {
 	e := o.e
 	if len(b.trains) == 0 {
-		e.drops.count(&b.Batch)
+		e.drops.Count(&b.Batch)
 		return
 	}
 	e.send(&b.Batch)
@@ -225,7 +232,7 @@ func (e *Engine) send(b *packet.Batch) {
 	} else if err := l.conn.Send(b); err != nil && e.log.Enabled(context.Background(), slog.LevelDebug) {
 		e.log.Debug("send", "error", err)
 	}
-	e.drops.count(b)
+	e.drops.Count(b)
 }
 
 // sentBytes returns the bytes of the packets that weren't dropped.

@@ -18,7 +18,7 @@ import (
 // the work queue. The order of the locks stands in engine.go.
 type Peer struct {
 	peer.Peer
-	id uint32 // unique in this engine, for hashing
+	id uint64 // unique in this engine, not 0
 
 	handshakeMu sync.Mutex // guards Peer.Handshake
 	stateMu     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Gone, and the cold half of Timers
@@ -106,7 +106,7 @@ func (e *Engine) rest(p *Peer) {
 	if p.Gone {
 		why = packet.DropNoPeer
 	}
-	e.drops.add(why, p.Staged.Clear())
+	e.drops.Add(why, p.Staged.Clear())
 	p.Waiting.Store(p.Flushing)
 	p.stateMu.Unlock()
 	e.wheel.Remove(&p.timer)

@@ -20,7 +20,7 @@ func (e *Engine) look(p *Peer, now mono.Time) {
 	}
 	do, next := p.Timers.Look(now, jitter())
 	if do&timers.GiveUp != 0 {
-		e.drops.add(packet.DropHandshake, p.Staged.Clear())
+		e.drops.Add(packet.DropHandshake, p.Staged.Clear())
 		p.Waiting.Store(p.Flushing)
 	}
 	p.stateMu.Unlock()

@@ -33,18 +33,10 @@ const (
 	wantKeepalive             // send a keepalive, or begin the handshake it needs
 )
 
-// post queues a handshake message: it returns packet.Taken, or why it is dropped. The size of each type is exact.
-// Whitepaper §5.4.
+// post queues a handshake message: it returns packet.Taken, or why it is dropped.
 func (e *Engine) post(kind uint32, msg []byte, from *packet.Endpoint) packet.Drop {
-	var size int
-	switch kind {
-	case wire.TypeInitiation:
-		size = wire.InitiationSize
-	case wire.TypeResponse:
-		size = wire.ResponseSize
-	case wire.TypeCookieReply:
-		size = wire.CookieReplySize
-	default:
+	size, ok := wire.HandshakeSize(kind)
+	if !ok {
 		return packet.DropType
 	}
 	if len(msg) != size {
@@ -64,7 +56,7 @@ type worker struct{ e *Engine }
 // HandleMessage handles a handshake message, and counts it when it is refused.
 func (w worker) HandleMessage(m *message) {
 	if why := w.e.handle(m); why != 0 {
-		w.e.drops.add(why, 1)
+		w.e.drops.Add(why, 1)
 	}
 }
 
