@@ -94,7 +94,7 @@ func TestRateUnderLoad(t *testing.T) {
 		b.loaded.Store(int64(b.clock()))
 		passed := 0
 		for range 100 {
-			if why := b.withstand(local, msg, &packet.Endpoint{Addr: from}, b.clock()); why == 0 {
+			if why := b.checkLoad(local, msg, &packet.Endpoint{Addr: from}, b.clock()); why == 0 {
 				passed++
 			} else if why != packet.DropRate {
 				t.Fatalf("dropped: %v", why)

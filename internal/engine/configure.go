@@ -34,12 +34,12 @@ func (e *Engine) Configure(change *wgtypes.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := e.relink(c.ListenPort, c.Mark); err != nil {
+	if err := e.rebindSockets(c.ListenPort, c.Mark); err != nil {
 		return err
 	}
 
 	if local != nil {
-		e.become(local)
+		e.setIdentity(local)
 	}
 	a := application{e: e, edit: e.allowed.Begin(), lost: make(map[*Peer]map[netip.Prefix]bool)}
 	a.apply(c)
@@ -80,8 +80,8 @@ func (e *Engine) newIdentity(private *wgtypes.PrivateKey) (*identity, error) {
 	return &identity{static: static, private: *private, checker: cookie.NewChecker(static.Public())}, nil
 }
 
-// relink applies port and mark. New sockets are open before the old ones close, so that a failure changes nothing.
-func (e *Engine) relink(port *uint16, mark *uint32) error {
+// rebindSockets applies port and mark. New sockets are open before the old ones close, so that a failure changes nothing.
+func (e *Engine) rebindSockets(port *uint16, mark *uint32) error {
 	wantPort, wantMark := e.port, e.mark
 	if port != nil {
 		wantPort = *port
@@ -90,12 +90,12 @@ func (e *Engine) relink(port *uint16, mark *uint32) error {
 		wantMark = *mark
 	}
 	if old := e.link.Load(); old == nil {
-		if port != nil && e.wanted { // Up failed before
+		if port != nil && e.wantUp { // Up failed before
 			fresh, err := e.listen(wantPort, wantMark)
 			if err != nil {
 				return err
 			}
-			e.rise(fresh)
+			e.bringUp(fresh)
 			wantPort = e.port
 		}
 	} else {
@@ -120,17 +120,17 @@ func (e *Engine) relink(port *uint16, mark *uint32) error {
 	return nil
 }
 
-// clearSources forgets which addresses of ours the peers were spoken to from: other sockets, or the same with another
-// mark, may have to send from elsewhere. configMu is held.
+// clearSources forgets the local addresses that peers were sent to from: other sockets, or the same with another mark, may
+// have to send from elsewhere. configMu is held.
 func (e *Engine) clearSources() {
 	for _, p := range e.order {
 		p.ClearSource(p.Endpoint())
 	}
 }
 
-// become takes on another identity. Every session and handshake was the old one's: they end, and what has to be said
-// begins with a handshake at once.
-func (e *Engine) become(local *identity) {
+// setIdentity changes the identity. Every session and handshake belongs to the old one: they end, and peers with a
+// persistent keepalive get a new handshake at once.
+func (e *Engine) setIdentity(local *identity) {
 	old := e.identity.Load()
 	if local.static == nil {
 		local = nil
@@ -140,22 +140,22 @@ func (e *Engine) become(local *identity) {
 		clear(old.private[:])
 	}
 	for _, p := range e.order {
-		e.rest(p)
+		e.stopPeer(p)
 	}
 	if local == nil {
 		return
 	}
 	if p := e.peers[local.static.Public()]; p != nil {
-		e.removePeers([]*Peer{p}) // nobody is their own peer
+		e.removePeers([]*Peer{p}) // a device isn't its own peer
 	}
 	for _, p := range e.order {
-		e.greet(p)
+		e.startKeepalive(p)
 	}
 }
 
-// greet begins what a peer with a persistent keepalive wants when the tunnel comes up: the timer, and a keepalive at
+// startKeepalive starts the persistent keepalive of a peer that has one: it sets the timer, and asks for a keepalive at
 // once. configMu is held.
-func (e *Engine) greet(p *Peer) {
+func (e *Engine) startKeepalive(p *Peer) {
 	if !e.up || p.Keepalive == 0 {
 		return
 	}
@@ -176,11 +176,11 @@ type application struct {
 
 func (a *application) apply(c *wgtypes.Config) {
 	e := a.e
-	var gone []*Peer
+	var removed []*Peer
 	remove := func(p *Peer) {
 		delete(e.peers, p.Public)
 		a.revokeAll(p)
-		gone = append(gone, p)
+		removed = append(removed, p)
 	}
 	if c.ReplacePeers {
 		named := make(map[wgtypes.PublicKey]bool, len(c.Peers))
@@ -197,7 +197,7 @@ func (a *application) apply(c *wgtypes.Config) {
 	for i := range c.Peers {
 		pc := &c.Peers[i]
 		if local != nil && pc.PublicKey == local.static.Public() {
-			continue // nobody is their own peer
+			continue // a device isn't its own peer
 		}
 		p := e.peers[pc.PublicKey]
 		switch {
@@ -217,7 +217,7 @@ func (a *application) apply(c *wgtypes.Config) {
 		p.AllowedIPs = slices.DeleteFunc(p.AllowedIPs, func(prefix netip.Prefix) bool { return prefixes[prefix] })
 	}
 	a.edit.Commit()
-	e.dismiss(gone)
+	e.stopRemoved(removed)
 }
 
 // peer applies a change to a peer that is there.
@@ -246,7 +246,7 @@ func (a *application) peer(p *Peer, pc *wgtypes.PeerConfig) {
 		before := p.Keepalive
 		p.Keepalive = *pc.PersistentKeepalive
 		if before == 0 {
-			e.greet(p)
+			e.startKeepalive(p)
 		} else if e.up {
 			p.stateMu.Lock()
 			due := p.Timers.SetPersistentKeepalive(e.clock(), p.Keepalive)
@@ -268,7 +268,7 @@ func (a *application) grant(p *Peer, prefix netip.Prefix) {
 		a.lose(old, prefix)
 	}
 	if a.lost[p][prefix] {
-		delete(a.lost[p], prefix) // it stands in the list still
+		delete(a.lost[p], prefix) // it is still in the list
 	} else {
 		p.AllowedIPs = append(p.AllowedIPs, prefix)
 	}

@@ -1,9 +1,10 @@
-// Package engine is the data path and all that keeps it going: it moves batches between a TUN and the sockets, runs the
-// handshakes, turns the timers, and holds the peers.
+// Package engine is the data path and all that keeps it going: it moves batches between a TUN and the sockets, performs the
+// handshakes, runs the timers, and holds the peers.
 //
-// The walk of a packet out is outbound.go from top to bottom, the walk in is inbound.go; both are stages of a lane, so a
-// packet's whole life is on one goroutine. Handshakes run on a few workers of their own (handshake.go) and never in a
-// lane: they take what waits in a work queue (work.go). One goroutine looks at the timers of all peers (timers.go).
+// A packet's way out is outbound.go from top to bottom, its way in is inbound.go; both are stages of a lane, so a packet is
+// never handed from one goroutine to another while it is worked on. Handshakes run on a few workers of their own
+// (handshake.go) and never in a lane: they take what waits in a work queue (work.go). One goroutine looks at the timers of
+// all peers (timers.go).
 //
 // Locks, outermost first; nobody holds more than three of them. The last is a leaf, and so are those within wheel and
 // workqueue:
@@ -81,7 +82,7 @@ type Engine struct {
 	lastID     uint64
 	port       uint16 // the one asked for; 0: any
 	mark       uint32
-	wanted     bool // Up was asked for last; the sockets may still be closed, because the port was taken
+	wantUp     bool // Up was asked for last; the sockets may still be closed, because the port was taken
 	up, closed bool
 
 	indicesMu sync.Mutex // guards the writing of indices, which are read without
@@ -96,7 +97,7 @@ type Engine struct {
 	spare sync.Pool      // of *packet.Batch, for what doesn't come through a lane
 	done  chan struct{}  // closed when the engine closes
 	gone  chan struct{}  // closed when the TUN has ended
-	tasks sync.WaitGroup // the outbound lanes, the handshake workers, the wheel, who watches routes
+	tasks sync.WaitGroup // the outbound lanes, the handshake workers, the wheel, the watcher of routes
 }
 
 // An identity is our static key pair, and what depends on it: a snapshot that changes with the private key.
@@ -104,7 +105,7 @@ type identity struct {
 	static  *noise.Identity
 	private wgtypes.PrivateKey // as it was set; for a status only
 
-	checker   *cookie.Checker // CheckMAC1 by anyone, the rest under checkerMu
+	checker   *cookie.Checker // CheckMAC1 by any goroutine, the rest under checkerMu
 	checkerMu sync.Mutex      // guards checker's secret and limiter
 	limiter   ratelimit.Limiter
 }
@@ -164,18 +165,18 @@ func New(o Options) (*Engine, error) {
 // Gone returns a channel that is closed when the TUN has ended: the interface was deleted, or closed.
 func (e *Engine) Gone() <-chan struct{} { return e.gone }
 
-// SetMTU tells the engine that the TUN's MTU changed. It bounds the padding of what is read from then on.
+// SetMTU sets the TUN's MTU after it changed. It bounds the padding of what is read from then on.
 func (e *Engine) SetMTU(mtu int) { e.mtu.Store(int32(mtu)) }
 
-// Up opens the sockets, unless they are open, and begins to receive; peers with a persistent keepalive are spoken to. When
-// it fails, because the port is taken, it is tried again with the next port that is configured.
+// Up opens the sockets, unless they are open, and begins to receive; peers with a persistent keepalive are sent
+// one. When it fails, because the port is taken, it is tried again with the next port that is configured.
 func (e *Engine) Up() error {
 	e.configMu.Lock()
 	defer e.configMu.Unlock()
 	if e.closed {
 		return net.ErrClosed
 	}
-	e.wanted = true
+	e.wantUp = true
 	if e.up {
 		return nil
 	}
@@ -183,16 +184,16 @@ func (e *Engine) Up() error {
 	if err != nil {
 		return err
 	}
-	e.rise(l)
+	e.bringUp(l)
 	return nil
 }
 
-// rise puts the first link to use. configMu is held.
-func (e *Engine) rise(l *link) {
+// bringUp puts the first link to use. configMu is held.
+func (e *Engine) bringUp(l *link) {
 	e.up, e.port = true, l.conn.Port()
 	e.start(l)
 	for _, p := range e.order {
-		e.greet(p)
+		e.startKeepalive(p)
 	}
 	e.publish(wgtypes.Up)
 }
@@ -205,7 +206,7 @@ func (e *Engine) Down() {
 }
 
 func (e *Engine) down() {
-	e.wanted = false
+	e.wantUp = false
 	if !e.up {
 		return
 	}
@@ -214,7 +215,7 @@ func (e *Engine) down() {
 		e.stop(l)
 	}
 	for _, p := range e.order {
-		e.rest(p)
+		e.stopPeer(p)
 	}
 	e.publish(wgtypes.Down)
 }

@@ -26,9 +26,9 @@ func (e *Engine) initiate(p *Peer) {
 	p.handshakeMu.Lock()
 	defer p.handshakeMu.Unlock()
 	p.stateMu.Lock()
-	may, due := !p.Gone && e.identity.Load() == local && e.link.Load() != nil, mono.Never
+	may, due := !p.Removed && e.identity.Load() == local && e.link.Load() != nil, mono.Never
 	if may && !p.Timers.MayInitiate(now) {
-		may, due = false, p.await(now)
+		may, due = false, p.deferInitiation(now)
 	}
 	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
@@ -41,13 +41,13 @@ func (e *Engine) initiate(p *Peer) {
 		return
 	}
 	if index, pending := p.Handshake.Pending(); pending {
-		e.forgetIndex(index, p)
+		e.deleteIndex(index, p)
 	}
 	index := e.newIndex(&indexEntry{peer: p})
 	var msg [wire.InitiationSize]byte
 	err = p.Handshake.Initiate(now, msg[:], local.static, p.Public, ephemeral, index, noise.TAI64N(time.Now()))
 	if err != nil { // the peer's public key is a low-order point
-		e.forgetIndex(index, p)
+		e.deleteIndex(index, p)
 		p.stateMu.Lock()
 		p.Timers.HandshakeSent(now) // as if: the next packet isn't to find out again
 		p.begun.Store(int64(now))
@@ -76,11 +76,11 @@ func (e *Engine) handle(m *message) packet.Drop {
 	if m.kind == wire.TypeCookieReply {
 		return e.handleCookieReply(msg, now)
 	}
-	// §5.3: mac1 shows that the sender knows whom it speaks to; without it we are silent.
+	// §5.3: mac1 shows that the sender knows our public key; without it there is no answer.
 	if !local.checker.CheckMAC1(msg) {
 		return packet.DropMAC1
 	}
-	if why := e.withstand(local, msg, &m.from, now); why != 0 {
+	if why := e.checkLoad(local, msg, &m.from, now); why != 0 {
 		return why
 	}
 	if m.kind == wire.TypeInitiation {
@@ -92,9 +92,9 @@ func (e *Engine) handle(m *message) packet.Drop {
 // loadLasts is how long a load is taken to last after it was last seen. Kernel: wg_receive_handshake_packet.
 const loadLasts = time.Second
 
-// withstand does under load what keeps handshakes cheap: the sender must own its address, shown by a cookie, and may not
-// come too often. Whitepaper §5.3.
-func (e *Engine) withstand(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
+// checkLoad is the protection against denial of service: under load the sender must own its address, shown by a cookie, and
+// gets so many messages a second only. Whitepaper §5.3.
+func (e *Engine) checkLoad(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
 	if e.work.Messages() >= underLoad {
 		e.loaded.Store(int64(now))
 	}
@@ -116,7 +116,7 @@ func (e *Engine) withstand(local *identity, msg []byte, from *packet.Endpoint, n
 	return 0
 }
 
-// handleInitiation answers an initiation. Nothing is remembered and nobody roams until it has authenticated.
+// handleInitiation answers an initiation. No state is kept and no endpoint moves until it has authenticated.
 func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
 	r, err := noise.ConsumeInitiation(msg, local.static)
 	if err != nil {
@@ -137,15 +137,15 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 	var reply [wire.ResponseSize]byte
 	kp, err := p.Handshake.Accept(now, reply[:], r, local.static, rand.Reader, index, e.cipher)
 	if err != nil {
-		e.forgetIndex(index, p)
+		e.deleteIndex(index, p)
 		if errors.Is(err, peer.ErrStale) {
 			e.log.Debug("handshake: initiation replayed, or the peer's clock was set back", "peer", name(p.Public))
 		}
 		return packet.DropInitiation
 	}
 	to.keypair = kp
-	if !e.adopt(p, to, now, session.Keypairs.Responded) {
-		e.forgetIndex(index, p)
+	if !e.installKeypair(p, to, now, session.Keypairs.Responded) {
+		e.deleteIndex(index, p)
 		return packet.DropInitiation
 	}
 	// A response counts as a handshake begun: what is to be sent goes when the peer confirms this one. Kernel:
@@ -185,10 +185,10 @@ func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoi
 		kp.Yield()
 	}
 	p.stateMu.Unlock()
-	adopted := e.adopt(p, &indexEntry{peer: p, keypair: kp}, now, session.Keypairs.Initiated)
+	installed := e.installKeypair(p, &indexEntry{peer: p, keypair: kp}, now, session.Keypairs.Initiated)
 	p.handshakeMu.Unlock()
-	if !adopted {
-		e.forgetIndex(kp.LocalIndex, p)
+	if !installed {
+		e.deleteIndex(kp.LocalIndex, p)
 		return packet.DropResponse
 	}
 	p.Rx.Add(uint64(len(msg)))
@@ -204,8 +204,8 @@ func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoi
 	return 0
 }
 
-// adopt brings a fresh keypair into a peer's trio and publishes its index; false if the peer was removed meanwhile.
-func (e *Engine) adopt(p *Peer, r *indexEntry, now mono.Time, step func(session.Keypairs, *session.Keypair) (session.Keypairs, session.Gone)) bool {
+// installKeypair brings a fresh keypair into a peer's trio and publishes its index; false if the peer was removed meanwhile.
+func (e *Engine) installKeypair(p *Peer, r *indexEntry, now mono.Time, step func(session.Keypairs, *session.Keypair) (session.Keypairs, session.Retired)) bool {
 	kp := r.keypair
 	e.indicesMu.Lock()
 	published := e.indices.Replace(kp.LocalIndex, r)
@@ -214,12 +214,12 @@ func (e *Engine) adopt(p *Peer, r *indexEntry, now mono.Time, step func(session.
 		return false
 	}
 	p.stateMu.Lock()
-	if p.Gone || e.link.Load() == nil {
+	if p.Removed || e.link.Load() == nil {
 		p.stateMu.Unlock()
 		return false
 	}
-	var gone session.Gone
-	p.Keypairs, gone = step(p.Keypairs, kp)
+	var retired session.Retired
+	p.Keypairs, retired = step(p.Keypairs, kp)
 	due := p.Timers.SessionDerived(now)
 	if kp.Initiator {
 		p.Timers.HandshakeComplete(now)
@@ -227,7 +227,7 @@ func (e *Engine) adopt(p *Peer, r *indexEntry, now mono.Time, step func(session.
 		p.Sending.Store(kp)
 	}
 	p.stateMu.Unlock()
-	e.forget(gone, p)
+	e.deleteIndices(retired, p)
 	e.wheel.Arm(&p.timer, due)
 	return true
 }
@@ -242,7 +242,7 @@ func (e *Engine) sendMessage(msg []byte, to *packet.Endpoint) {
 	e.spare.Put(b)
 }
 
-// handleCookieReply takes a cookie. It proves nothing about who sent it from where: nobody roams by it. §5.4.7.
+// handleCookieReply stores a cookie. It doesn't authenticate its source address: no endpoint moves by it. §5.4.7.
 func (e *Engine) handleCookieReply(msg []byte, now mono.Time) packet.Drop {
 	r := e.indices.Lookup(binary.LittleEndian.Uint32(msg[wire.CookieReplyReceiver:]))
 	if r == nil {

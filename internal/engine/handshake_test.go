@@ -205,7 +205,7 @@ func TestFlushEnds(t *testing.T) {
 				train.Append(datagram(a.inner, b.inner, i, 300))
 			}
 			train.now, train.trains = a.clock(), train.trains[:0]
-			a.claim(train, p, 0, len(train.Packets))
+			a.reserveTrain(train, p, 0, len(train.Packets))
 		}
 		p.Waiting.Store(true)
 		more()

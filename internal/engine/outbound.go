@@ -14,14 +14,14 @@ import (
 	"throughline/tun"
 )
 
-// outbound is the walk out: Take reads a batch from the TUN and claims for each train a session and its counters; Work
+// outbound is a packet's way out: Take reads a batch from the TUN and reserves for each train a session and its counters; Work
 // seals; Emit sends. The lane runs Take and Emit one at a time and in order, Work on any worker.
 type outbound struct {
 	e     *Engine
 	queue tun.Queue
 }
 
-// An outBatch is a batch on its walk out.
+// An outBatch is a batch on its way out.
 type outBatch struct {
 	packet.Batch
 	now    mono.Time
@@ -31,7 +31,7 @@ type outBatch struct {
 	group  grouping.Grouping[*Peer]
 }
 
-// An outTrain is a run of packets of one session, Packets[first:first+n].
+// An outTrain is consecutive packets of one session, Packets[first:first+n].
 type outTrain struct {
 	first, n int
 	run      int // Runs[run] is the same packets, and where they go
@@ -44,7 +44,7 @@ func newOutBatch() *outBatch {
 	return &outBatch{Batch: *packet.New(), owners: make([]*Peer, 0, packet.MaxPackets), ids: make([]uint64, 0, packet.MaxPackets)}
 }
 
-// Take reads a batch, looks up each packet's peer, and claims what has to be claimed in the order of reading.
+// Take reads a batch, looks up each packet's peer, and reserves what has to be reserved in the order of reading.
 func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 	b.Reset()
 	b.trains = b.trains[:0]
@@ -61,7 +61,7 @@ func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 		for i++; i < len(b.Packets) && b.owners[i] == owner; i++ {
 		}
 		if owner != nil {
-			o.e.claim(b, owner, first, i-first)
+			o.e.reserveTrain(b, owner, first, i-first)
 		}
 	}
 	return size, more, nil
@@ -102,9 +102,9 @@ func (e *Engine) route(b *outBatch) (size int) {
 	return size
 }
 
-// claim makes a train of packets of one peer: it reserves their counters and says where they go. Without a session they
-// are staged, and a handshake is asked for. It runs in Take, so that counter order is read order.
-func (e *Engine) claim(b *outBatch, p *Peer, first, n int) {
+// reserveTrain makes a train of packets of one peer: it reserves their counters and sets their endpoint. Without a session
+// they are staged, and a handshake is requested. It runs in Take, so that counter order is read order.
+func (e *Engine) reserveTrain(b *outBatch, p *Peer, first, n int) {
 	packets := b.Packets[first : first+n]
 	to := p.Endpoint()
 	if to == nil {
@@ -139,7 +139,7 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 		}
 	}
 	for i := first; i < first+n; i++ {
-		if p.Gone {
+		if p.Removed {
 			b.Packets[i].Drop = packet.DropNoPeer
 			continue
 		}
@@ -153,8 +153,8 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 		b.Packets[i].Drop = packet.Taken
 		p.Waiting.Store(true)
 	}
-	if !e.renew(p, b.now) { // whoever brings the session flushes
-		e.wheel.Arm(&p.timer, p.await(b.now))
+	if !e.requestHandshake(p, b.now) { // what completes that handshake flushes
+		e.wheel.Arm(&p.timer, p.deferInitiation(b.now))
 	}
 	return nil, 0, false
 }
@@ -176,7 +176,7 @@ func (o *outbound) Work(b *outBatch) {
 	}
 }
 
-// Emit sends the batch, then tells each peer's timers and counters once for each train.
+// Emit sends the batch, then updates each peer's timers and counters once for each train.
 func (o *outbound) Emit(b *outBatch) {
 	e := o.e
 	if len(b.trains) == 0 {
@@ -199,12 +199,13 @@ func (e *Engine) sentData(p *Peer, kp *session.Keypair, now mono.Time, bytes uin
 	p.Tx.Add(bytes)
 	e.wheel.Arm(&p.timer, min(p.Timers.DataSent(now), p.Timers.AuthenticatedSent(now)))
 	if kp.RekeyOnSend(now) {
-		e.renew(p, now)
+		e.requestHandshake(p, now)
 	}
 }
 
-// renew asks for a handshake, unless one was begun a moment ago: its answer may be on its way, or its retry is timed.
-func (e *Engine) renew(p *Peer, now mono.Time) bool {
+// requestHandshake asks for a handshake, unless one was begun a moment ago: its answer may be on its way, or its retry is
+// timed. It reports whether it did.
+func (e *Engine) requestHandshake(p *Peer, now mono.Time) bool {
 	if last := mono.Time(p.begun.Load()); last != 0 && now.Sub(last) < wire.RekeyTimeout {
 		return false
 	}
@@ -212,13 +213,13 @@ func (e *Engine) renew(p *Peer, now mono.Time) bool {
 	return true
 }
 
-// await sees to it that what is staged gets a handshake of ours if the one under way, which may be the peer's, comes to
-// nothing. It returns when to look; stateMu is held.
-func (p *Peer) await(now mono.Time) (due mono.Time) {
+// deferInitiation plans a handshake of ours for what is staged, in case the one under way, which may be the peer's, comes to
+// nothing. It returns when the timers are due; stateMu is held.
+func (p *Peer) deferInitiation(now mono.Time) (due mono.Time) {
 	if kp := p.Sending.Load(); p.Staged.Len() == 0 || kp != nil && kp.CanSend(now) {
 		return mono.Never
 	}
-	return p.Timers.HandshakeAwaited(jitter())
+	return p.Timers.InitiationDeferred(jitter())
 }
 
 // send sends the runs of a batch, and counts what was dropped of it.

@@ -142,8 +142,8 @@ func newPath(t testing.TB, packets ...[]byte) (*Engine, *scripted, *outbound, *i
 	index := e.newIndex(r)
 	kp := session.New(aead.Best(), &k1, &k2, index, 2, true, now)
 	s.twin = session.New(aead.Best(), &k2, &k1, 2, index, false, now)
-	if !e.adopt(p, &indexEntry{peer: p, keypair: kp}, now, session.Keypairs.Initiated) {
-		t.Fatal("the session was not adopted")
+	if !e.installKeypair(p, &indexEntry{peer: p, keypair: kp}, now, session.Keypairs.Initiated) {
+		t.Fatal("the session was not installed")
 	}
 	p.Waiting.Store(false)
 	return e, s, &outbound{e: e, queue: s}, &inbound{e: e, link: e.link.Load(), from: s}
@@ -193,8 +193,8 @@ func TestTheWalkOutToManyPeersAllocatesNothing(t *testing.T) {
 		k := [wire.KeySize]byte{i}
 		p := e.lookup([wire.KeySize]byte{50 + i})
 		index := e.newIndex(&indexEntry{peer: p})
-		if !e.adopt(p, &indexEntry{peer: p, keypair: session.New(aead.Best(), &k, &k, index, 9, true, e.clock())}, e.clock(), session.Keypairs.Initiated) {
-			t.Fatal("the session was not adopted")
+		if !e.installKeypair(p, &indexEntry{peer: p, keypair: session.New(aead.Best(), &k, &k, index, 9, true, e.clock())}, e.clock(), session.Keypairs.Initiated) {
+			t.Fatal("the session was not installed")
 		}
 		p.Waiting.Store(false)
 	}

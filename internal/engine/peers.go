@@ -15,13 +15,13 @@ import (
 )
 
 // A Peer is a peer as the engine holds it: its state, the locks that guard it, and its places in the wheel and in
-// the work queue. The order of the locks stands in engine.go.
+// the work queue. For the order of the locks see engine.go.
 type Peer struct {
 	peer.Peer
 	id uint64 // unique in this engine, not 0
 
 	handshakeMu sync.Mutex // guards Peer.Handshake
-	stateMu     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Gone, and the cold half of Timers
+	stateMu     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Removed, and the cold half of Timers
 
 	begun atomic.Int64 // mono.Time when we last sent an initiation or a response; 0: never
 
@@ -57,44 +57,44 @@ func (e *Engine) addPeer(public wgtypes.PublicKey) *Peer {
 }
 
 // removePeers removes peers. configMu is held.
-func (e *Engine) removePeers(gone []*Peer) {
+func (e *Engine) removePeers(removed []*Peer) {
 	edit := e.allowed.Begin()
-	for _, p := range gone {
+	for _, p := range removed {
 		delete(e.peers, p.Public)
 		for _, prefix := range p.AllowedIPs {
 			edit.Delete(prefix, p)
 		}
 	}
 	edit.Commit()
-	e.dismiss(gone)
+	e.stopRemoved(removed)
 }
 
-// dismiss ends what goes on with peers that were taken out of the tables. configMu is held.
-func (e *Engine) dismiss(gone []*Peer) {
-	if len(gone) == 0 {
+// stopRemoved stops peers that were taken out of the tables. configMu is held.
+func (e *Engine) stopRemoved(removed []*Peer) {
+	if len(removed) == 0 {
 		return
 	}
-	for _, p := range gone {
+	for _, p := range removed {
 		p.stateMu.Lock()
-		p.Gone = true
+		p.Removed = true
 		p.stateMu.Unlock()
-		e.rest(p)
+		e.stopPeer(p)
 		p.handshakeMu.Lock()
 		p.Handshake.SetPreshared(nil)
 		p.handshakeMu.Unlock()
 	}
-	kept := make([]*Peer, 0, max(len(e.order)-len(gone), 0))
+	kept := make([]*Peer, 0, max(len(e.order)-len(removed), 0))
 	for _, p := range e.order {
-		if !p.Gone { // written under configMu, which is held
+		if !p.Removed { // written under configMu, which is held
 			kept = append(kept, p)
 		}
 	}
 	e.order = kept
 }
 
-// rest ends all that goes on with a peer: sessions, handshakes, timers, staged packets. Why it rests (the identity, the
-// link, that it is gone) was stored before: no handshake begins or ends between the steps, nor behind them for that.
-func (e *Engine) rest(p *Peer) {
+// stopPeer ends a peer's sessions, handshakes and timers, and drops its staged packets. The cause (another identity, no link,
+// its removal) was stored before, so no handshake begins or completes between these steps or after them.
+func (e *Engine) stopPeer(p *Peer) {
 	p.handshakeMu.Lock()
 	defer p.handshakeMu.Unlock()
 	e.erase(p)
@@ -103,7 +103,7 @@ func (e *Engine) rest(p *Peer) {
 	p.Timers.Stop()
 	p.begun.Store(0)
 	why := packet.DropDown
-	if p.Gone {
+	if p.Removed {
 		why = packet.DropNoPeer
 	}
 	e.drops.Add(why, p.Staged.Clear())
@@ -123,14 +123,14 @@ func (e *Engine) eraseKeys(p *Peer) {
 func (e *Engine) erase(p *Peer) {
 	if index, pending := p.Handshake.Pending(); pending {
 		p.Handshake.GiveUp()
-		e.forgetIndex(index, p)
+		e.deleteIndex(index, p)
 	}
 	p.stateMu.Lock()
-	var gone session.Gone
-	p.Keypairs, gone = p.Keypairs.Erased()
+	var retired session.Retired
+	p.Keypairs, retired = p.Keypairs.Erased()
 	p.Sending.Store(nil)
 	p.stateMu.Unlock()
-	e.forget(gone, p)
+	e.deleteIndices(retired, p)
 }
 
 // newIndex publishes an entry under a random index. Whitepaper §5.4.2.
@@ -144,8 +144,8 @@ func (e *Engine) newIndex(r *indexEntry) uint32 {
 	})
 }
 
-// forgetIndex takes an index that led to p away.
-func (e *Engine) forgetIndex(i uint32, p *Peer) {
+// deleteIndex takes an index that led to p away.
+func (e *Engine) deleteIndex(i uint32, p *Peer) {
 	e.indicesMu.Lock()
 	defer e.indicesMu.Unlock()
 	if r := e.indices.Lookup(i); r != nil && r.peer == p {
@@ -153,11 +153,11 @@ func (e *Engine) forgetIndex(i uint32, p *Peer) {
 	}
 }
 
-// forget takes away the indices of keypairs that fell out of a trio.
-func (e *Engine) forget(gone session.Gone, p *Peer) {
-	for _, kp := range gone {
+// deleteIndices takes away the indices of keypairs that fell out of a trio.
+func (e *Engine) deleteIndices(retired session.Retired, p *Peer) {
+	for _, kp := range retired {
 		if kp != nil {
-			e.forgetIndex(kp.LocalIndex, p)
+			e.deleteIndex(kp.LocalIndex, p)
 		}
 	}
 }

@@ -20,7 +20,7 @@ func (e *Engine) Rebind() error {
 	fresh, err := e.listen(e.port, e.mark)
 	if err != nil {
 		e.down()
-		e.wanted = true
+		e.wantUp = true
 		return err
 	}
 	e.start(fresh)

@@ -7,9 +7,9 @@ import (
 	"throughline/udp"
 )
 
-// watch forgets, whenever routes change, the local addresses that peers would no longer be spoken to from by the link they
-// were heard on, until the link's sockets close. The kernel's module does it when its cached route is renewed: Linux,
-// drivers/net/wireguard/socket.c, send4.
+// watch forgets, whenever routes change, the local addresses that the routing table wouldn't send to a peer from any more
+// by the link it was received on, until the link's sockets close. The kernel's module does it when its cached route is
+// renewed: Linux, drivers/net/wireguard/socket.c, send4.
 //
 // It takes configMu, so stop, which is called with that held, mustn't wait for it, and doesn't: closing the
 // sockets ends it, and Close waits, when it has let go of the lock. It asks the system without the lock.

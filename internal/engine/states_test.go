@@ -97,8 +97,8 @@ func TestAKeepaliveIsLive(t *testing.T) {
 	now := e.clock()
 	index := e.newIndex(&indexEntry{peer: p})
 	next := session.New(aead.Best(), &k, &k, index, 9, false, now)
-	if !e.adopt(p, &indexEntry{peer: p, keypair: next}, now, session.Keypairs.Responded) {
-		t.Fatal("the session was not adopted")
+	if !e.installKeypair(p, &indexEntry{peer: p, keypair: next}, now, session.Keypairs.Responded) {
+		t.Fatal("the session was not installed")
 	}
 	s.twin = session.New(aead.Best(), &k, &k, 9, index, true, now)
 

@@ -11,10 +11,10 @@ import (
 	"throughline/wgtypes"
 )
 
-// look does what is due for a peer, and arms its timer for what will be. The wheel's goroutine calls it.
+// look does what is due for a peer, and arms its timer for what comes next. The wheel's goroutine calls it.
 func (e *Engine) look(p *Peer, now mono.Time) {
 	p.stateMu.Lock()
-	if p.Gone {
+	if p.Removed {
 		p.stateMu.Unlock()
 		return
 	}

@@ -25,7 +25,7 @@ const (
 	maxHandshakers = 4
 )
 
-// What a handshake worker may be wanted to do for a peer. Bits, so that what is wanted twice is done once.
+// What a handshake worker is to do for a peer. Bits, so that what is asked for twice is done once.
 const (
 	wantInitiate  = 1 << iota // begin a handshake, because there is something to send
 	wantRetry                 // begin one, because the last wasn't answered
@@ -60,11 +60,11 @@ func (w worker) HandleMessage(m *message) {
 	}
 }
 
-// HandleItem does for a peer what is wanted.
+// HandleItem does for a peer what was asked for.
 func (w worker) HandleItem(p *Peer, wanted uint32) {
 	e := w.e
 	if e.link.Load() == nil {
-		return // down: coming up begins anew
+		return // down: bringing the link up asks again
 	}
 	if wanted&wantInitiate != 0 {
 		p.stateMu.Lock()
