@@ -10,6 +10,27 @@
 //
 // Ownership: the lane owns its batches. A stage borrows one until it returns.
 //
+// The life of a slot of the ring, and who owns its batch:
+//
+//	+------> free            nobody; the slots behind those in flight
+//	|          |  a worker with the read side takes the first of them
+//	|          v
+//	|    being filled        that worker, in Take
+//	|          |  Take returned: the slot counts as in flight
+//	|          v
+//	|      in flight         that worker, in Work; other slots are worked on meanwhile
+//	|          |  Work returned
+//	|          v
+//	|        done            the lane: the slot waits until it is at the head of the ring
+//	|          |  every earlier batch was emitted
+//	|          v
+//	|    being emitted       the one worker that emits, which may be another
+//	|          |  Emit returned: the head moves on
+//	+----------+
+//
+// At most one slot is being filled and at most one being emitted, at the two ends of those in flight. When Take returns an
+// error its slot stays free, and those in flight are emitted before the lane ends.
+//
 // Limits: at most ring batches are in flight, taken and not yet emitted. A full ring stops the reading; that is the
 // backpressure. Closing is the source's matter: a Take that waits must return an error when its source is closed.
 package lane
@@ -59,6 +80,7 @@ type Lane[B any] struct {
 	err      error // what Take returned; the lane is ending
 }
 
+// A slot is free, being filled, in flight or done, as drawn above: by its place in the ring, and by done.
 type slot[B any] struct {
 	batch B
 	made  bool // batch is there
