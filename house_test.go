@@ -33,21 +33,21 @@ var floors = [][]string{
 	{"."},
 	{"internal/engine"},
 	{"internal/peer"},
-	{"internal/session", "internal/timers", "internal/cookie", "internal/lane", "internal/broadcast"},
-	{"internal/noise", "internal/aead", "internal/replay", "internal/allowedips", "internal/index", "internal/ratelimit"},
+	{"internal/session", "internal/timers", "internal/cookie", "internal/lane", "internal/wheel", "internal/workqueue", "internal/broadcast"},
+	{"internal/noise", "internal/aead", "internal/replay", "internal/allowedips", "internal/index", "internal/ratelimit", "internal/grouping"},
 	{"tun/tuntest", "udp/udptest"},
 	{"tun", "udp"},
 	{"tun/offload", "udp/internal/zone", "udp/internal/cmsg", "internal/rtnl"},
 	{"wgtypes"},
 	{"packet"},
-	{"internal/wire", "internal/mono", "internal/linux"},
+	{"internal/wire", "internal/mono", "internal/ipheader", "internal/linux"},
 }
 
 // pure are the rooms that take time, randomness and bytes as arguments.
 var pure = []string{
 	"internal/peer", "internal/session", "internal/timers", "internal/cookie", "internal/noise", "internal/aead",
 	"internal/replay", "internal/allowedips", "internal/index", "internal/ratelimit", "internal/wire", "internal/mono",
-	"packet", "tun/offload",
+	"internal/grouping", "internal/ipheader", "packet", "tun/offload",
 }
 
 // A source is one Go file that isn't a test.
@@ -203,7 +203,7 @@ func TestSizes(t *testing.T) {
 	for room, lines := range rooms {
 		limit := 1600 // about 1,500
 		if room == "internal/engine" {
-			limit = 2500
+			limit = 2000
 		}
 		if lines > limit {
 			t.Errorf("%s has %d lines, more than %d: it holds more than one noun", room, lines, limit)

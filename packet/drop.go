@@ -1,13 +1,20 @@
 package packet
 
+import "sync/atomic"
+
 import (
 	"fmt"
 	"slices"
 )
 
 // A Drop says why a packet went no further. A dropped packet is not an error: each reason has a counter, and the
-// counters are what an operator looks at. The zero Drop is no drop.
+// counters are what an operator looks at. The zero Drop is no drop, and Taken isn't one either.
 type Drop uint8
+
+// Taken marks a packet that was taken out of its batch and goes on elsewhere: staged for a session to come, or copied to
+// the handshake workers. It is no reason and has no counter. Every stage passes the packet over as it does a dropped one,
+// by the same comparison of Packet.Drop with zero; only what counts drops has to tell the two apart. See [Drop.Counted].
+const Taken Drop = 1<<8 - 1
 
 // The reasons, by where they are found.
 const (
@@ -51,10 +58,16 @@ var dropNames = [NumDrops]string{
 	DropCookieReply: "bad_cookie_reply",
 }
 
+// Counted reports whether d is a reason, with a counter below NumDrops: neither zero nor Taken.
+func (d Drop) Counted() bool { return d != 0 && d != Taken }
+
 // String returns the reason's name as it appears in a status: lower case, with underscores.
 func (d Drop) String() string {
-	if d < NumDrops {
+	switch {
+	case d < NumDrops:
 		return dropNames[d]
+	case d == Taken:
+		return "taken"
 	}
 	return "unknown"
 }
@@ -70,4 +83,23 @@ func (d *Drop) UnmarshalText(text []byte) error {
 	}
 	*d = Drop(i)
 	return nil
+}
+
+// Drops counts the packets that went no further, by reason. The zero Drops is ready, and safe for concurrent use.
+type Drops [NumDrops]atomic.Uint64
+
+// Add counts n packets.
+func (d *Drops) Add(why Drop, n int) {
+	if n > 0 {
+		d[why].Add(uint64(n))
+	}
+}
+
+// Count counts what was dropped of a batch.
+func (d *Drops) Count(b *Batch) {
+	for i := range b.Packets {
+		if why := b.Packets[i].Drop; why.Counted() {
+			d[why].Add(1)
+		}
+	}
 }

@@ -10,8 +10,10 @@
 package packet
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"throughline/internal/wire"
 )
@@ -42,7 +44,9 @@ type Endpoint struct {
 	SrcIf uint32         // the index of the interface it arrived on; 0 lets the kernel choose
 }
 
-// A Packet describes one packet or datagram of a batch.
+// A Packet describes one packet or datagram of a batch. It is in one of three states, which Drop tells: live (zero),
+// dropped (with the reason), or [Taken] out of the batch. The length is no state: a live packet of no bytes, padding cut
+// off, is a keepalive (whitepaper §6.5), which counts as received, and of which there is nothing to write to a TUN.
 type Packet struct {
 	Off, Len int // its bytes are Slab[Off : Off+Len]
 
@@ -50,7 +54,7 @@ type Packet struct {
 	// made for the call it would be an allocation.
 	nonce [nonceSize]byte
 
-	Drop Drop // why it goes no further; zero while it lives
+	Drop Drop // why it goes no further in this batch; zero while it is live
 }
 
 const nonceSize = 12
@@ -66,6 +70,15 @@ func (p *Packet) SetCounter(counter uint64) {
 // Nonce returns the counter as the cipher takes it: four zero bytes, and the counter in little endian. It is borrowed,
 // not to be written, and changes with the counter. Whitepaper §5.4.6.
 func (p *Packet) Nonce() []byte { return p.nonce[:] }
+
+// SortByCounter puts a train in the order in which it was sent. The wire may have changed the order; within a batch it costs
+// next to nothing to mend that, and what is in order can be merged. Mostly it is in order, and one look tells.
+func SortByCounter(train []Packet) {
+	byCounter := func(p, q Packet) int { return cmp.Compare(p.Counter(), q.Counter()) }
+	if !slices.IsSortedFunc(train, byCounter) {
+		slices.SortStableFunc(train, byCounter)
+	}
+}
 
 // A Run is a run of packets in a batch, Packets[First:First+N], that come from or go to one endpoint.
 type Run struct {

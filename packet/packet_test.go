@@ -145,6 +145,40 @@ func TestDropNames(t *testing.T) {
 	if NumDrops.String() != "unknown" {
 		t.Error("what is no reason has a name")
 	}
+	if _, ok := seen[Taken.String()]; ok || Taken.String() == "unknown" {
+		t.Errorf("Taken is called %v, as a reason or as what is none", Taken)
+	}
+}
+
+// Taken is neither a live packet's state, which is zero, nor a reason with a counter.
+func TestTakenIsNoReason(t *testing.T) {
+	if Taken == 0 || Taken < NumDrops {
+		t.Errorf("Taken is %d; reasons end before %d", Taken, NumDrops)
+	}
+	for d := range Drop(1<<8 - 1) {
+		if counted := d.Counted(); counted != (d != 0) {
+			t.Errorf("Drop %d: counted %v", d, counted)
+		}
+	}
+	if Taken.Counted() {
+		t.Error("Taken is counted")
+	}
+
+	var drops Drops
+	b := New()
+	for _, d := range []Drop{0, DropTag, Taken, DropTag, NumDrops - 1} {
+		b.Append(nil)
+		b.Packets[len(b.Packets)-1].Drop = d
+	}
+	drops.Count(b)
+	drops.Add(DropDown, 3)
+	drops.Add(DropSend, 0)
+	want := map[Drop]uint64{DropTag: 2, NumDrops - 1: 1, DropDown: 3}
+	for d := range NumDrops {
+		if got := drops[d].Load(); got != want[d] {
+			t.Errorf("%d packets were dropped as %v, want %d", got, d, want[d])
+		}
+	}
 }
 
 // A nonce is what the whitepaper says in §5.4.6, whatever counter was there before.
@@ -172,5 +206,21 @@ func TestFillingAllocatesNothing(t *testing.T) {
 		b.Received(4000, 100, from)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// Sorting puts a train in the order of its counters, and packets with the same counter stay as they came.
+func TestSortByCounter(t *testing.T) {
+	var train []Packet
+	for i, counter := range []uint64{7, 1 << 40, 2, 7, 0} {
+		p := Packet{Off: i}
+		p.SetCounter(counter)
+		train = append(train, p)
+	}
+	SortByCounter(train)
+	for i, off := range []int{4, 2, 0, 3, 1} {
+		if train[i].Off != off {
+			t.Errorf("at %d: packet %d, want %d", i, train[i].Off, off)
+		}
 	}
 }

@@ -4,7 +4,7 @@
 // A [Table] is an atomic pointer to a trie that is never changed once published. Any goroutine may look up at any time;
 // a reader sees a table as it was before an edit or after it, nothing between. Writers edit a private copy, an [Edit],
 // and commit it; the caller sees to it that there is one Edit at a time. The table holds one value for a prefix, and
-// knows only who has a prefix, not which prefixes somebody has: the values keep that themselves.
+// knows only which value has a prefix, not which prefixes a value has: the values keep that themselves.
 //
 // The trie is github.com/gaissmai/bart.
 package allowedips
@@ -65,7 +65,7 @@ type Edit[V comparable] struct {
 
 // copyAfter is how many entries of the table one change by copying paths is worth: where neighbours are dense, a path's
 // last node alone has up to 256, each copied. Going over when about as much was spent as a copy of the whole costs, an
-// Edit costs at most about twice the better of the two ways, without being told how long it will be.
+// Edit costs at most about twice the better of the two ways, without knowing how long it will be.
 const copyAfter = 256
 
 func (e *Edit[V]) open() {
@@ -85,7 +85,7 @@ func (e *Edit[V]) step() (inPlace bool) {
 	return e.private
 }
 
-// Insert gives the prefix p to v, and returns who had it before, which may be v itself. p is masked to its length; a
+// Insert gives the prefix p to v, and returns the value that had it before, which may be v itself. p is masked to its length; a
 // prefix within the IPv4-mapped addresses stands for the IPv4 prefix in it. An invalid prefix is ignored.
 func (e *Edit[V]) Insert(p netip.Prefix, v V) (old V, had bool) {
 	e.open()

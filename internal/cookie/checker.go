@@ -19,7 +19,7 @@ import (
 
 var errMessage = errors.New("cookie: neither an initiation nor a response")
 
-// A Checker is the responder's side: it checks the macs of the messages that arrive, and makes cookie replies.
+// A Checker is the responder's side: it checks the macs of received messages, and makes cookie replies.
 type Checker struct {
 	keys   Keys
 	hashes sync.Pool // of *keyed, so that CheckMAC1 allocates nothing
@@ -135,7 +135,7 @@ func (c *Checker) renew(now mono.Time, random io.Reader) error {
 	return nil
 }
 
-// cookie is MAC(secret, address || port): without the port, whoever shares an address with a peer, behind a NAT say,
+// cookie is MAC(secret, address || port): without the port, a sender that shares an address with a peer, behind a NAT say,
 // could use its cookie. Whitepaper §5.4.7. An IPv4-mapped address counts as IPv4; a zone doesn't count.
 func (c *Checker) cookie(src netip.AddrPort) (cookie [wire.CookieSize]byte) {
 	var b [18]byte

@@ -30,8 +30,8 @@ import (
 
 const hidden = "(hidden)"
 
-// Keys are the two keys that follow from the public key of whoever is to check mac1: the key of mac1, and the key that
-// cookie replies are sealed with. They are no secret to who knows the public key.
+// Keys are the two keys that follow from the public key of the side that checks mac1: the key of mac1, and the key that
+// cookie replies are sealed with. They are no secret to those that know the public key.
 type Keys struct {
 	mac1  [wire.HashSize]byte // HASH(LABEL-MAC1 || public). Whitepaper §5.4.4
 	reply [wire.KeySize]byte  // HASH(LABEL-COOKIE || public). Whitepaper §5.4.7
@@ -46,7 +46,7 @@ func label(l string, public wgtypes.PublicKey) [wire.HashSize]byte {
 	return blake2s.Sum256(append([]byte(l), public[:]...))
 }
 
-// macs returns the offsets of mac1 and mac2 in msg, an initiation or a response of the exact size; ok tells whether it
+// macs returns the offsets of mac1 and mac2 in msg, an initiation or a response of the exact size; ok reports whether it
 // is one. mac1 covers all that lies before it, and mac2 all that lies before mac2. Whitepaper §5.4.4.
 func macs(msg []byte) (mac1, mac2 int, ok bool) {
 	switch {

@@ -34,8 +34,6 @@ func TestUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: time.Millisecond})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		strangers := func(i int) netip.AddrPort {
 			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}), 1000)
 		}
@@ -78,8 +76,7 @@ func TestRateUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		b := newNode(t, net, 2)
-		defer b.Close()
-		me := b.self.Load()
+		local := b.identity.Load()
 		from := netip.MustParseAddrPort("203.0.113.1:1")
 		keys := cookie.KeysFor(b.public())
 		var jar cookie.Jar
@@ -87,7 +84,7 @@ func TestRateUnderLoad(t *testing.T) {
 		binary.LittleEndian.PutUint32(msg, wire.TypeInitiation)
 		jar.AddMACs(b.clock(), &keys, msg)
 		reply := make([]byte, wire.CookieReplySize)
-		if err := me.checker.Reply(b.clock(), reply, msg, from, rand.Reader); err != nil {
+		if err := local.checker.Reply(b.clock(), reply, msg, from, rand.Reader); err != nil {
 			t.Fatal(err)
 		}
 		if !jar.ConsumeReply(b.clock(), &keys, reply) {
@@ -97,7 +94,7 @@ func TestRateUnderLoad(t *testing.T) {
 		b.loaded.Store(int64(b.clock()))
 		passed := 0
 		for range 100 {
-			if why := b.withstand(me, msg, &packet.Endpoint{Addr: from}, b.clock()); why == 0 {
+			if why := b.checkLoad(local, msg, &packet.Endpoint{Addr: from}, b.clock()); why == 0 {
 				passed++
 			} else if why != packet.DropRate {
 				t.Fatalf("dropped: %v", why)
@@ -114,8 +111,6 @@ func TestCountedReasons(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		sized := func(kind byte, n int) []byte { d := make([]byte, n); d[0] = kind; return d }
 		for i, c := range []struct {
 			data []byte
@@ -151,8 +146,6 @@ func TestStranger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := newNode(t, net, 1), newNode(t, net, 2)
-		defer a.Close()
-		defer b.Close()
 		a.knows(b)
 		responses := count(net, wire.TypeResponse)
 		a.send(datagram(a.inner, b.inner, 1, 100))
@@ -168,8 +161,6 @@ func TestGivingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		net.Cut(a.host, b.host)
 		initiations := count(net, wire.TypeInitiation)
 		a.send(datagram(a.inner, b.inner, 1, 100))
@@ -192,8 +183,6 @@ func TestCounterRunsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		old := a.peer(b).Sending.Load()
@@ -212,8 +201,6 @@ func TestExpiredSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		var late udptest.Datagram

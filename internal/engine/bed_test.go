@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"throughline/internal/ipheader"
 	"throughline/internal/mono"
 	"throughline/internal/noise"
 	"throughline/packet"
@@ -36,7 +37,7 @@ func simulatedClock() func() mono.Time {
 	return func() mono.Time { return mono.Time(time.Since(began) + time.Hour) }
 }
 
-// newNode makes node number n, which is up, has a key, and no peers.
+// newNode makes node number n, which is up, has a key, and no peers. It is closed when the test ends.
 func newNode(t *testing.T, net *udptest.Net, n byte) *node {
 	t.Helper()
 	return newNodeWith(t, net, n, simulatedClock(), io.Discard)
@@ -62,6 +63,7 @@ func newNodeWith(t *testing.T, net *udptest.Net, n byte, clock func() mono.Time,
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(x.Close)
 	x.configure(&wgtypes.Config{PrivateKey: &x.key, ListenPort: &x.port})
 	if err := x.Up(); err != nil {
 		t.Fatal(err)
@@ -137,13 +139,13 @@ func (x *node) peer(y *node) *Peer {
 
 // datagram makes an IPv4 packet of the experimental protocol 253, with a number in it.
 func datagram(from, to netip.Addr, seq uint32, size int) []byte {
-	p := make([]byte, max(size, ipv4HeaderSize+4))
+	p := make([]byte, max(size, ipheader.IPv4Size+4))
 	p[0], p[8], p[9] = 0x45, 64, 253
 	binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
 	copy(p[12:], from.AsSlice())
 	copy(p[16:], to.AsSlice())
-	binary.BigEndian.PutUint32(p[ipv4HeaderSize:], seq)
-	for i := ipv4HeaderSize + 4; i < len(p); i++ {
+	binary.BigEndian.PutUint32(p[ipheader.IPv4Size:], seq)
+	for i := ipheader.IPv4Size + 4; i < len(p); i++ {
 		p[i] = byte(seq) + byte(i)
 	}
 	return p
@@ -151,9 +153,9 @@ func datagram(from, to netip.Addr, seq uint32, size int) []byte {
 
 // datagram6 makes an IPv6 packet of the experimental protocol 253.
 func datagram6(from, to netip.Addr, size int) []byte {
-	p := make([]byte, max(size, ipv6HeaderSize))
+	p := make([]byte, max(size, ipheader.IPv6Size))
 	p[0], p[6], p[7] = 0x60, 253, 64
-	binary.BigEndian.PutUint16(p[4:], uint16(len(p)-ipv6HeaderSize))
+	binary.BigEndian.PutUint16(p[4:], uint16(len(p)-ipheader.IPv6Size))
 	copy(p[8:], from.AsSlice())
 	copy(p[24:], to.AsSlice())
 	return p
@@ -195,7 +197,7 @@ func (x *node) received() (seqs []uint32) {
 	for {
 		select {
 		case p := <-x.tun.Inbound():
-			seqs = append(seqs, binary.BigEndian.Uint32(p[ipv4HeaderSize:]))
+			seqs = append(seqs, binary.BigEndian.Uint32(p[ipheader.IPv4Size:]))
 		default:
 			return seqs
 		}

@@ -22,24 +22,24 @@ func (e *Engine) Configure(change *wgtypes.Config) error {
 		return err
 	}
 	c := &canonical
-	e.config.Lock()
-	defer e.config.Unlock()
+	e.configMu.Lock()
+	defer e.configMu.Unlock()
 	if e.closed {
 		return net.ErrClosed
 	}
 	if n := len(e.order) + len(c.Peers); n > wire.MaxPeers && e.countAfter(c) > wire.MaxPeers {
 		return fmt.Errorf("more than %d peers", wire.MaxPeers)
 	}
-	me, err := e.newSelf(c.PrivateKey)
+	local, err := e.newIdentity(c.PrivateKey)
 	if err != nil {
 		return err
 	}
-	if err := e.relink(c.ListenPort, c.Mark); err != nil {
+	if err := e.rebindSockets(c.ListenPort, c.Mark); err != nil {
 		return err
 	}
 
-	if me != nil {
-		e.become(me)
+	if local != nil {
+		e.setIdentity(local)
 	}
 	a := application{e: e, edit: e.allowed.Begin(), lost: make(map[*Peer]map[netip.Prefix]bool)}
 	a.apply(c)
@@ -62,26 +62,26 @@ func (e *Engine) countAfter(c *wgtypes.Config) int {
 	return n
 }
 
-// newSelf makes the identity of a private key; nil when it isn't to change.
-func (e *Engine) newSelf(private *wgtypes.PrivateKey) (*self, error) {
+// newIdentity makes the identity of a private key; nil when it isn't to change.
+func (e *Engine) newIdentity(private *wgtypes.PrivateKey) (*identity, error) {
 	if private == nil {
 		return nil, nil
 	}
-	if old := e.self.Load(); old != nil && old.private == *private || old == nil && private.IsZero() {
+	if old := e.identity.Load(); old != nil && old.private == *private || old == nil && private.IsZero() {
 		return nil, nil
 	}
 	if private.IsZero() {
-		return new(self), nil
+		return new(identity), nil
 	}
-	identity, err := noise.NewIdentity(private)
+	static, err := noise.NewIdentity(private)
 	if err != nil {
 		return nil, err
 	}
-	return &self{identity: identity, private: *private, checker: cookie.NewChecker(identity.Public())}, nil
+	return &identity{static: static, private: *private, checker: cookie.NewChecker(static.Public())}, nil
 }
 
-// relink applies port and mark. New sockets are open before the old ones close, so that a failure changes nothing.
-func (e *Engine) relink(port *uint16, mark *uint32) error {
+// rebindSockets applies port and mark. New sockets are open before the old ones close, so that a failure changes nothing.
+func (e *Engine) rebindSockets(port *uint16, mark *uint32) error {
 	wantPort, wantMark := e.port, e.mark
 	if port != nil {
 		wantPort = *port
@@ -90,12 +90,12 @@ func (e *Engine) relink(port *uint16, mark *uint32) error {
 		wantMark = *mark
 	}
 	if old := e.link.Load(); old == nil {
-		if port != nil && e.wanted { // Up failed before
+		if port != nil && e.wantUp { // Up failed before
 			fresh, err := e.listen(wantPort, wantMark)
 			if err != nil {
 				return err
 			}
-			e.rise(fresh)
+			e.bringUp(fresh)
 			wantPort = e.port
 		}
 	} else {
@@ -120,50 +120,50 @@ func (e *Engine) relink(port *uint16, mark *uint32) error {
 	return nil
 }
 
-// clearSources forgets which addresses of ours the peers were spoken to from: other sockets, or the same with another
-// mark, may have to send from elsewhere. The configuration lock is held.
+// clearSources forgets the local addresses that peers were sent to from: other sockets, or the same with another mark, may
+// have to send from elsewhere. configMu is held.
 func (e *Engine) clearSources() {
 	for _, p := range e.order {
 		p.ClearSource(p.Endpoint())
 	}
 }
 
-// become takes on another identity. Every session and handshake was the old one's: they end, and what has to be said
-// begins with a handshake at once.
-func (e *Engine) become(me *self) {
-	old := e.self.Load()
-	if me.identity == nil {
-		me = nil
+// setIdentity changes the identity. Every session and handshake belongs to the old one: they end, and peers with a
+// persistent keepalive get a new handshake at once.
+func (e *Engine) setIdentity(local *identity) {
+	old := e.identity.Load()
+	if local.static == nil {
+		local = nil
 	}
-	e.self.Store(me)
+	e.identity.Store(local)
 	if old != nil {
 		clear(old.private[:])
 	}
 	for _, p := range e.order {
-		e.rest(p)
+		e.stopPeer(p)
 	}
-	if me == nil {
+	if local == nil {
 		return
 	}
-	if p := e.peers[me.identity.Public()]; p != nil {
-		e.removePeers([]*Peer{p}) // nobody is their own peer
+	if p := e.peers[local.static.Public()]; p != nil {
+		e.removePeers([]*Peer{p}) // a device isn't its own peer
 	}
 	for _, p := range e.order {
-		e.greet(p)
+		e.startKeepalive(p)
 	}
 }
 
-// greet begins what a peer with a persistent keepalive wants when the tunnel comes up: the timer, and a keepalive at
-// once. The configuration lock is held.
-func (e *Engine) greet(p *Peer) {
+// startKeepalive starts the persistent keepalive of a peer that has one: it sets the timer, and asks for a keepalive at
+// once. configMu is held.
+func (e *Engine) startKeepalive(p *Peer) {
 	if !e.up || p.Keepalive == 0 {
 		return
 	}
-	p.state.Lock()
+	p.stateMu.Lock()
 	due := p.Timers.SetPersistentKeepalive(e.clock(), p.Keepalive)
-	p.state.Unlock()
-	e.arm(p, due)
-	e.want(p, wantKeepalive)
+	p.stateMu.Unlock()
+	e.wheel.Arm(&p.timer, due)
+	e.work.Add(&p.work, wantKeepalive)
 }
 
 // An application is the part of a change that can't fail, under way. The packet path sees all its allowed IPs change at
@@ -176,11 +176,11 @@ type application struct {
 
 func (a *application) apply(c *wgtypes.Config) {
 	e := a.e
-	var gone []*Peer
+	var removed []*Peer
 	remove := func(p *Peer) {
 		delete(e.peers, p.Public)
 		a.revokeAll(p)
-		gone = append(gone, p)
+		removed = append(removed, p)
 	}
 	if c.ReplacePeers {
 		named := make(map[wgtypes.PublicKey]bool, len(c.Peers))
@@ -193,11 +193,11 @@ func (a *application) apply(c *wgtypes.Config) {
 			}
 		}
 	}
-	me := e.self.Load()
+	local := e.identity.Load()
 	for i := range c.Peers {
 		pc := &c.Peers[i]
-		if me != nil && pc.PublicKey == me.identity.Public() {
-			continue // nobody is their own peer
+		if local != nil && pc.PublicKey == local.static.Public() {
+			continue // a device isn't its own peer
 		}
 		p := e.peers[pc.PublicKey]
 		switch {
@@ -217,16 +217,16 @@ func (a *application) apply(c *wgtypes.Config) {
 		p.AllowedIPs = slices.DeleteFunc(p.AllowedIPs, func(prefix netip.Prefix) bool { return prefixes[prefix] })
 	}
 	a.edit.Commit()
-	e.dismiss(gone)
+	e.stopRemoved(removed)
 }
 
 // peer applies a change to a peer that is there.
 func (a *application) peer(p *Peer, pc *wgtypes.PeerConfig) {
 	e := a.e
 	if pc.PresharedKey != nil {
-		p.handshake.Lock()
+		p.handshakeMu.Lock()
 		p.Handshake.SetPreshared(pc.PresharedKey) // the next handshake's; the session goes on
-		p.handshake.Unlock()
+		p.handshakeMu.Unlock()
 	}
 	if pc.Endpoint != nil {
 		p.SetEndpoint(&packet.Endpoint{Addr: *pc.Endpoint})
@@ -246,16 +246,16 @@ func (a *application) peer(p *Peer, pc *wgtypes.PeerConfig) {
 		before := p.Keepalive
 		p.Keepalive = *pc.PersistentKeepalive
 		if before == 0 {
-			e.greet(p)
+			e.startKeepalive(p)
 		} else if e.up {
-			p.state.Lock()
+			p.stateMu.Lock()
 			due := p.Timers.SetPersistentKeepalive(e.clock(), p.Keepalive)
-			p.state.Unlock()
-			e.arm(p, due)
+			p.stateMu.Unlock()
+			e.wheel.Arm(&p.timer, due)
 		}
 	}
 	if e.up && p.Waiting.Load() {
-		e.want(p, wantFlush) // it may have an endpoint now
+		e.work.Add(&p.work, wantFlush) // it may have an endpoint now
 	}
 }
 
@@ -268,7 +268,7 @@ func (a *application) grant(p *Peer, prefix netip.Prefix) {
 		a.lose(old, prefix)
 	}
 	if a.lost[p][prefix] {
-		delete(a.lost[p], prefix) // it stands in the list still
+		delete(a.lost[p], prefix) // it is still in the list
 	} else {
 		p.AllowedIPs = append(p.AllowedIPs, prefix)
 	}

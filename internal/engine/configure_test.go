@@ -45,7 +45,6 @@ func shown(e *Engine) string {
 func TestPeersAndAllowedIPs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newNode(t, udptest.New(1, udptest.Options{}), 1)
-		defer a.Close()
 		key := func(n byte) wgtypes.PublicKey { return wgtypes.PublicKey{n} }
 		for i, c := range []struct {
 			change wgtypes.Config
@@ -98,8 +97,6 @@ func TestBecomingOnesPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		a.configure(&wgtypes.Config{PrivateKey: &b.key})
 		if got := shown(a.Engine); got != "" {
 			t.Errorf("peers: %s", got)
@@ -112,8 +109,6 @@ func TestAllOrNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		if _, err := a.host.Listen(7777); err != nil {
 			t.Fatal(err)
 		}
@@ -140,8 +135,6 @@ func TestPortChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		handshakes := count(net, wire.TypeInitiation)
@@ -170,8 +163,6 @@ func TestPresharedKeyChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		for _, x := range []*node{a, b} {
@@ -204,8 +195,6 @@ func TestPrivateKeyChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		old := a.public()
@@ -232,8 +221,6 @@ func TestPersistentKeepalive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := newNode(t, net, 1), newNode(t, net, 2)
-		defer a.Close()
-		defer b.Close()
 		b.knows(a, withoutEndpoint)
 		handshakes, datagrams := count(net, wire.TypeInitiation), 0
 		a.knows(b, withKeepalive(25*time.Second)) // it speaks at once, and so b learns where it is
@@ -262,8 +249,6 @@ func TestKeepaliveWhenTheKeyComesLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := newNode(t, net, 1), newNode(t, net, 2)
-		defer a.Close()
-		defer b.Close()
 		a.configure(&wgtypes.Config{PrivateKey: &wgtypes.PrivateKey{}})
 		a.knows(b, withKeepalive(time.Hour))
 		b.knows(a, withoutEndpoint)
@@ -317,7 +302,6 @@ func TestClosedEngine(t *testing.T) {
 func TestGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newNode(t, udptest.New(1, udptest.Options{}), 1)
-		defer a.Close()
 		a.tun.Close()
 		<-a.Gone()
 	})

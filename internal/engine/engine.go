@@ -1,34 +1,34 @@
-// Package engine is the data path and all that keeps it going: it moves batches between a TUN and the sockets, runs the
-// handshakes, turns the timers, and holds the peers.
+// Package engine is the data path and all that keeps it going: it moves batches between a TUN and the sockets, performs the
+// handshakes, runs the timers, and holds the peers.
 //
-// The walk of a packet out is outbound.go from top to bottom, the walk in is inbound.go; both are stages of a lane, so a
-// packet's whole life is on one goroutine. Handshakes run on a few workers of their own (handshake.go) and never in a
-// lane. One goroutine turns the timer wheel for all peers (wheel.go).
+// A packet's way out is outbound.go from top to bottom, its way in is inbound.go; both are stages of a lane, so a packet is
+// never handed from one goroutine to another while it is worked on. Handshakes run on a few workers of their own
+// (handshake.go) and never in a lane: they take what waits in a work queue (work.go). One goroutine looks at the timers of
+// all peers (timers.go).
 //
-// Locks, outermost first; nobody holds more than three of them, and the last three are leaves:
+// Locks, outermost first; nobody holds more than three of them. The last is a leaf, and so are those within wheel and
+// workqueue:
 //
-//	Engine.config    the peers, their allowed IPs and keepalives, the identity, the link; configure.go
-//	Peer.handshake   one peer's handshake state; held through Diffie-Hellman
-//	Peer.state       one peer's keypairs, staged packets and cold timers; held for moments
-//	Engine.indexing  writers of the receiver-index table
-//	wheel.mu         the wheel
-//	inbox.mu         the peers that want something
+//	Engine.configMu   the peers, their allowed IPs and keepalives, the identity, the link; configure.go
+//	Peer.handshakeMu  one peer's handshake state; held through Diffie-Hellman
+//	Peer.stateMu      one peer's keypairs, staged packets and cold timers; held for moments
+//	Engine.indicesMu  writers of the receiver-index table
 //
-// The packet path takes no lock but, once for each train that arrives, the keypair's own (which guards its replay
-// window), and Peer.state where a packet has to wait for a session or comes with another than the one we send with.
+// Taken alone are identity.checkerMu, under load, by the handshake workers, and Engine.sinkMu, by the inbound lanes.
+//
+// The packet path takes no lock but, once for each train that arrives, indexEntry.windowMu (for the replay window) and
+// Engine.sinkMu, and Peer.stateMu where a packet has to wait for a session or comes with another than the one we send
+// with.
 package engine
 
 import (
-	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"throughline/internal/aead"
 	"throughline/internal/allowedips"
@@ -39,7 +39,9 @@ import (
 	"throughline/internal/mono"
 	"throughline/internal/noise"
 	"throughline/internal/ratelimit"
+	"throughline/internal/wheel"
 	"throughline/internal/wire"
+	"throughline/internal/workqueue"
 	"throughline/packet"
 	"throughline/tun"
 	"throughline/udp"
@@ -66,45 +68,46 @@ type Engine struct {
 	cipher  *aead.Implementation
 
 	// Snapshots and tables that the packet path reads without a lock.
-	self    atomic.Pointer[self]
-	link    atomic.Pointer[link] // nil while down
-	allowed allowedips.Table[*Peer]
-	indices index.Table[receiver]
-	mtu     atomic.Int32
-	drops   [packet.NumDrops]atomic.Uint64
-	events  broadcast.Topic[wgtypes.Event]
-	loaded  atomic.Int64 // mono.Time when the inbox was last seen under load; 0: never
+	identity atomic.Pointer[identity] // nil without a private key
+	link     atomic.Pointer[link]     // nil while down
+	allowed  allowedips.Table[*Peer]
+	mtu      atomic.Int32
+	drops    packet.Drops
+	events   broadcast.Topic[wgtypes.Event]
+	loaded   atomic.Int64 // mono.Time when the work queue was last seen under load; 0: never
 
-	config     sync.RWMutex // guards what follows, to the blank line
+	configMu   sync.RWMutex // guards what follows, to the blank line
 	peers      map[wgtypes.PublicKey]*Peer
 	order      []*Peer // as they were added
-	lastID     uint32
+	lastID     uint64
 	port       uint16 // the one asked for; 0: any
 	mark       uint32
-	wanted     bool // Up was asked for last; the sockets may still be closed, because the port was taken
+	wantUp     bool // Up was asked for last; the sockets may still be closed, because the port was taken
 	up, closed bool
 
-	indexing sync.Mutex // guards the writing of indices
+	indicesMu sync.Mutex // guards the writing of indices, which are read without
+	indices   index.Table[indexEntry]
 
-	wheel   wheel
-	inbox   inbox
-	writing sync.Mutex // guards sink's write side, which the receivers of both families share
-	sink    tun.Queue  // where packets are delivered: the TUN's first queue
+	sinkMu sync.Mutex // guards sink's write side, which the receivers of both families share
+	sink   tun.Queue  // where packets are delivered: the TUN's first queue
+
+	wheel *wheel.Wheel[*Peer]              // when each peer's timers are to be looked at
+	work  *workqueue.Queue[message, *Peer] // what waits for the handshake workers
 
 	spare sync.Pool      // of *packet.Batch, for what doesn't come through a lane
 	done  chan struct{}  // closed when the engine closes
 	gone  chan struct{}  // closed when the TUN has ended
-	tasks sync.WaitGroup // the outbound lanes, the handshake workers, the wheel, who watches routes
+	tasks sync.WaitGroup // the outbound lanes, the handshake workers, the wheel, the watcher of routes
 }
 
-// self is who we are: a snapshot that changes with the private key.
-type self struct {
-	identity *noise.Identity
-	private  wgtypes.PrivateKey // as it was set; for a status only
+// An identity is our static key pair, and what depends on it: a snapshot that changes with the private key.
+type identity struct {
+	static  *noise.Identity
+	private wgtypes.PrivateKey // as it was set; for a status only
 
-	checker *cookie.Checker // CheckMAC1 by anyone, the rest under mu
-	mu      sync.Mutex      // guards checker's secret and limiter
-	limiter ratelimit.Limiter
+	checker   *cookie.Checker // CheckMAC1 by any goroutine, the rest under checkerMu
+	checkerMu sync.Mutex      // guards checker's secret and limiter
+	limiter   ratelimit.Limiter
 }
 
 // A link is one set of open sockets and the lanes that receive from them.
@@ -135,8 +138,8 @@ func New(o Options) (*Engine, error) {
 	}
 	e.mtu.Store(int32(mtu))
 	e.spare.New = func() any { return packet.NewSize(spareSize, wire.MaxStaged) }
-	e.wheel.init(e.clock())
-	e.inbox.init()
+	e.wheel = wheel.New[*Peer](e.clock())
+	e.work = workqueue.New[message, *Peer](maxMessages)
 
 	queues := e.device.Queues()
 	e.sink = queues[0]
@@ -153,27 +156,27 @@ func New(o Options) (*Engine, error) {
 		})
 	}
 	for range min(e.workers, maxHandshakers) {
-		e.tasks.Go(e.shakeHands)
+		e.tasks.Go(func() { e.work.Serve(e.done, worker{e}) })
 	}
-	e.tasks.Go(e.turnWheel)
+	e.tasks.Go(func() { e.wheel.Run(e.done, e.clock, e.look) })
 	return e, nil
 }
 
 // Gone returns a channel that is closed when the TUN has ended: the interface was deleted, or closed.
 func (e *Engine) Gone() <-chan struct{} { return e.gone }
 
-// SetMTU tells the engine that the TUN's MTU changed. It bounds the padding of what is read from then on.
+// SetMTU sets the TUN's MTU after it changed. It bounds the padding of what is read from then on.
 func (e *Engine) SetMTU(mtu int) { e.mtu.Store(int32(mtu)) }
 
-// Up opens the sockets, unless they are open, and begins to receive; peers with a persistent keepalive are spoken to. When
-// it fails, because the port is taken, it is tried again with the next port that is configured.
+// Up opens the sockets, unless they are open, and begins to receive; peers with a persistent keepalive are sent
+// one. When it fails, because the port is taken, it is tried again with the next port that is configured.
 func (e *Engine) Up() error {
-	e.config.Lock()
-	defer e.config.Unlock()
+	e.configMu.Lock()
+	defer e.configMu.Unlock()
 	if e.closed {
 		return net.ErrClosed
 	}
-	e.wanted = true
+	e.wantUp = true
 	if e.up {
 		return nil
 	}
@@ -181,29 +184,29 @@ func (e *Engine) Up() error {
 	if err != nil {
 		return err
 	}
-	e.rise(l)
+	e.bringUp(l)
 	return nil
 }
 
-// rise puts the first link to use. The configuration lock is held.
-func (e *Engine) rise(l *link) {
+// bringUp puts the first link to use. configMu is held.
+func (e *Engine) bringUp(l *link) {
 	e.up, e.port = true, l.conn.Port()
 	e.start(l)
 	for _, p := range e.order {
-		e.greet(p)
+		e.startKeepalive(p)
 	}
 	e.publish(wgtypes.Up)
 }
 
 // Down closes the sockets and forgets every session; peers and configuration stay.
 func (e *Engine) Down() {
-	e.config.Lock()
-	defer e.config.Unlock()
+	e.configMu.Lock()
+	defer e.configMu.Unlock()
 	e.down()
 }
 
 func (e *Engine) down() {
-	e.wanted = false
+	e.wantUp = false
 	if !e.up {
 		return
 	}
@@ -212,7 +215,7 @@ func (e *Engine) down() {
 		e.stop(l)
 	}
 	for _, p := range e.order {
-		e.rest(p)
+		e.stopPeer(p)
 	}
 	e.publish(wgtypes.Down)
 }
@@ -220,19 +223,19 @@ func (e *Engine) down() {
 // Close ends the engine: down, the TUN closed, and every goroutine of the engine ended when it returns. It may be
 // called more than once.
 func (e *Engine) Close() {
-	e.config.Lock()
+	e.configMu.Lock()
 	if e.closed {
-		e.config.Unlock()
+		e.configMu.Unlock()
 		e.tasks.Wait()
 		return
 	}
 	e.down()
 	e.closed = true
 	e.removePeers(e.order)
-	if s := e.self.Swap(nil); s != nil {
+	if s := e.identity.Swap(nil); s != nil {
 		clear(s.private[:])
 	}
-	e.config.Unlock()
+	e.configMu.Unlock()
 
 	close(e.done)
 	e.device.Close() // unblocks the outbound lanes
@@ -240,7 +243,7 @@ func (e *Engine) Close() {
 	e.events.Close()
 }
 
-// listen opens sockets with the mark set. The configuration lock is held.
+// listen opens sockets with the mark set. configMu is held.
 func (e *Engine) listen(port uint16, mark uint32) (*link, error) {
 	conn, err := e.network.Listen(port)
 	if err != nil {
@@ -274,54 +277,3 @@ func (e *Engine) stop(l *link) {
 	l.conn.Close()
 	l.lanes.Wait()
 }
-
-// send sends a batch outside the lanes.
-func (e *Engine) send(b *packet.Batch) {
-	l := e.link.Load()
-	if l == nil {
-		e.dropAll(b, packet.DropDown)
-		return
-	}
-	if err := l.conn.Send(b); err != nil && e.log.Enabled(context.Background(), slog.LevelDebug) {
-		e.log.Debug("send", "error", err)
-	}
-	e.count(b)
-}
-
-// sendMessage sends one handshake message.
-func (e *Engine) sendMessage(msg []byte, to *packet.Endpoint) {
-	b := e.spare.Get().(*packet.Batch)
-	b.Reset()
-	_, free := b.Free()
-	b.Received(copy(free, msg), 0, *to)
-	e.send(b)
-	e.spare.Put(b)
-}
-
-// drop counts n packets that go no further.
-func (e *Engine) drop(why packet.Drop, n int) {
-	if n > 0 {
-		e.drops[why].Add(uint64(n))
-	}
-}
-
-// count counts what was dropped of a batch.
-func (e *Engine) count(b *packet.Batch) {
-	for i := range b.Packets {
-		if why := b.Packets[i].Drop; why != 0 {
-			e.drops[why].Add(1)
-		}
-	}
-}
-
-func (e *Engine) dropAll(b *packet.Batch, why packet.Drop) {
-	for i := range b.Packets {
-		if b.Packets[i].Drop == 0 {
-			b.Packets[i].Drop = why
-		}
-	}
-	e.count(b)
-}
-
-// jitter is the random delay of a handshake retry. Whitepaper §6.1.
-func jitter() time.Duration { return rand.N(wire.RekeyTimeoutJitterMax + 1) }

@@ -50,8 +50,8 @@ func (e *Engine) roam(p *Peer, from *packet.Endpoint) {
 
 // Peer returns what one peer is and did; false if there is none with this key.
 func (e *Engine) Peer(key wgtypes.PublicKey) (wgtypes.PeerStatus, bool) {
-	e.config.RLock()
-	defer e.config.RUnlock()
+	e.configMu.RLock()
+	defer e.configMu.RUnlock()
 	p := e.peers[key]
 	if p == nil {
 		return wgtypes.PeerStatus{}, false
@@ -63,17 +63,17 @@ func (e *Engine) Peer(key wgtypes.PublicKey) (wgtypes.PeerStatus, bool) {
 // one peer at a time only: a peer that is removed meanwhile is left out, and each is as it is when its turn comes.
 func (e *Engine) Peers() iter.Seq[wgtypes.PeerStatus] {
 	return func(yield func(wgtypes.PeerStatus) bool) {
-		e.config.RLock()
+		e.configMu.RLock()
 		order := e.order // what is in it doesn't change: a peer is appended behind, and a removal makes another slice
-		e.config.RUnlock()
+		e.configMu.RUnlock()
 		for _, p := range order {
-			e.config.RLock()
+			e.configMu.RLock()
 			there := e.peers[p.Public] == p
 			var s wgtypes.PeerStatus
 			if there {
 				s = p.status()
 			}
-			e.config.RUnlock()
+			e.configMu.RUnlock()
 			if there && !yield(s) {
 				return
 			}
@@ -83,8 +83,8 @@ func (e *Engine) Peers() iter.Seq[wgtypes.PeerStatus] {
 
 // Established reports whether there is a session with a peer that can be used for sending.
 func (e *Engine) Established(key wgtypes.PublicKey) (bool, error) {
-	e.config.RLock()
-	defer e.config.RUnlock()
+	e.configMu.RLock()
+	defer e.configMu.RUnlock()
 	if e.closed {
 		return false, net.ErrClosed
 	}
@@ -99,8 +99,8 @@ func (e *Engine) Established(key wgtypes.PublicKey) (bool, error) {
 // Keepalive sends a keepalive to a peer, or begins the handshake that it needs, whose completion sends one. It doesn't
 // wait for either.
 func (e *Engine) Keepalive(key wgtypes.PublicKey) error {
-	e.config.RLock()
-	defer e.config.RUnlock()
+	e.configMu.RLock()
+	defer e.configMu.RUnlock()
 	if e.closed {
 		return net.ErrClosed
 	}
@@ -108,6 +108,6 @@ func (e *Engine) Keepalive(key wgtypes.PublicKey) error {
 	if p == nil {
 		return ErrNoPeer
 	}
-	e.want(p, wantKeepalive)
+	e.work.Add(&p.work, wantKeepalive)
 	return nil
 }

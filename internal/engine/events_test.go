@@ -54,8 +54,6 @@ func TestEventsOfHandshakesAndRoaming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		atA, atB := a.Subscribe(8), b.Subscribe(8)
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
@@ -81,8 +79,6 @@ func TestEventsOfSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		net.Cut(a.host, b.host)
 		at := a.Subscribe(8)
 		a.send(datagram(a.inner, b.inner, 1, 100))
@@ -119,7 +115,6 @@ func TestEventsOfTheDevice(t *testing.T) {
 func TestPeersOneByOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newNode(t, udptest.New(1, udptest.Options{}), 1)
-		defer a.Close()
 		a.configure(&wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: key(1)}, {PublicKey: key(2)}, {PublicKey: key(3)}, {PublicKey: key(4)}}})
 		var seen []byte
 		for s := range a.Peers() {
@@ -152,7 +147,6 @@ func TestKeepaliveOnRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer b.Close()
 		if err := a.Keepalive(key(9)); !errors.Is(err, ErrNoPeer) {
 			t.Errorf("to nobody: %v", err)
 		}
@@ -191,7 +185,6 @@ func TestRebind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer b.Close()
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		handshakes := count(net, wire.TypeInitiation)
@@ -240,8 +233,6 @@ func TestRebindLosesThePort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		at := a.Subscribe(8)

@@ -7,27 +7,27 @@ import (
 	"throughline/packet"
 )
 
-// patience is how many packets flush sends before it lets others go beside those that are left.
-const patience = 4 * wire.MaxStaged
+// flushLimit is how many packets flush sends before it lets others go beside those that are left.
+const flushLimit = 4 * wire.MaxStaged
 
-// flush sends what is staged for a peer, in order, and before anything that comes meanwhile: while it is at work, the
-// packet path stages behind it. Without a session it begins the handshake that one needs.
+// flush sends what is staged for a peer, in order, and before anything that the TUN brings meanwhile: while flush runs,
+// the packet path stages behind it. Without a session it begins the handshake that one needs.
 func (e *Engine) flush(p *Peer) {
 	b := e.spare.Get().(*packet.Batch)
 	defer e.spare.Put(b)
 
-	p.state.Lock()
-	if p.Flushing || p.Gone {
-		p.state.Unlock()
-		return // who is at it goes on until nothing is staged
+	p.stateMu.Lock()
+	if p.Flushing || p.Removed {
+		p.stateMu.Unlock()
+		return // the flush under way goes on until nothing is staged
 	}
 	p.Flushing = true
 	needed := false
 	for sent := 0; ; sent += len(b.Packets) {
 		now := e.clock()
-		if sent >= patience {
-			// Packets come faster than this sends them, and would push each other out of the stage for ever: those that come
-			// now go beside the last of it. A few may overtake others, in their counters and on the wire.
+		if sent >= flushLimit {
+			// Packets come faster than this sends them, and would push each other out of the stage without end:
+			// those that come from now on aren't staged. A few may overtake others, in their counters and on the wire.
 			p.Waiting.Store(false)
 		}
 		kp, ready := e.unstage(p, b, now)
@@ -35,14 +35,14 @@ func (e *Engine) flush(p *Peer) {
 			needed = p.Staged.Len() > 0
 			break
 		}
-		p.state.Unlock()
+		p.stateMu.Unlock()
 		e.sealAndSend(kp, b)
 		e.sentData(p, kp, now, sentBytes(b.Packets))
-		p.state.Lock()
+		p.stateMu.Lock()
 	}
 	p.Flushing = false
 	p.Waiting.Store(p.Staged.Len() > 0)
-	p.state.Unlock()
+	p.stateMu.Unlock()
 
 	if needed {
 		e.initiate(p)
@@ -50,7 +50,7 @@ func (e *Engine) flush(p *Peer) {
 }
 
 // unstage moves packets that wait into b, as many as it holds, with their counters, and returns the session to send them
-// with; false when nothing waits or there is no session. The state lock is held.
+// with; false when nothing waits or there is no session. stateMu is held.
 func (e *Engine) unstage(p *Peer, b *packet.Batch, now mono.Time) (*session.Keypair, bool) {
 	to := p.Endpoint()
 	if p.Staged.Len() == 0 || to == nil {
@@ -70,7 +70,7 @@ func (e *Engine) unstage(p *Peer, b *packet.Batch, now mono.Time) (*session.Keyp
 		return nil, false
 	}
 	p.Staged.Pop(n)
-	claimed(b, counter, to)
+	setTrain(b, counter, to)
 	return kp, true
 }
 
@@ -94,17 +94,17 @@ func (e *Engine) keepalive(p *Peer) {
 	defer e.spare.Put(b)
 	b.Reset()
 	b.Append(nil)
-	claimed(b, counter, to)
+	setTrain(b, counter, to)
 	e.sealAndSend(kp, b)
 	p.Tx.Add(sentBytes(b.Packets))
-	e.arm(p, p.Timers.AuthenticatedSent(now))
+	e.wheel.Arm(&p.timer, p.Timers.AuthenticatedSent(now))
 	if kp.RekeyOnSend(now) {
-		e.renew(p, now)
+		e.requestHandshake(p, now)
 	}
 }
 
-// claimed gives the packets of a batch their counters, and all one endpoint.
-func claimed(b *packet.Batch, counter uint64, to *packet.Endpoint) {
+// setTrain gives the packets of a batch their counters, and all one endpoint.
+func setTrain(b *packet.Batch, counter uint64, to *packet.Endpoint) {
 	for i := range b.Packets {
 		b.Packets[i].SetCounter(counter + uint64(i))
 	}
@@ -114,14 +114,4 @@ func claimed(b *packet.Batch, counter uint64, to *packet.Endpoint) {
 func (e *Engine) sealAndSend(kp *session.Keypair, b *packet.Batch) {
 	kp.Seal(b.Slab, b.Packets, b.MTU)
 	e.send(b)
-}
-
-// sentBytes returns the bytes of the packets that weren't dropped.
-func sentBytes(packets []packet.Packet) (n uint64) {
-	for i := range packets {
-		if packets[i].Drop == 0 {
-			n += uint64(packets[i].Len)
-		}
-	}
-	return n
 }

@@ -17,42 +17,21 @@ import (
 	"throughline/wgtypes"
 )
 
-// attend does for a peer what is wanted.
-func (e *Engine) attend(p *Peer, what uint32) {
-	if e.link.Load() == nil {
-		return // down: coming up begins anew
-	}
-	if what&wantInitiate != 0 {
-		p.state.Lock()
-		p.Timers.ResetAttempts() // what is new to send deserves all of them. §6.4
-		p.state.Unlock()
-	}
-	if what&(wantInitiate|wantRetry) != 0 {
-		e.initiate(p)
-	}
-	if what&wantFlush != 0 {
-		e.flush(p)
-	}
-	if what&wantKeepalive != 0 {
-		e.keepalive(p)
-	}
-}
-
 // initiate begins a handshake with p, unless one was begun a moment ago. Whitepaper §5.4.2, §6.1.
 func (e *Engine) initiate(p *Peer) {
-	me, to, now := e.self.Load(), p.Endpoint(), e.clock()
-	if me == nil || to == nil {
+	local, to, now := e.identity.Load(), p.Endpoint(), e.clock()
+	if local == nil || to == nil {
 		return
 	}
-	p.handshake.Lock()
-	defer p.handshake.Unlock()
-	p.state.Lock()
-	may, due := !p.Gone && e.self.Load() == me && e.link.Load() != nil, mono.Never
+	p.handshakeMu.Lock()
+	defer p.handshakeMu.Unlock()
+	p.stateMu.Lock()
+	may, due := !p.Removed && e.identity.Load() == local && e.link.Load() != nil, mono.Never
 	if may && !p.Timers.MayInitiate(now) {
-		may, due = false, p.await(now)
+		may, due = false, p.deferInitiation(now)
 	}
-	p.state.Unlock()
-	e.arm(p, due)
+	p.stateMu.Unlock()
+	e.wheel.Arm(&p.timer, due)
 	if !may {
 		return
 	}
@@ -62,26 +41,26 @@ func (e *Engine) initiate(p *Peer) {
 		return
 	}
 	if index, pending := p.Handshake.Pending(); pending {
-		e.forgetIndex(index, p)
+		e.deleteIndex(index, p)
 	}
-	index := e.newIndex(&receiver{peer: p})
+	index := e.newIndex(&indexEntry{peer: p})
 	var msg [wire.InitiationSize]byte
-	err = p.Handshake.Initiate(now, msg[:], me.identity, p.Public, ephemeral, index, noise.TAI64N(time.Now()))
+	err = p.Handshake.Initiate(now, msg[:], local.static, p.Public, ephemeral, index, noise.TAI64N(time.Now()))
 	if err != nil { // the peer's public key is a low-order point
-		e.forgetIndex(index, p)
-		p.state.Lock()
+		e.deleteIndex(index, p)
+		p.stateMu.Lock()
 		p.Timers.HandshakeSent(now) // as if: the next packet isn't to find out again
 		p.begun.Store(int64(now))
-		p.state.Unlock()
+		p.stateMu.Unlock()
 		e.log.Warn("handshake: cannot begin", "peer", name(p.Public), "error", err)
 		return
 	}
 	// The timer starts before the message is out: its answer may come at once.
-	p.state.Lock()
+	p.stateMu.Lock()
 	due = min(p.Timers.HandshakeInitiated(now, jitter()), p.Timers.AuthenticatedSent(now))
 	p.begun.Store(int64(now))
-	p.state.Unlock()
-	e.arm(p, due)
+	p.stateMu.Unlock()
+	e.wheel.Arm(&p.timer, due)
 	e.log.Debug("handshake: initiation sent", "peer", name(p.Public), "to", to.Addr)
 	p.Tx.Add(uint64(len(msg)))
 	e.sendMessage(msg[:], to)
@@ -89,57 +68,57 @@ func (e *Engine) initiate(p *Peer) {
 
 // handle takes a handshake message, and returns why it was refused.
 func (e *Engine) handle(m *message) packet.Drop {
-	me := e.self.Load()
-	if me == nil {
+	local := e.identity.Load()
+	if local == nil {
 		return packet.DropDown
 	}
 	msg, now := m.data[:m.size], e.clock()
 	if m.kind == wire.TypeCookieReply {
 		return e.handleCookieReply(msg, now)
 	}
-	// §5.3: mac1 shows that the sender knows whom it speaks to; without it we are silent.
-	if !me.checker.CheckMAC1(msg) {
+	// §5.3: mac1 shows that the sender knows our public key; without it there is no answer.
+	if !local.checker.CheckMAC1(msg) {
 		return packet.DropMAC1
 	}
-	if why := e.withstand(me, msg, &m.from, now); why != 0 {
+	if why := e.checkLoad(local, msg, &m.from, now); why != 0 {
 		return why
 	}
 	if m.kind == wire.TypeInitiation {
-		return e.handleInitiation(me, msg, &m.from, now)
+		return e.handleInitiation(local, msg, &m.from, now)
 	}
-	return e.handleResponse(me, msg, &m.from, now)
+	return e.handleResponse(local, msg, &m.from, now)
 }
 
 // loadLasts is how long a load is taken to last after it was last seen. Kernel: wg_receive_handshake_packet.
 const loadLasts = time.Second
 
-// withstand does under load what keeps handshakes cheap: the sender must own its address, shown by a cookie, and may not
-// come too often. Whitepaper §5.3.
-func (e *Engine) withstand(me *self, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
-	if len(e.inbox.messages) >= underLoad {
+// checkLoad is the protection against denial of service: under load the sender must own its address, shown by a cookie, and
+// gets so many messages a second only. Whitepaper §5.3.
+func (e *Engine) checkLoad(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
+	if e.work.Messages() >= underLoad {
 		e.loaded.Store(int64(now))
 	}
 	if last := mono.Time(e.loaded.Load()); last == 0 || now.Sub(last) >= loadLasts {
 		return 0
 	}
-	me.mu.Lock()
-	defer me.mu.Unlock()
-	if !me.checker.CheckMAC2(now, msg, from.Addr) {
+	local.checkerMu.Lock()
+	defer local.checkerMu.Unlock()
+	if !local.checker.CheckMAC2(now, msg, from.Addr) {
 		var reply [wire.CookieReplySize]byte
-		if err := me.checker.Reply(now, reply[:], msg, from.Addr, rand.Reader); err == nil {
+		if err := local.checker.Reply(now, reply[:], msg, from.Addr, rand.Reader); err == nil {
 			e.sendMessage(reply[:], from)
 		}
 		return packet.DropMAC2
 	}
-	if !me.limiter.Allow(now, from.Addr.Addr()) {
+	if !local.limiter.Allow(now, from.Addr.Addr()) {
 		return packet.DropRate
 	}
 	return 0
 }
 
-// handleInitiation answers an initiation. Nothing is remembered and nobody roams until it has authenticated.
-func (e *Engine) handleInitiation(me *self, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
-	r, err := noise.ConsumeInitiation(msg, me.identity)
+// handleInitiation answers an initiation. No state is kept and no endpoint moves until it has authenticated.
+func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
+	r, err := noise.ConsumeInitiation(msg, local.static)
 	if err != nil {
 		return packet.DropInitiation
 	}
@@ -148,74 +127,74 @@ func (e *Engine) handleInitiation(me *self, msg []byte, from *packet.Endpoint, n
 	if p == nil {
 		return packet.DropInitiation
 	}
-	p.handshake.Lock()
-	defer p.handshake.Unlock()
-	if e.self.Load() != me {
+	p.handshakeMu.Lock()
+	defer p.handshakeMu.Unlock()
+	if e.identity.Load() != local {
 		return packet.DropInitiation // the identity changed meanwhile
 	}
-	to := &receiver{peer: p}
-	index := e.newIndex(&receiver{peer: p}) // the keypair follows once there is one
+	to := &indexEntry{peer: p}
+	index := e.newIndex(&indexEntry{peer: p}) // the keypair follows once there is one
 	var reply [wire.ResponseSize]byte
-	kp, err := p.Handshake.Accept(now, reply[:], r, me.identity, rand.Reader, index, e.cipher)
+	kp, err := p.Handshake.Accept(now, reply[:], r, local.static, rand.Reader, index, e.cipher)
 	if err != nil {
-		e.forgetIndex(index, p)
+		e.deleteIndex(index, p)
 		if errors.Is(err, peer.ErrStale) {
 			e.log.Debug("handshake: initiation replayed, or the peer's clock was set back", "peer", name(p.Public))
 		}
 		return packet.DropInitiation
 	}
 	to.keypair = kp
-	if !e.adopt(p, to, now, session.Keypairs.Responded) {
-		e.forgetIndex(index, p)
+	if !e.installKeypair(p, to, now, session.Keypairs.Responded) {
+		e.deleteIndex(index, p)
 		return packet.DropInitiation
 	}
 	// A response counts as a handshake begun: what is to be sent goes when the peer confirms this one. Kernel:
 	// wg_packet_send_handshake_response.
-	p.state.Lock()
+	p.stateMu.Lock()
 	p.Timers.HandshakeSent(now)
 	p.begun.Store(int64(now))
-	p.state.Unlock()
+	p.stateMu.Unlock()
 	p.Rx.Add(uint64(len(msg)))
 	p.Tx.Add(uint64(len(reply)))
 	e.roam(p, from)
-	e.arm(p, min(p.Timers.AuthenticatedReceived(now), p.Timers.AuthenticatedSent(now)))
+	e.wheel.Arm(&p.timer, min(p.Timers.AuthenticatedReceived(now), p.Timers.AuthenticatedSent(now)))
 	e.log.Debug("handshake: response sent", "peer", name(p.Public), "to", from.Addr)
 	e.sendMessage(reply[:], from)
 	return 0
 }
 
 // handleResponse completes a handshake that we began.
-func (e *Engine) handleResponse(me *self, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
+func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
 	r := e.indices.Lookup(binary.LittleEndian.Uint32(msg[wire.ResponseReceiver:]))
 	if r == nil {
 		return packet.DropIndex
 	}
 	p := r.peer
-	p.handshake.Lock()
-	if e.self.Load() != me {
-		p.handshake.Unlock()
+	p.handshakeMu.Lock()
+	if e.identity.Load() != local {
+		p.handshakeMu.Unlock()
 		return packet.DropResponse
 	}
-	kp, err := p.Handshake.ConsumeResponse(now, msg, me.identity, e.cipher)
+	kp, err := p.Handshake.ConsumeResponse(now, msg, local.static, e.cipher)
 	if err != nil {
-		p.handshake.Unlock()
+		p.handshakeMu.Unlock()
 		return packet.DropResponse
 	}
-	p.state.Lock()
-	if own := me.identity.Public(); p.Keypairs.Crossed() && bytes.Compare(own[:], p.Public[:]) > 0 {
+	p.stateMu.Lock()
+	if own := local.static.Public(); p.Keypairs.Crossed() && bytes.Compare(own[:], p.Public[:]) > 0 {
 		kp.Yield()
 	}
-	p.state.Unlock()
-	adopted := e.adopt(p, &receiver{peer: p, keypair: kp}, now, session.Keypairs.Initiated)
-	p.handshake.Unlock()
-	if !adopted {
-		e.forgetIndex(kp.LocalIndex, p)
+	p.stateMu.Unlock()
+	installed := e.installKeypair(p, &indexEntry{peer: p, keypair: kp}, now, session.Keypairs.Initiated)
+	p.handshakeMu.Unlock()
+	if !installed {
+		e.deleteIndex(kp.LocalIndex, p)
 		return packet.DropResponse
 	}
 	p.Rx.Add(uint64(len(msg)))
 	e.roam(p, from)
 	e.completed(p)
-	e.arm(p, p.Timers.AuthenticatedReceived(now))
+	e.wheel.Arm(&p.timer, p.Timers.AuthenticatedReceived(now))
 	e.log.Debug("handshake: complete", "peer", name(p.Public), "with", from.Addr)
 	// The responder may not send before we have: what is staged confirms the session, or else a keepalive. §5.4.6.
 	e.flush(p)
@@ -225,43 +204,53 @@ func (e *Engine) handleResponse(me *self, msg []byte, from *packet.Endpoint, now
 	return 0
 }
 
-// adopt brings a fresh keypair into a peer's trio and publishes its index; false if the peer was removed meanwhile.
-func (e *Engine) adopt(p *Peer, r *receiver, now mono.Time, step func(session.Keypairs, *session.Keypair) (session.Keypairs, session.Gone)) bool {
+// installKeypair brings a fresh keypair into a peer's trio and publishes its index; false if the peer was removed meanwhile.
+func (e *Engine) installKeypair(p *Peer, r *indexEntry, now mono.Time, step func(session.Keypairs, *session.Keypair) (session.Keypairs, session.Retired)) bool {
 	kp := r.keypair
-	e.indexing.Lock()
+	e.indicesMu.Lock()
 	published := e.indices.Replace(kp.LocalIndex, r)
-	e.indexing.Unlock()
+	e.indicesMu.Unlock()
 	if !published {
 		return false
 	}
-	p.state.Lock()
-	if p.Gone || e.link.Load() == nil {
-		p.state.Unlock()
+	p.stateMu.Lock()
+	if p.Removed || e.link.Load() == nil {
+		p.stateMu.Unlock()
 		return false
 	}
-	var gone session.Gone
-	p.Keypairs, gone = step(p.Keypairs, kp)
+	var retired session.Retired
+	p.Keypairs, retired = step(p.Keypairs, kp)
 	due := p.Timers.SessionDerived(now)
 	if kp.Initiator {
 		p.Timers.HandshakeComplete(now)
 		p.Waiting.Store(p.Flushing || p.Staged.Len() > 0) // until flush has sent it: what was staged goes first
 		p.Sending.Store(kp)
 	}
-	p.state.Unlock()
-	e.forget(gone, p)
-	e.arm(p, due)
+	p.stateMu.Unlock()
+	e.deleteIndices(retired, p)
+	e.wheel.Arm(&p.timer, due)
 	return true
 }
 
-// handleCookieReply takes a cookie. It proves nothing about who sent it from where: nobody roams by it. §5.4.7.
+// sendMessage sends one handshake message.
+func (e *Engine) sendMessage(msg []byte, to *packet.Endpoint) {
+	b := e.spare.Get().(*packet.Batch)
+	b.Reset()
+	_, free := b.Free()
+	b.Received(copy(free, msg), 0, *to)
+	e.send(b)
+	e.spare.Put(b)
+}
+
+// handleCookieReply stores a cookie. It doesn't authenticate its source address: no endpoint moves by it. §5.4.7.
 func (e *Engine) handleCookieReply(msg []byte, now mono.Time) packet.Drop {
 	r := e.indices.Lookup(binary.LittleEndian.Uint32(msg[wire.CookieReplyReceiver:]))
 	if r == nil {
 		return packet.DropIndex
 	}
 	p := r.peer
-	p.handshake.Lock()
-	defer p.handshake.Unlock()
+	p.handshakeMu.Lock()
+	defer p.handshakeMu.Unlock()
 	if !p.Handshake.ConsumeCookie(now, msg, p.Public) {
 		return packet.DropCookieReply
 	}

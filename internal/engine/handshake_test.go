@@ -22,8 +22,6 @@ func TestBothBeginAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: 100 * time.Millisecond})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		initiations := count(net, wire.TypeInitiation)
 		const each, n = 50 * time.Millisecond, uint32(5 * time.Minute / (50 * time.Millisecond))
 		var atA, atB int
@@ -49,8 +47,6 @@ func TestBothBeginAtOnceTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: 100 * time.Millisecond})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		var sent, atA, atB int
 		for range 3 {
 			for end := time.Now().Add(2 * time.Second); time.Now().Before(end); sent++ {
@@ -73,8 +69,6 @@ func TestResponderWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: 100 * time.Millisecond})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		initiations := count(net, wire.TypeInitiation)
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		time.Sleep(150 * time.Millisecond)
@@ -87,7 +81,6 @@ func TestResponderWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: 100 * time.Millisecond})
 		a, b := pair(t, net)
-		defer b.Close()
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		time.Sleep(150 * time.Millisecond)
 		a.Close() // before the response is there
@@ -127,7 +120,6 @@ func TestIdentityChangesMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: time.Millisecond})
 		b := newNode(t, net, 2)
-		defer b.Close()
 		var stall atomic.Bool
 		stalled, goOn := make(chan struct{}), make(chan struct{})
 		clock := simulatedClock()
@@ -138,7 +130,6 @@ func TestIdentityChangesMeanwhile(t *testing.T) {
 			}
 			return clock()
 		}, io.Discard)
-		defer a.Close()
 		a.knows(b)
 		initiations := count(net, wire.TypeInitiation)
 		p := a.peer(b)
@@ -167,7 +158,6 @@ func TestIdentityChangesMeanwhile(t *testing.T) {
 func TestIdentityChangesUnderTraffic(t *testing.T) {
 	net := udptest.New(1, udptest.Options{})
 	a, b := pair(t, net)
-	defer b.Close()
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for range 2 {
@@ -202,8 +192,6 @@ func TestFlushEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Queue: 1 << 20})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		synctest.Wait()
@@ -217,7 +205,7 @@ func TestFlushEnds(t *testing.T) {
 				train.Append(datagram(a.inner, b.inner, i, 300))
 			}
 			train.now, train.trains = a.clock(), train.trains[:0]
-			a.claim(train, p, 0, len(train.Packets))
+			a.reserveTrain(train, p, 0, len(train.Packets))
 		}
 		p.Waiting.Store(true)
 		more()
@@ -242,11 +230,9 @@ func TestTimersWakeWithTheMachine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: time.Millisecond})
 		b := newNode(t, net, 2)
-		defer b.Close()
 		var slept atomic.Int64
 		clock := simulatedClock()
 		a := newNodeWith(t, net, 1, func() mono.Time { return clock().Add(time.Duration(slept.Load())) }, io.Discard)
-		defer a.Close()
 		a.knows(b)
 		b.knows(a)
 		a.send(datagram(a.inner, b.inner, 1, 100))
@@ -270,8 +256,6 @@ func TestMappedAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := newNode(t, net, 1), newNode(t, net, 2)
-		defer a.Close()
-		defer b.Close()
 		a.knows(b, func(pc *wgtypes.PeerConfig) { pc.AllowedIPs = prefixes("0.0.0.0/0", "::/0") })
 		b.knows(a, func(pc *wgtypes.PeerConfig) { pc.AllowedIPs = prefixes("0.0.0.0/0") })
 		mapped := func(x netip.Addr) netip.Addr { return netip.AddrFrom16(x.As16()) }
@@ -288,8 +272,6 @@ func TestMarkForgetsTheSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: time.Millisecond})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		synctest.Wait()
@@ -325,8 +307,6 @@ func TestRefusedSourceIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: time.Second})
 		a, b := pair(t, net)
-		defer a.Close()
-		defer b.Close()
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		if !a.peer(b).Endpoint().Src.IsValid() {

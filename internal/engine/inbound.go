@@ -1,14 +1,13 @@
 package engine
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
+	"throughline/internal/ipheader"
 	"throughline/internal/mono"
 	"throughline/internal/session"
 	"throughline/internal/wire"
@@ -16,7 +15,7 @@ import (
 	"throughline/udp"
 )
 
-// inbound is the walk in: Take receives a batch from a socket and finds each train's session by its receiver index;
+// inbound is a packet's way in: Take receives a batch from a socket and finds each train's session by its receiver index;
 // Work opens; Emit, in the order of receipt, looks at the replay window and at the inner source, and writes to the TUN.
 type inbound struct {
 	e    *Engine
@@ -24,18 +23,18 @@ type inbound struct {
 	from udp.Receiver
 }
 
-// An inBatch is a batch on its walk in.
+// An inBatch is a batch on its way in.
 type inBatch struct {
 	packet.Batch
 	now    mono.Time
 	trains []inTrain
 }
 
-// An inTrain is a run of packets for one session that came from one endpoint, Packets[first:first+n].
+// An inTrain is consecutive packets of one session from one endpoint, Packets[first:first+n].
 type inTrain struct {
 	first, n int
-	run      int // Runs[run] tells the endpoint
-	to       *receiver
+	run      int // Runs[run] has the endpoint
+	to       *indexEntry
 }
 
 func newInBatch() *inBatch { return &inBatch{Batch: *packet.New()} }
@@ -46,8 +45,8 @@ const (
 	receivePauseMax = time.Second / 3
 )
 
-// Take receives a batch. Only the closing of the socket ends it: any other error passes, and a receiver that gave up
-// would leave a tunnel dead for ever.
+// Take receives a batch. Only the closing of the socket ends it: any other error passes, and a lane that gave up would
+// leave a tunnel dead.
 func (in *inbound) Take(b *inBatch) (size int, more bool, err error) {
 	b.Reset()
 	b.trains = b.trains[:0]
@@ -67,7 +66,7 @@ func (in *inbound) Take(b *inBatch) (size int, more bool, err error) {
 		}
 	}
 	b.now = in.e.clock()
-	in.e.wheel.notice(b.now)
+	in.e.wheel.WakeIfLate(b.now)
 	for run := range b.Runs {
 		size += in.e.classify(b, run)
 	}
@@ -90,7 +89,6 @@ func (e *Engine) classify(b *inBatch, run int) (size int) {
 		// The three reserved bytes are part of the type: they must be zero. Whitepaper §5.4.
 		if kind := binary.LittleEndian.Uint32(msg); kind != wire.TypeTransport {
 			p.Drop = e.post(kind, msg, &r.Endpoint)
-			p.Len = 0
 			continue
 		}
 		index := binary.LittleEndian.Uint32(msg[wire.TransportReceiver:])
@@ -118,16 +116,7 @@ func (in *inbound) Work(b *inBatch) {
 	for _, t := range b.trains {
 		train := b.Packets[t.first : t.first+t.n]
 		t.to.keypair.Open(b.Slab, train)
-		restore(train)
-	}
-}
-
-// restore sorts a train by counter. The wire may have changed the order; within a batch it costs next to nothing to mend
-// that, and what is in order can be merged. Mostly it is in order, and one look tells.
-func restore(train []packet.Packet) {
-	byCounter := func(p, q packet.Packet) int { return cmp.Compare(p.Counter(), q.Counter()) }
-	if !slices.IsSortedFunc(train, byCounter) {
-		slices.SortStableFunc(train, byCounter)
+		packet.SortByCounter(train)
 	}
 }
 
@@ -136,25 +125,25 @@ func (in *inbound) Emit(b *inBatch) {
 	e := in.e
 	deliver := false
 	for i := range b.trains {
-		if e.arrive(b, &b.trains[i]) {
+		if e.receiveTrain(b, &b.trains[i]) {
 			deliver = true
 		}
 	}
 	if deliver {
 		e.deliver(&b.Batch)
 	}
-	e.count(&b.Batch)
+	e.drops.Count(&b.Batch)
 	clear(b.trains) // no peer outlives its removal here
 }
 
-// arrive takes a train that was opened through all that must be done in order. It reports whether there is anything in
-// it for the TUN.
-func (e *Engine) arrive(b *inBatch, t *inTrain) (deliver bool) {
+// receiveTrain does with an opened train all that must be done in the order of receipt. It reports whether there is anything
+// in it for the TUN.
+func (e *Engine) receiveTrain(b *inBatch, t *inTrain) (deliver bool) {
 	packets := b.Packets[t.first : t.first+t.n]
 	var received uint64
 	authentic, data := false, false
 
-	t.to.mu.Lock()
+	t.to.windowMu.Lock()
 	for i := range packets {
 		p := &packets[i]
 		if p.Drop != 0 {
@@ -166,23 +155,23 @@ func (e *Engine) arrive(b *inBatch, t *inTrain) (deliver bool) {
 		}
 		authentic = true
 		received += uint64(p.Len) + wire.TransportOverhead
-		data = data || p.Len > 0 // §6.5: a keepalive is a packet of length zero
+		data = data || p.Len > 0 // a live packet of length zero is a keepalive. §6.5
 	}
-	t.to.mu.Unlock()
+	t.to.windowMu.Unlock()
 
 	if !authentic {
 		return false
 	}
-	e.received(t.to, &b.Runs[t.run].Endpoint, b.now, received, data)
+	e.handleTrain(t.to, &b.Runs[t.run].Endpoint, b.now, received, data)
 	if data {
-		deliver = e.admit(b, t)
+		deliver = e.checkSources(b, t)
 	}
 	return deliver
 }
 
-// received is what follows from an authenticated train: the peer is where it came from (§2.1), a next keypair is
-// confirmed by its first use, timers and counters are told.
-func (e *Engine) received(r *receiver, from *packet.Endpoint, now mono.Time, bytes uint64, data bool) {
+// handleTrain does what follows from an authenticated train: the peer is where it came from (§2.1), a next keypair is
+// confirmed by its first use, timers and counters are updated.
+func (e *Engine) handleTrain(r *indexEntry, from *packet.Endpoint, now mono.Time, bytes uint64, data bool) {
 	p := r.peer
 	p.Rx.Add(bytes)
 	e.roam(p, from)
@@ -193,44 +182,44 @@ func (e *Engine) received(r *receiver, from *packet.Endpoint, now mono.Time, byt
 	if data {
 		due = min(due, p.Timers.DataReceived(now))
 	}
-	e.arm(p, due)
+	e.wheel.Arm(&p.timer, due)
 	if r.keypair.RekeyOnReceive(now) {
-		e.renew(p, now)
+		e.requestHandshake(p, now)
 	}
 }
 
 // confirm makes a keypair current if it is the next one: the initiator has used it, so it has the keys.
 func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
-	p.state.Lock()
-	if p.Gone || p.Keypairs.Next != kp {
-		p.state.Unlock()
+	p.stateMu.Lock()
+	if p.Removed || p.Keypairs.Next != kp {
+		p.stateMu.Unlock()
 		return
 	}
-	var gone session.Gone
-	p.Keypairs, gone = p.Keypairs.Confirmed()
+	var retired session.Retired
+	p.Keypairs, retired = p.Keypairs.Confirmed()
 	p.Sending.Store(kp)
 	p.Timers.HandshakeComplete(e.clock())
 	staged := p.Waiting.Load()
-	p.state.Unlock()
+	p.stateMu.Unlock()
 
 	e.completed(p)
-	e.forget(gone, p)
+	e.deleteIndices(retired, p)
 	if staged {
-		e.want(p, wantFlush)
+		e.work.Add(&p.work, wantFlush)
 	}
 }
 
-// admit lets those packets of a train pass that are IP packets whose source the peer may use: cryptokey routing, §3. The
-// peer must be the very one that its allowed IPs lead to. Padding is cut off.
-func (e *Engine) admit(b *inBatch, t *inTrain) (any bool) {
+// checkSources drops the packets of a train that aren't IP packets with a source among the peer's allowed IPs: cryptokey
+// routing, §3. The table must lead from the source to this very peer. Padding is cut off.
+func (e *Engine) checkSources(b *inBatch, t *inTrain) (any bool) {
 	var last netip.Addr
 	var owner *Peer
 	for i := t.first; i < t.first+t.n; i++ {
 		p := &b.Packets[i]
 		if p.Drop != 0 || p.Len == 0 {
-			continue
+			continue // dropped, or a keepalive: nothing for the TUN
 		}
-		from, length, ok := source(b.Bytes(i))
+		from, length, ok := ipheader.Source(b.Bytes(i))
 		if !ok {
 			p.Drop = packet.DropInner
 			continue
@@ -251,8 +240,8 @@ func (e *Engine) admit(b *inBatch, t *inTrain) (any bool) {
 
 // deliver writes a batch to the TUN.
 func (e *Engine) deliver(b *packet.Batch) {
-	e.writing.Lock()
-	defer e.writing.Unlock()
+	e.sinkMu.Lock()
+	defer e.sinkMu.Unlock()
 	if err := e.sink.Write(b); err != nil {
 		e.log.Debug("tun: write", "error", err)
 	}

@@ -1,8 +1,12 @@
 package engine
 
 import (
+	"context"
+	"log/slog"
 	"net/netip"
 
+	"throughline/internal/grouping"
+	"throughline/internal/ipheader"
 	"throughline/internal/mono"
 	"throughline/internal/session"
 	"throughline/internal/wire"
@@ -10,35 +14,37 @@ import (
 	"throughline/tun"
 )
 
-// outbound is the walk out: Take reads a batch from the TUN and claims for each train a session and its counters; Work
+// outbound is a packet's way out: Take reads a batch from the TUN and reserves for each train a session and its counters; Work
 // seals; Emit sends. The lane runs Take and Emit one at a time and in order, Work on any worker.
 type outbound struct {
 	e     *Engine
 	queue tun.Queue
 }
 
-// An outBatch is a batch on its walk out.
+// An outBatch is a batch on its way out.
 type outBatch struct {
 	packet.Batch
 	now    mono.Time
-	owners []*Peer // the peer of each packet; nil: dropped
+	owners []*Peer  // the peer of each packet; nil: dropped
+	ids    []uint64 // and its id; 0: dropped
 	trains []outTrain
-	group  grouping
+	group  grouping.Grouping[*Peer]
 }
 
-// An outTrain is a run of packets of one session, Packets[first:first+n].
+// An outTrain is consecutive packets of one session, Packets[first:first+n].
 type outTrain struct {
 	first, n int
+	run      int // Runs[run] is the same packets, and where they go
 	peer     *Peer
 	keypair  *session.Keypair
 	to       *packet.Endpoint
 }
 
 func newOutBatch() *outBatch {
-	return &outBatch{Batch: *packet.New(), owners: make([]*Peer, 0, packet.MaxPackets)}
+	return &outBatch{Batch: *packet.New(), owners: make([]*Peer, 0, packet.MaxPackets), ids: make([]uint64, 0, packet.MaxPackets)}
 }
 
-// Take reads a batch, looks up each packet's peer, and claims what has to be claimed in the order of reading.
+// Take reads a batch, looks up each packet's peer, and reserves what has to be reserved in the order of reading.
 func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 	b.Reset()
 	b.trains = b.trains[:0]
@@ -47,15 +53,15 @@ func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 		return 0, false, err
 	}
 	b.now = o.e.clock()
-	o.e.wheel.notice(b.now)
+	o.e.wheel.WakeIfLate(b.now)
 	size = o.e.route(b)
-	b.group.byOwner(b)
+	b.group.Group(b.Packets, b.owners, b.ids)
 	for i := 0; i < len(b.Packets); {
 		owner, first := b.owners[i], i
 		for i++; i < len(b.Packets) && b.owners[i] == owner; i++ {
 		}
 		if owner != nil {
-			o.e.claim(b, owner, first, i-first)
+			o.e.reserveTrain(b, owner, first, i-first)
 		}
 	}
 	return size, more, nil
@@ -64,37 +70,41 @@ func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 // route finds the peer of each packet. Whitepaper §3: a packet goes to the peer whose allowed IPs contain its
 // destination. It returns the bytes in the batch.
 func (e *Engine) route(b *outBatch) (size int) {
-	b.owners = b.owners[:0]
+	b.owners, b.ids = b.owners[:0], b.ids[:0]
 	var last netip.Addr
 	var owner *Peer
+	var id uint64
 	for i := range b.Packets {
 		p := &b.Packets[i]
 		size += p.Len
 		if p.Drop != 0 {
-			b.owners = append(b.owners, nil)
+			b.owners, b.ids = append(b.owners, nil), append(b.ids, 0)
 			continue
 		}
-		to, ok := destination(b.Bytes(i))
+		to, ok := ipheader.Destination(b.Bytes(i))
 		if !ok {
 			p.Drop = packet.DropMalformed
-			b.owners = append(b.owners, nil)
+			b.owners, b.ids = append(b.owners, nil), append(b.ids, 0)
 			continue
 		}
 		if to != last { // packets of one flow come together: most need no look-up
 			owner, _ = e.allowed.Lookup(to)
-			last = to
+			last, id = to, 0
+			if owner != nil {
+				id = owner.id
+			}
 		}
 		if owner == nil {
 			p.Drop = packet.DropNoPeer
 		}
-		b.owners = append(b.owners, owner)
+		b.owners, b.ids = append(b.owners, owner), append(b.ids, id)
 	}
 	return size
 }
 
-// claim makes a train of packets of one peer: it reserves their counters and says where they go. Without a session they
-// are staged, and a handshake is asked for. It runs in Take, so that counter order is read order.
-func (e *Engine) claim(b *outBatch, p *Peer, first, n int) {
+// reserveTrain makes a train of packets of one peer: it reserves their counters and sets their endpoint. Without a session
+// they are staged, and a handshake is requested. It runs in Take, so that counter order is read order.
+func (e *Engine) reserveTrain(b *outBatch, p *Peer, first, n int) {
 	packets := b.Packets[first : first+n]
 	to := p.Endpoint()
 	if to == nil {
@@ -110,7 +120,7 @@ func (e *Engine) claim(b *outBatch, p *Peer, first, n int) {
 	for i := range packets {
 		packets[i].SetCounter(counter + uint64(i))
 	}
-	b.trains = append(b.trains, outTrain{first: first, n: n, peer: p, keypair: kp, to: to})
+	b.trains = append(b.trains, outTrain{first: first, n: n, run: len(b.Runs), peer: p, keypair: kp, to: to})
 	b.Runs = append(b.Runs, packet.Run{First: first, N: n, Endpoint: *to})
 }
 
@@ -121,15 +131,15 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 			return kp, counter, true
 		}
 	}
-	p.state.Lock()
-	defer p.state.Unlock()
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
 	if !p.Waiting.Load() { // a session may have come while we waited for the lock
 		if kp, counter, ok := p.counters(b.now, n); ok {
 			return kp, counter, true
 		}
 	}
 	for i := first; i < first+n; i++ {
-		if p.Gone {
+		if p.Removed {
 			b.Packets[i].Drop = packet.DropNoPeer
 			continue
 		}
@@ -138,13 +148,13 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 			continue
 		}
 		if p.Staged.Push(b.Bytes(i)) {
-			e.drop(packet.DropStagedFull, 1)
+			e.drops.Add(packet.DropStagedFull, 1)
 		}
-		b.Packets[i].Len = 0 // not dropped, but gone from this batch
+		b.Packets[i].Drop = packet.Taken
 		p.Waiting.Store(true)
 	}
-	if !e.renew(p, b.now) { // whoever brings the session flushes
-		e.arm(p, p.await(b.now))
+	if !e.requestHandshake(p, b.now) { // what completes that handshake flushes
+		e.wheel.Arm(&p.timer, p.deferInitiation(b.now))
 	}
 	return nil, 0, false
 }
@@ -166,16 +176,17 @@ func (o *outbound) Work(b *outBatch) {
 	}
 }
 
-// Emit sends the batch, then tells each peer's timers and counters once for each train.
+// Emit sends the batch, then updates each peer's timers and counters once for each train.
 func (o *outbound) Emit(b *outBatch) {
 	e := o.e
 	if len(b.trains) == 0 {
-		e.count(&b.Batch)
+		e.drops.Count(&b.Batch)
 		return
 	}
 	e.send(&b.Batch)
-	for i, t := range b.trains { // each is a run
-		if t.to.Src.IsValid() && !b.Runs[i].Endpoint.Src.IsValid() {
+	for i := range b.trains {
+		t := &b.trains[i]
+		if t.to.Src.IsValid() && !b.Runs[t.run].Endpoint.Src.IsValid() {
 			t.peer.ClearSource(t.to) // the socket found that it can't be had any more
 		}
 		e.sentData(t.peer, t.keypair, b.now, sentBytes(b.Packets[t.first:t.first+t.n]))
@@ -186,26 +197,51 @@ func (o *outbound) Emit(b *outBatch) {
 // sentData is what follows from having sent data. Whitepaper §6.2: a session that is old enough is renewed.
 func (e *Engine) sentData(p *Peer, kp *session.Keypair, now mono.Time, bytes uint64) {
 	p.Tx.Add(bytes)
-	e.arm(p, min(p.Timers.DataSent(now), p.Timers.AuthenticatedSent(now)))
+	e.wheel.Arm(&p.timer, min(p.Timers.DataSent(now), p.Timers.AuthenticatedSent(now)))
 	if kp.RekeyOnSend(now) {
-		e.renew(p, now)
+		e.requestHandshake(p, now)
 	}
 }
 
-// renew asks for a handshake, unless one was begun a moment ago: its answer may be on its way, or its retry is timed.
-func (e *Engine) renew(p *Peer, now mono.Time) bool {
+// requestHandshake asks for a handshake, unless one was begun a moment ago: its answer may be on its way, or its retry is
+// timed. It reports whether it did.
+func (e *Engine) requestHandshake(p *Peer, now mono.Time) bool {
 	if last := mono.Time(p.begun.Load()); last != 0 && now.Sub(last) < wire.RekeyTimeout {
 		return false
 	}
-	e.want(p, wantInitiate)
+	e.work.Add(&p.work, wantInitiate)
 	return true
 }
 
-// await sees to it that what is staged gets a handshake of ours if the one under way, which may be the peer's, comes to
-// nothing. It returns when to look; the state lock is held.
-func (p *Peer) await(now mono.Time) (due mono.Time) {
+// deferInitiation plans a handshake of ours for what is staged, in case the one under way, which may be the peer's, comes to
+// nothing. It returns when the timers are due; stateMu is held.
+func (p *Peer) deferInitiation(now mono.Time) (due mono.Time) {
 	if kp := p.Sending.Load(); p.Staged.Len() == 0 || kp != nil && kp.CanSend(now) {
 		return mono.Never
 	}
-	return p.Timers.HandshakeAwaited(jitter())
+	return p.Timers.InitiationDeferred(jitter())
+}
+
+// send sends the runs of a batch, and counts what was dropped of it.
+func (e *Engine) send(b *packet.Batch) {
+	if l := e.link.Load(); l == nil {
+		for i := range b.Packets {
+			if b.Packets[i].Drop == 0 {
+				b.Packets[i].Drop = packet.DropDown
+			}
+		}
+	} else if err := l.conn.Send(b); err != nil && e.log.Enabled(context.Background(), slog.LevelDebug) {
+		e.log.Debug("send", "error", err)
+	}
+	e.drops.Count(b)
+}
+
+// sentBytes returns the bytes of the packets that weren't dropped.
+func sentBytes(packets []packet.Packet) (n uint64) {
+	for i := range packets {
+		if packets[i].Drop == 0 {
+			n += uint64(packets[i].Len)
+		}
+	}
+	return n
 }

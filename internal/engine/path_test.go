@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"throughline/internal/aead"
+	"throughline/internal/ipheader"
 	"throughline/internal/mono"
 	"throughline/internal/session"
 	"throughline/internal/wire"
@@ -137,12 +138,12 @@ func newPath(t testing.TB, packets ...[]byte) (*Engine, *scripted, *outbound, *i
 	}
 	p := e.order[0]
 	k1, k2 := [wire.KeySize]byte{1}, [wire.KeySize]byte{2}
-	r := &receiver{peer: p}
+	r := &indexEntry{peer: p}
 	index := e.newIndex(r)
 	kp := session.New(aead.Best(), &k1, &k2, index, 2, true, now)
 	s.twin = session.New(aead.Best(), &k2, &k1, 2, index, false, now)
-	if !e.adopt(p, &receiver{peer: p, keypair: kp}, now, session.Keypairs.Initiated) {
-		t.Fatal("the session was not adopted")
+	if !e.installKeypair(p, &indexEntry{peer: p, keypair: kp}, now, session.Keypairs.Initiated) {
+		t.Fatal("the session was not installed")
 	}
 	p.Waiting.Store(false)
 	return e, s, &outbound{e: e, queue: s}, &inbound{e: e, link: e.link.Load(), from: s}
@@ -191,9 +192,9 @@ func TestTheWalkOutToManyPeersAllocatesNothing(t *testing.T) {
 		}
 		k := [wire.KeySize]byte{i}
 		p := e.lookup([wire.KeySize]byte{50 + i})
-		index := e.newIndex(&receiver{peer: p})
-		if !e.adopt(p, &receiver{peer: p, keypair: session.New(aead.Best(), &k, &k, index, 9, true, e.clock())}, e.clock(), session.Keypairs.Initiated) {
-			t.Fatal("the session was not adopted")
+		index := e.newIndex(&indexEntry{peer: p})
+		if !e.installKeypair(p, &indexEntry{peer: p, keypair: session.New(aead.Best(), &k, &k, index, 9, true, e.clock())}, e.clock(), session.Keypairs.Initiated) {
+			t.Fatal("the session was not installed")
 		}
 		p.Waiting.Store(false)
 	}
@@ -242,7 +243,7 @@ func TestTrainsArriveInTheOrderTheyWereSent(t *testing.T) {
 	e.sink = writing(func(b *packet.Batch) {
 		for i := range b.Packets {
 			if p := &b.Packets[i]; p.Drop == 0 && p.Len > 0 {
-				got = append(got, binary.BigEndian.Uint32(b.Bytes(i)[ipv4HeaderSize:]))
+				got = append(got, binary.BigEndian.Uint32(b.Bytes(i)[ipheader.IPv4Size:]))
 			}
 		}
 	})
@@ -325,62 +326,6 @@ func FuzzPackets(f *testing.F) {
 			t.Fatal("packets were lost")
 		}
 	})
-}
-
-// FuzzInner checks what is said of packets that were opened: a length within the packet, or nothing.
-func FuzzInner(f *testing.F) {
-	f.Add([]byte{0x45, 0, 0, 20})
-	f.Add([]byte{0x60, 0, 0, 0, 0xff, 0xff})
-	f.Add(datagram6(addr6("fd00::", 1), addr6("fd00::", 2), 60))
-	f.Fuzz(func(t *testing.T, p []byte) {
-		if from, n, ok := source(p); ok {
-			if n > len(p) || n < ipv4HeaderSize || !from.IsValid() {
-				t.Fatalf("%d bytes from %v in a packet of %d", n, from, len(p))
-			}
-		}
-		if to, ok := destination(p); ok && !to.IsValid() {
-			t.Fatal("an invalid destination")
-		}
-	})
-}
-
-// An IPv6 length near 65535 must not wrap: it is refused, for the packet is shorter.
-func TestInnerLengths(t *testing.T) {
-	v6 := func(payload uint16, size int) []byte {
-		p := datagram6(addr6("fd00::", 1), addr6("fd00::", 2), size)
-		binary.BigEndian.PutUint16(p[4:], payload)
-		return p
-	}
-	v4 := func(total uint16, size int) []byte {
-		p := datagram(netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), 0, size)
-		binary.BigEndian.PutUint16(p[2:], total)
-		return p
-	}
-	for _, c := range []struct {
-		name string
-		p    []byte
-		n    int
-		ok   bool
-	}{
-		{"v4 exact", v4(100, 100), 100, true},
-		{"v4 padded", v4(100, 112), 100, true},
-		{"v4 longer than it is", v4(101, 100), 0, false},
-		{"v4 shorter than a header", v4(19, 100), 0, false},
-		{"v4 zero", v4(0, 100), 0, false},
-		{"v6 exact", v6(60, 100), 100, true},
-		{"v6 padded", v6(50, 100), 90, true},
-		{"v6 header only", v6(0, 48), 40, true},
-		{"v6 longer than it is", v6(61, 100), 0, false},
-		{"v6 65495", v6(65495, 100), 0, false},
-		{"v6 65496 would wrap 16 bits", v6(65496, 100), 0, false},
-		{"v6 65535 would wrap 16 bits", v6(65535, 100), 0, false},
-		{"empty", nil, 0, false},
-		{"version 5", []byte{0x55, 39: 0}, 0, false},
-	} {
-		if _, n, ok := source(c.p); ok != c.ok || ok && n != c.n {
-			t.Errorf("%s: %d, %v; want %d, %v", c.name, n, ok, c.n, c.ok)
-		}
-	}
 }
 
 // arriving is a udp.Receiver of what f puts into a batch.

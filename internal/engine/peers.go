@@ -6,138 +6,137 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"throughline/internal/mono"
 	"throughline/internal/peer"
 	"throughline/internal/session"
+	"throughline/internal/wheel"
+	"throughline/internal/workqueue"
 	"throughline/packet"
 	"throughline/wgtypes"
 )
 
-// A Peer is a peer as the engine holds it: its state, the locks that guard it, and its places in the wheel and in the
-// inbox. The order of the locks stands in engine.go.
+// A Peer is a peer as the engine holds it: its state, the locks that guard it, and its places in the wheel and in
+// the work queue. For the order of the locks see engine.go.
 type Peer struct {
 	peer.Peer
-	id uint32 // unique in this engine, for hashing
+	id uint64 // unique in this engine, not 0
 
-	handshake sync.Mutex // guards Peer.Handshake
-	state     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Gone, and the cold half of Timers
+	handshakeMu sync.Mutex // guards Peer.Handshake
+	stateMu     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Removed, and the cold half of Timers
 
-	begun    atomic.Int64  // mono.Time when we last sent an initiation or a response; 0: never
-	wanted   atomic.Uint32 // what a handshake worker is to do; see inbox
-	nextWork *Peer         // guarded by inbox.mu
+	begun atomic.Int64 // mono.Time when we last sent an initiation or a response; 0: never
 
-	due        atomic.Int64 // mono.Time of the next look; mono.Never: not in the wheel
-	slot       int32        // guarded by wheel.mu, with the links
-	next, prev *Peer
+	timer wheel.Node[*Peer]     // its place in Engine.wheel
+	work  workqueue.Node[*Peer] // its place in Engine.work, and what is wanted there: bits want...
 }
 
-// A receiver is what a receiver index leads to: a peer, and once the handshake is done the keypair.
-type receiver struct {
+// An indexEntry is what a receiver index leads to: a peer, and once the handshake is done the keypair.
+type indexEntry struct {
 	peer    *Peer
 	keypair *session.Keypair // nil while the handshake is pending
 
-	mu sync.Mutex // guards the keypair's replay window
+	windowMu sync.Mutex // guards the keypair's replay window
 }
 
 // lookup returns the peer with this public key, nil if there is none.
 func (e *Engine) lookup(public wgtypes.PublicKey) *Peer {
-	e.config.RLock()
-	defer e.config.RUnlock()
+	e.configMu.RLock()
+	defer e.configMu.RUnlock()
 	return e.peers[public]
 }
 
-// addPeer adds a peer. The configuration lock is held, and the caller knows that it isn't there.
+// addPeer adds a peer. configMu is held, and the caller knows that it isn't there.
 func (e *Engine) addPeer(public wgtypes.PublicKey) *Peer {
 	e.lastID++
 	p := &Peer{id: e.lastID}
 	p.Public = public
-	p.due.Store(int64(mono.Never))
+	p.timer.Init(p)
+	p.work.Init(p)
 	e.peers[public] = p
 	e.order = append(e.order, p)
 	return p
 }
 
-// removePeers removes peers. The configuration lock is held.
-func (e *Engine) removePeers(gone []*Peer) {
+// removePeers removes peers. configMu is held.
+func (e *Engine) removePeers(removed []*Peer) {
 	edit := e.allowed.Begin()
-	for _, p := range gone {
+	for _, p := range removed {
 		delete(e.peers, p.Public)
 		for _, prefix := range p.AllowedIPs {
 			edit.Delete(prefix, p)
 		}
 	}
 	edit.Commit()
-	e.dismiss(gone)
+	e.stopRemoved(removed)
 }
 
-// dismiss ends what goes on with peers that were taken out of the tables. The configuration lock is held.
-func (e *Engine) dismiss(gone []*Peer) {
-	if len(gone) == 0 {
+// stopRemoved stops peers that were taken out of the tables. configMu is held.
+func (e *Engine) stopRemoved(removed []*Peer) {
+	if len(removed) == 0 {
 		return
 	}
-	for _, p := range gone {
-		p.state.Lock()
-		p.Gone = true
-		p.state.Unlock()
-		e.rest(p)
-		p.handshake.Lock()
+	for _, p := range removed {
+		p.stateMu.Lock()
+		p.Removed = true
+		p.stateMu.Unlock()
+		e.stopPeer(p)
+		p.handshakeMu.Lock()
 		p.Handshake.SetPreshared(nil)
-		p.handshake.Unlock()
+		p.handshakeMu.Unlock()
 	}
-	kept := make([]*Peer, 0, max(len(e.order)-len(gone), 0))
+	kept := make([]*Peer, 0, max(len(e.order)-len(removed), 0))
 	for _, p := range e.order {
-		if !p.Gone { // written under the configuration lock, which is held
+		if !p.Removed { // written under configMu, which is held
 			kept = append(kept, p)
 		}
 	}
 	e.order = kept
 }
 
-// rest ends all that goes on with a peer: sessions, handshakes, timers, staged packets. Why it rests (the identity, the
-// link, that it is gone) was stored before: no handshake begins or ends between the steps, nor behind them for that.
-func (e *Engine) rest(p *Peer) {
-	p.handshake.Lock()
-	defer p.handshake.Unlock()
+// stopPeer ends a peer's sessions, handshakes and timers, and drops its staged packets. The cause (another identity, no link,
+// its removal) was stored before, so no handshake begins or completes between these steps or after them.
+func (e *Engine) stopPeer(p *Peer) {
+	p.handshakeMu.Lock()
+	defer p.handshakeMu.Unlock()
 	e.erase(p)
 	p.Handshake.Forget()
-	p.state.Lock()
+	p.stateMu.Lock()
 	p.Timers.Stop()
 	p.begun.Store(0)
 	why := packet.DropDown
-	if p.Gone {
+	if p.Removed {
 		why = packet.DropNoPeer
 	}
-	e.drop(why, p.Staged.Clear())
+	e.drops.Add(why, p.Staged.Clear())
 	p.Waiting.Store(p.Flushing)
-	p.state.Unlock()
-	e.wheel.remove(p)
+	p.stateMu.Unlock()
+	e.wheel.Remove(&p.timer)
 }
 
 // eraseKeys forgets a peer's keypairs and pending handshake. Whitepaper §6.3.
 func (e *Engine) eraseKeys(p *Peer) {
-	p.handshake.Lock()
-	defer p.handshake.Unlock()
+	p.handshakeMu.Lock()
+	defer p.handshakeMu.Unlock()
 	e.erase(p)
 }
 
-// erase does what eraseKeys says. The handshake lock is held.
+// erase does what eraseKeys says. handshakeMu is held.
 func (e *Engine) erase(p *Peer) {
 	if index, pending := p.Handshake.Pending(); pending {
 		p.Handshake.GiveUp()
-		e.forgetIndex(index, p)
+		e.deleteIndex(index, p)
 	}
-	p.state.Lock()
-	var gone session.Gone
-	p.Keypairs, gone = p.Keypairs.Erased()
+	p.stateMu.Lock()
+	var retired session.Retired
+	p.Keypairs, retired = p.Keypairs.Erased()
 	p.Sending.Store(nil)
-	p.state.Unlock()
-	e.forget(gone, p)
+	p.stateMu.Unlock()
+	e.deleteIndices(retired, p)
 }
 
-// newIndex publishes a receiver under a random index. Whitepaper §5.4.2.
-func (e *Engine) newIndex(r *receiver) uint32 {
-	e.indexing.Lock()
-	defer e.indexing.Unlock()
+// newIndex publishes an entry under a random index. Whitepaper §5.4.2.
+func (e *Engine) newIndex(r *indexEntry) uint32 {
+	e.indicesMu.Lock()
+	defer e.indicesMu.Unlock()
 	return e.indices.Insert(r, func() uint32 {
 		var b [4]byte
 		rand.Read(b[:])
@@ -145,20 +144,20 @@ func (e *Engine) newIndex(r *receiver) uint32 {
 	})
 }
 
-// forgetIndex takes an index that led to p away.
-func (e *Engine) forgetIndex(i uint32, p *Peer) {
-	e.indexing.Lock()
-	defer e.indexing.Unlock()
+// deleteIndex takes an index that led to p away.
+func (e *Engine) deleteIndex(i uint32, p *Peer) {
+	e.indicesMu.Lock()
+	defer e.indicesMu.Unlock()
 	if r := e.indices.Lookup(i); r != nil && r.peer == p {
 		e.indices.Delete(i, r)
 	}
 }
 
-// forget takes away the indices of keypairs that fell out of a trio.
-func (e *Engine) forget(gone session.Gone, p *Peer) {
-	for _, kp := range gone {
+// deleteIndices takes away the indices of keypairs that fell out of a trio.
+func (e *Engine) deleteIndices(retired session.Retired, p *Peer) {
+	for _, kp := range retired {
 		if kp != nil {
-			e.forgetIndex(kp.LocalIndex, p)
+			e.deleteIndex(kp.LocalIndex, p)
 		}
 	}
 }

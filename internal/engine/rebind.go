@@ -7,8 +7,8 @@ import "net"
 // port can't be had any more, the engine is down, and wants to be up: it tries again with the next port that is configured,
 // or by Up.
 func (e *Engine) Rebind() error {
-	e.config.Lock()
-	defer e.config.Unlock()
+	e.configMu.Lock()
+	defer e.configMu.Unlock()
 	if e.closed {
 		return net.ErrClosed
 	}
@@ -20,14 +20,14 @@ func (e *Engine) Rebind() error {
 	fresh, err := e.listen(e.port, e.mark)
 	if err != nil {
 		e.down()
-		e.wanted = true
+		e.wantUp = true
 		return err
 	}
 	e.start(fresh)
 	e.clearSources()
 	for _, p := range e.order {
 		if p.Waiting.Load() {
-			e.want(p, wantFlush) // it may have been asked for while there was no socket
+			e.work.Add(&p.work, wantFlush) // it may have been asked for while there was no socket
 		}
 	}
 	return nil

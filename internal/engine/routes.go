@@ -7,11 +7,11 @@ import (
 	"throughline/udp"
 )
 
-// watch forgets, whenever routes change, the local addresses that peers would no longer be spoken to from by the link they
-// were heard on, until the link's sockets close. The kernel's module does it when its cached route is renewed: Linux,
-// drivers/net/wireguard/socket.c, send4.
+// watch forgets, whenever routes change, the local addresses that the routing table wouldn't send to a peer from any more
+// by the link it was received on, until the link's sockets close. The kernel's module does it when its cached route is
+// renewed: Linux, drivers/net/wireguard/socket.c, send4.
 //
-// It takes the configuration lock, so stop, which is called with that held, mustn't wait for it, and doesn't: closing the
+// It takes configMu, so stop, which is called with that held, mustn't wait for it, and doesn't: closing the
 // sockets ends it, and Close waits, when it has let go of the lock. It asks the system without the lock.
 func (e *Engine) watch(l *link) {
 	w, ok := l.conn.(udp.Watcher)
@@ -21,9 +21,9 @@ func (e *Engine) watch(l *link) {
 	e.tasks.Go(func() {
 		for range w.Changed() {
 			begun := e.clock()
-			e.config.RLock()
+			e.configMu.RLock()
 			peers := slices.Clone(e.order)
-			e.config.RUnlock()
+			e.configMu.RUnlock()
 			for _, p := range peers {
 				if e.link.Load() != l {
 					return

@@ -29,7 +29,7 @@ func (c *routed) Changed() <-chan struct{} { return c.changed }
 
 func (c *routed) Stale(ep *packet.Endpoint) bool { return c.stale(ep) }
 
-// Close tells of a last change, at the worst moment: stop holds the configuration lock.
+// Close tells of a last change, at the worst moment: stop holds configMu.
 func (c *routed) Close() error {
 	c.changed <- struct{}{}
 	close(c.changed)

@@ -13,14 +13,14 @@ import (
 
 // Status returns what the engine is and did, its private key included.
 func (e *Engine) Status() wgtypes.Status {
-	e.config.RLock()
-	defer e.config.RUnlock()
+	e.configMu.RLock()
+	defer e.configMu.RUnlock()
 	s := wgtypes.Status{
 		ListenPort: e.port, Mark: e.mark, CipherImplementation: e.cipher.String(), Drops: make(map[packet.Drop]uint64),
 		Offloads: e.offloads(), Peers: make([]wgtypes.PeerStatus, 0, len(e.order)),
 	}
-	if me := e.self.Load(); me != nil {
-		s.PrivateKey, s.PublicKey = me.private, me.identity.Public()
+	if local := e.identity.Load(); local != nil {
+		s.PrivateKey, s.PublicKey = local.private, local.static.Public()
 	}
 	for why := range e.drops {
 		if n := e.drops[why].Load(); n > 0 {
@@ -47,7 +47,7 @@ func (e *Engine) offloads() packet.OffloadStates {
 	return states
 }
 
-// status returns what the peer is and did. The configuration lock is held.
+// status returns what the peer is and did. configMu is held.
 func (p *Peer) status() wgtypes.PeerStatus {
 	s := wgtypes.PeerStatus{
 		PublicKey: p.Public, PersistentKeepalive: p.Keepalive, LastHandshake: p.LastHandshake(),
@@ -57,8 +57,8 @@ func (p *Peer) status() wgtypes.PeerStatus {
 	if to := p.Endpoint(); to != nil {
 		s.Endpoint = to.Addr
 	}
-	p.handshake.Lock()
-	defer p.handshake.Unlock()
+	p.handshakeMu.Lock()
+	defer p.handshakeMu.Unlock()
 	if p.Handshake.Preshared != nil {
 		s.PresharedKey = *p.Handshake.Preshared
 	}

@@ -2,8 +2,8 @@
 // or handshake that drew it, read without a lock. Whitepaper §5.4.2, §5.4.3.
 //
 // Any goroutine may look up at any time. What changes the table is called by one goroutine at a time; the caller holds
-// the lock. Indices are random: a stranger can neither guess which are in use nor choose one, and so can't build long
-// searches. A table has at most 2³¹ entries; a device has a few for each peer.
+// the lock. Indices are random: an attacker can neither guess which are in use nor choose one, and so can't make searches
+// long. A table has at most 2³¹ entries; a device has a few for each peer.
 package index
 
 import (
@@ -19,23 +19,23 @@ type Table[V any] struct {
 }
 
 // A slot's key is written once, from 0: a reader that has seen the key may take the value without looking again. When
-// the index is deleted the value goes and the key stays; the slot comes free when the table is laid anew, which readers
-// see at once or not at all.
+// the index is deleted the value goes and the key stays; the slot is freed when the table is rebuilt, which readers see
+// whole or not at all.
 type slot[V any] struct {
 	key   atomic.Uint32     // 0: free, and where a search ends
 	value atomic.Pointer[V] // nil: deleted
 }
 
-// Bounds of the table's size. Searches stay short while five slots of eight at most have a key. A table laid anew has
+// Bounds of the table's size. Searches stay short while five slots of eight at most have a key. A rebuilt table has
 // between two and four slots for each entry, so that it stays for at least as many changes as an eighth of its slots:
-// laying anew costs a change about eight slots, on average.
+// rebuilding costs a change about eight slots, on average.
 const (
 	minSlots = 8
 	perEntry = 2
-	sparse   = 8 // more slots for each entry than this, and the table is laid anew, smaller
+	sparse   = 8 // more slots for each entry than this, and the table is rebuilt, smaller
 )
 
-func crowded(taken, slots int) bool { return taken > slots/2+slots/8 }
+func tooFull(taken, slots int) bool { return taken > slots/2+slots/8 }
 
 // home is where the search for i begins in a table of n slots. The product spreads indices that have some bits in
 // common, as when a bit pattern steers them to a socket.
@@ -44,7 +44,7 @@ func home(i uint32, n int) int {
 }
 
 // find returns the slot that holds the key i, or else the free one where the search ended.
-func find[V any](slots []slot[V], i uint32) (s *slot[V], there bool) {
+func find[V any](slots []slot[V], i uint32) (s *slot[V], found bool) {
 	for h := home(i, len(slots)); ; h++ {
 		s = &slots[h&(len(slots)-1)]
 		switch s.key.Load() {
@@ -62,8 +62,8 @@ func (t *Table[V]) Lookup(i uint32) *V {
 	if p == nil {
 		return nil
 	}
-	s, there := find(*p, i)
-	if !there {
+	s, found := find(*p, i)
+	if !found {
 		return nil // without a look at the slot's value: another index may be coming in
 	}
 	return s.value.Load()
@@ -95,13 +95,13 @@ func (t *Table[V]) Insert(v *V, random func() uint32) uint32 {
 
 func (t *Table[V]) put(i uint32, v *V) {
 	p := t.slots.Load()
-	if p == nil || crowded(t.taken+1, len(*p)) {
-		t.lay(t.live + 1)
+	if p == nil || tooFull(t.taken+1, len(*p)) {
+		t.rebuild(t.live + 1)
 		p = t.slots.Load()
 	}
-	s, there := find(*p, i)
+	s, found := find(*p, i)
 	s.value.Store(v)
-	if !there { // else the index comes back to the slot it was deleted from
+	if !found { // else the index comes back to the slot it was deleted from
 		s.key.Store(i) // after the value, which readers take once they see the key
 		t.taken++
 	}
@@ -130,7 +130,7 @@ func (t *Table[V]) Delete(i uint32, v *V) bool {
 	s.value.Store(nil)
 	t.live--
 	if n := len(*t.slots.Load()); t.live == 0 || n > minSlots && n > t.live*sparse {
-		t.lay(t.live)
+		t.rebuild(t.live)
 	}
 	return true
 }
@@ -141,16 +141,16 @@ func (t *Table[V]) inUse(i uint32) *slot[V] {
 	if p == nil {
 		return nil
 	}
-	s, there := find(*p, i)
-	if !there || s.value.Load() == nil {
+	s, found := find(*p, i)
+	if !found || s.value.Load() == nil {
 		return nil
 	}
 	return s
 }
 
-// lay publishes a table with the live entries of the present one and room for n in all. Readers that still search the
+// rebuild publishes a table with the live entries of the present one and room for n in all. Readers that still search the
 // old one find what was there when they began.
-func (t *Table[V]) lay(n int) {
+func (t *Table[V]) rebuild(n int) {
 	old := t.slots.Load()
 	t.taken = t.live
 	if n == 0 {

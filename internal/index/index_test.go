@@ -38,7 +38,7 @@ func wellFormed[V any](t *Table[V]) string {
 		return "the counts are wrong"
 	case n > 0 && (n < minSlots || n&(n-1) != 0):
 		return "the number of slots is no power of two"
-	case n > 0 && crowded(taken, n):
+	case n > 0 && tooFull(taken, n):
 		return "the table is crowded"
 	case n > max(minSlots, sparse*live) || live == 0 && n != 0:
 		return "the table is larger than its entries deserve"

@@ -10,6 +10,27 @@
 //
 // Ownership: the lane owns its batches. A stage borrows one until it returns.
 //
+// The life of a slot of the ring, and who owns its batch:
+//
+//	+------> free            nobody; the slots behind those in flight
+//	|          |  a worker with the read side takes the first of them
+//	|          v
+//	|    being filled        that worker, in Take
+//	|          |  Take returned: the slot counts as in flight
+//	|          v
+//	|      in flight         that worker, in Work; other slots are worked on meanwhile
+//	|          |  Work returned
+//	|          v
+//	|        done            the lane: the slot waits until it is at the head of the ring
+//	|          |  every earlier batch was emitted
+//	|          v
+//	|    being emitted       the one worker that emits, which may be another
+//	|          |  Emit returned: the head moves on
+//	+----------+
+//
+// At most one slot is being filled and at most one being emitted, at the two ends of those in flight. When Take returns an
+// error its slot stays free, and those in flight are emitted before the lane ends.
+//
 // Limits: at most ring batches are in flight, taken and not yet emitted. A full ring stops the reading; that is the
 // backpressure. Closing is the source's matter: a Take that waits must return an error when its source is closed.
 package lane
@@ -44,21 +65,22 @@ type Lane[B any] struct {
 	mu     sync.Mutex
 	parked sync.Cond // where a worker without anything to do waits
 
-	// mu guards what follows, and is never held while a stage runs. ring[i].batch is the exception: whoever has the
-	// read side may make and fill the slot behind the batches in flight; afterwards the batch belongs to whoever took
-	// it and, once done, to whoever emits it.
+	// mu guards what follows, and is never held while a stage runs. ring[i].batch is the exception: the worker that
+	// has the read side may make and fill the slot behind the batches in flight; afterwards the batch belongs to the worker
+	// that took it and, once done, to the one that emits it.
 	ring     []slot[B]
 	head     int   // the slot whose turn it is to be emitted
-	flying   int   // slots in flight: ring[head], and those that follow it
+	inFlight int   // slots in flight: ring[head], and those that follow it
 	reading  bool  // a worker has the read side
 	emitting bool  // a worker emits
-	hungry   bool  // the last Take was worth handing over
+	shared   bool  // the last Take gave the read side away, because more was worth another worker
 	started  int   // workers, parked or not
-	sleeping int   // workers parked, without the one being woken
+	idle     int   // workers parked, without the one being woken
 	waking   bool  // a worker was started or woken and didn't look around yet
 	err      error // what Take returned; the lane is ending
 }
 
+// A slot is free, being filled, in flight or done, as drawn above: by its place in the ring, and by done.
 type slot[B any] struct {
 	batch B
 	made  bool // batch is there
@@ -66,7 +88,7 @@ type slot[B any] struct {
 }
 
 // New returns a lane of at most workers goroutines and ring batches in flight, one at least of each. A batch is made
-// by newBatch when a slot of the ring is first used, and reused for ever.
+// by newBatch when a slot of the ring is first used, and reused from then on.
 func New[B any](stages Stages[B], workers, ring int, newBatch func() B) *Lane[B] {
 	if workers < 1 || ring < 1 {
 		panic("lane: BUG: a lane without a worker or without a batch")
@@ -90,10 +112,10 @@ func (l *Lane[B]) Run() error {
 	return l.err
 }
 
-// work is the life of one worker.
+// work is the loop of one worker.
 func (l *Lane[B]) work() {
 	l.mu.Lock()
-	l.waking = false // whoever is being woken is this one: there is never more than one
+	l.waking = false // the worker being woken is this one: there is never more than one
 	for l.acquire() {
 		s := l.free()
 		l.mu.Unlock()
@@ -107,14 +129,14 @@ func (l *Lane[B]) work() {
 			l.parked.Broadcast()
 			break
 		}
-		l.flying++
+		l.inFlight++
 
 		// Alone by default: the read side stays with this worker while it works and emits, so that a small batch
-		// wakes nobody. Given away, it is for whoever is first to come for it, even this worker again; if the ring
-		// is full, for whoever comes when a slot is free.
-		l.hungry = size >= HandOver && more
-		keep := !l.hungry
-		if l.hungry {
+		// wakes nobody. Given away, it goes to the first worker that comes for it, which may be this one; if the ring
+		// is full, to the first that comes when a slot is free.
+		l.shared = size >= HandOver && more
+		keep := !l.shared
+		if l.shared {
 			l.reading = false
 			l.wake()
 		}
@@ -122,7 +144,7 @@ func (l *Lane[B]) work() {
 		l.stages.Work(s.batch)
 		l.mu.Lock()
 		s.done = true
-		// Nobody waits for a turn: who emits now, or who works on an earlier batch, emits this one later.
+		// No worker waits for its turn: the one that emits now, or that works on an earlier batch, emits this one later.
 		if !l.emitting {
 			l.emit()
 		}
@@ -138,8 +160,8 @@ func (l *Lane[B]) work() {
 // A worker parks only while another has the read side or a batch in flight, and looks for the read side before it
 // parks. So there is always one left that will read again.
 func (l *Lane[B]) acquire() bool {
-	for l.err == nil && (l.reading || l.flying == len(l.ring)) {
-		l.sleeping++
+	for l.err == nil && (l.reading || l.inFlight == len(l.ring)) {
+		l.idle++
 		l.parked.Wait() // wake took this worker from sleeping
 		l.waking = false
 	}
@@ -152,7 +174,7 @@ func (l *Lane[B]) acquire() bool {
 
 // free returns the slot behind those in flight.
 func (l *Lane[B]) free() *slot[B] {
-	i := l.head + l.flying
+	i := l.head + l.inFlight
 	if i >= len(l.ring) {
 		i -= len(l.ring)
 	}
@@ -163,9 +185,9 @@ func (l *Lane[B]) free() *slot[B] {
 // way the read side needs no other, and when it has read it will wake the next if that is worth it.
 func (l *Lane[B]) wake() {
 	switch {
-	case l.flying == len(l.ring) || l.waking:
-	case l.sleeping > 0:
-		l.sleeping--
+	case l.inFlight == len(l.ring) || l.waking:
+	case l.idle > 0:
+		l.idle--
 		l.waking = true
 		l.parked.Signal()
 	case l.started < l.workers:
@@ -184,12 +206,12 @@ func (l *Lane[B]) emit() {
 		l.stages.Emit(s.batch)
 		l.mu.Lock()
 		s.done = false
-		l.flying--
+		l.inFlight--
 		if l.head++; l.head == len(l.ring) {
 			l.head = 0
 		}
 		// The slot may be what the readers waited for. When nothing is left to emit, this worker goes to read itself.
-		if l.hungry && !l.reading && l.ring[l.head].done {
+		if l.shared && !l.reading && l.ring[l.head].done {
 			l.wake()
 		}
 	}

@@ -2,7 +2,7 @@
 // Whitepaper §5.4.1 to §5.4.5.
 //
 // The initiator calls [Initiate], sends the message, and gives the answer to [Initiator.ConsumeResponse]. The responder
-// calls [ConsumeInitiation], learns from [Received.Static] who speaks, calls [Received.Verify] with the static-static
+// calls [ConsumeInitiation], learns from [Received.Static] the sender's public key, calls [Received.Verify] with the static-static
 // secret it keeps for that peer, judges the timestamp, and calls [Received.Respond]. Both end with [Keys].
 //
 // The package reads no clock and draws no randomness but what [NewEphemeral] is handed. It doesn't know which peers

@@ -158,7 +158,7 @@ func (h *Handshake) ConsumeCookie(now mono.Time, msg []byte, public wgtypes.Publ
 	return h.Jar.ConsumeReply(now, &keys, msg)
 }
 
-// The keys of a peer's MACs are two hashes of its public key: cheaper made anew than kept for every peer at rest.
+// The keys of a peer's MACs are two hashes of its public key: cheaper computed again than kept for every idle peer.
 func (h *Handshake) addMACs(now mono.Time, msg []byte, public wgtypes.PublicKey) {
 	keys := cookie.KeysFor(public)
 	h.Jar.AddMACs(now, &keys, msg)

@@ -1,9 +1,9 @@
 // Package peer is one peer: its handshakes, its keypairs, its cookie, its timers, where it is, what went to it and came
 // from it, and the packets that wait for a session.
 //
-// It has no clock, no lock and no goroutine of its own. Its parts fall in three, by who may touch them: atomics, which
-// any goroutine may; and two groups that the owner guards by a lock each, as the fields say. A peer at rest costs memory
-// only, and little of it: what a handshake or a session needs is allocated when it comes and given back when it goes.
+// It has no clock, no lock and no goroutine of its own. Its fields are of three kinds: atomics, which any goroutine
+// may use; and two groups that the owner guards by a lock each, as the fields say. An idle peer costs memory only, and little
+// of it: what a handshake or a session needs is allocated when it begins and freed when it ends.
 package peer
 
 import (
@@ -24,7 +24,7 @@ type Peer struct {
 	// Any goroutine, any time.
 	Timers   timers.Timers                   // its hot half; the cold half belongs to Keypairs' guard
 	Sending  atomic.Pointer[session.Keypair] // the snapshot of Keypairs.Current that the data path sends with
-	Waiting  atomic.Bool                     // packets are staged or being flushed: what comes now goes behind them
+	Waiting  atomic.Bool                     // packets are staged or being flushed: new ones queue behind them
 	Rx, Tx   atomic.Uint64                   // bytes of whole datagrams
 	endpoint atomic.Pointer[packet.Endpoint] // an immutable value; nil while none is known
 	complete atomic.Int64                    // when the last handshake completed, Unix nanoseconds; 0: never
@@ -35,8 +35,8 @@ type Peer struct {
 	// Guarded by the owner's state lock, which is held for moments only.
 	Keypairs session.Keypairs
 	Staged   Staged
-	Flushing bool // somebody is sending what was staged
-	Gone     bool // it was removed: nothing is to be begun any more
+	Flushing bool // a goroutine is sending what was staged
+	Removed  bool // it was removed from the device: nothing is begun any more
 
 	// Guarded by the owner's configuration lock.
 	Keepalive  time.Duration  // persistent keepalive; 0: off
@@ -58,8 +58,8 @@ func (p *Peer) SetEndpoint(ep *packet.Endpoint) (moved bool) {
 	return old != nil && old.Addr != ep.Addr
 }
 
-// ClearSource forgets the local address the peer was spoken to from, which seen, what Endpoint returned, had: the kernel
-// chooses anew. If the peer was heard since, elsewhere or at another address, nothing happens.
+// ClearSource forgets the local address that the peer is sent to from, as it was in seen, which Endpoint returned: the kernel
+// chooses again. If the endpoint has changed since, nothing happens.
 func (p *Peer) ClearSource(seen *packet.Endpoint) {
 	if seen != nil && (seen.Src.IsValid() || seen.SrcIf != 0) {
 		p.endpoint.CompareAndSwap(seen, &packet.Endpoint{Addr: seen.Addr})

@@ -2,18 +2,18 @@
 // Whitepaper §5.3; the kernel module's rate and burst.
 //
 // A source is an IPv4 address or an IPv6 /64, for a host that has one address of a /64 has them all. The engine asks
-// only while it is under load, and only for messages with a valid cookie: whoever is counted here can receive at his
-// address, so nobody is charged for what another forged. A source may send [PerSecond] messages, [Burst] of them at once.
+// only while it is under load, and only for messages with a valid cookie: a sender that is counted here can receive at its
+// address, so no source is charged for what another forged. A source may send [PerSecond] messages, [Burst] of them at once.
 //
 // A [Limiter] has no lock and no clock; its owner calls it from one goroutine at a time. Its memory is bounded by
 // [MaxSources], taken at the first call, and given back by setting the Limiter to its zero value.
 //
 // # When there are more sources than places
 //
-// Refusing newcomers would let whoever holds [MaxSources] addresses, and a customer's IPv6 /48 has eight times as many,
-// keep out everybody else with one message from each a second. Giving newcomers a fresh bucket would let him mint tokens. Here
-// a newcomer takes over the fullest of the eight buckets that are his to choose from, with what is in it: of those who
-// were there, the one who asked least is forgotten, the busy stay limited, and all sources together never get more than
+// Refusing new sources would let an attacker with [MaxSources] addresses, and a customer's IPv6 /48 has eight times as many,
+// keep out all others with one message from each a second. Giving new sources a full bucket would let it mint tokens. Here a
+// new source takes over the fullest of the eight buckets that its hash leads to, with the tokens in it: of the sources that
+// had them, the one that asked least is forgotten, the busy stay limited, and all sources together never get more than
 // the tokens of MaxSources buckets.
 package ratelimit
 
@@ -42,14 +42,14 @@ const (
 	_    = uint(MaxSources - sets*ways)
 )
 
-// A bucket is that of one source. It is told by the moment at which it will be full; one that is full is like none, and
-// so it is forgotten the moment it is full, without anybody who sweeps.
+// A bucket is that of one source. Its state is the moment at which it will be full; one that is full is like none, and
+// so it is forgotten the moment it is full, and needs no sweeping.
 type bucket struct {
 	source uint64
 	fullAt mono.Time
 }
 
-// A Limiter says who may be served. The zero Limiter is ready.
+// A Limiter says which source may be served. The zero Limiter is ready.
 type Limiter struct {
 	buckets []bucket // sets of ways buckets; nil until the first call
 	seed    maphash.Seed

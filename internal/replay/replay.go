@@ -11,7 +11,7 @@ const (
 	wordBits = 64
 	words    = wire.ReplayWindow / wordBits
 
-	// The ring is indexed by masking, and each of its bits stands for one counter of the window.
+	// The ring is indexed by masking, and each of its bits is one counter of the window.
 	_ = uint(wire.ReplayWindow - words*wordBits)
 	_ = -uint(words & (words - 1))
 )

@@ -26,7 +26,7 @@ type Keypair struct {
 	yields        bool // see Yield
 	send, receive *aead.Key
 	counter       atomic.Uint64 // the next one to be sent with
-	window        replay.Window // guarded by whoever calls Accept
+	window        replay.Window // guarded by the caller of Accept
 }
 
 // New returns the keypair of a handshake, sealed and opened by impl. The keys are copied; the caller clears its own.
@@ -76,7 +76,7 @@ func (k *Keypair) RekeyOnSend(now mono.Time) bool {
 }
 
 // Yield lets the peer come first with the next handshake. When both sides began at once each is the initiator of a
-// session, and they would begin at once for ever. It must be called before the keypair is used.
+// session, and they would begin at once again and again. It must be called before the keypair is used.
 func (k *Keypair) Yield() { k.yields = true }
 
 // RekeyOnReceive reports whether receiving with the keypair should begin a new handshake: for the initiator, when it

@@ -189,7 +189,7 @@ func TestRotation(t *testing.T) {
 		named[k] = name
 		return k
 	}
-	show := func(k Keypairs, gone Gone) string {
+	show := func(k Keypairs, gone Retired) string {
 		s := fmt.Sprintf("%s %s %s ", named[k.Previous], named[k.Current], named[k.Next])
 		for _, late := range k.Late {
 			if late != nil {
@@ -205,15 +205,15 @@ func TestRotation(t *testing.T) {
 		return s
 	}
 	var k Keypairs
-	var gone Gone
-	step := func(want string, next Keypairs, g Gone) {
+	var gone Retired
+	step := func(want string, next Keypairs, g Retired) {
 		t.Helper()
 		k, gone = next, g
 		if got := show(k, gone); got != want {
 			t.Errorf("previous, current, next, late: %s; want %s", got, want)
 		}
 	}
-	then := func(want string) func(Keypairs, Gone) { return func(n Keypairs, g Gone) { step(want, n, g) } }
+	then := func(want string) func(Keypairs, Retired) { return func(n Keypairs, g Retired) { step(want, n, g) } }
 
 	then("- A - gone")(k.Initiated(make("A")))
 	then("A B - gone")(k.Initiated(make("B")))

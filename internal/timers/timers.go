@@ -1,5 +1,5 @@
-// Package timers is the timers of one peer as a pure machine: it is told what happened and when, and says what is to be
-// done and when to look again. Whitepaper §6.
+// Package timers is the timers of one peer as a state machine: its methods record what happened and when, and Look returns
+// what is to be done and when to look again. Whitepaper §6.
 //
 // It sends nothing, has no clock and starts no runtime timer. Every method that may arm a timer returns the moment by
 // which [Timers.Look] must be called at the latest; the caller keeps the earliest of those moments for each peer, for
@@ -30,10 +30,10 @@ const (
 	// EraseKeys: erase all sessions and the handshake's ephemeral keys. §6.3.
 	EraseKeys Actions = 1 << iota
 
-	// GiveUp: nobody answered the initiation however often it was repeated; drop the staged packets. §6.4.
+	// GiveUp: the initiation was repeated as often as is allowed and never answered; drop the staged packets. §6.4.
 	GiveUp
 
-	// ClearSource: forget the local address the peer was spoken to from, in case it is the cause of the trouble.
+	// ClearSource: forget the local address that the peer is sent to from, in case it is why no answer comes.
 	ClearSource
 
 	// Initiate: send an initiation if [Timers.MayInitiate], because one wasn't answered (§6.4) or because data sent
@@ -64,7 +64,7 @@ type Timers struct {
 	erase          mono.Time
 	lastInitiation mono.Time
 	attempts       int32 // repeats of the initiation
-	awaited        bool  // at retransmit, the first is sent
+	deferred       bool  // at retransmit, the first is sent
 }
 
 // DataSent records that a transport packet other than a keepalive was sent. It is hot.
@@ -120,9 +120,9 @@ func (t *Timers) traversed(now mono.Time) {
 	}
 }
 
-// SetPersistentKeepalive sets how long the peer may hear nothing from us, nor we from it, until a keepalive is sent; 0
+// SetPersistentKeepalive sets how long there may be no packet in either direction until a keepalive is sent; 0
 // switches that off. The time runs from the last packet if keepalives were on before, so that a configuration applied
-// again and again doesn't put them off for ever; else from now. Whoever switches them on sends the first at once.
+// again and again doesn't put them off without end; else from now. The caller sends the first at once.
 func (t *Timers) SetPersistentKeepalive(now mono.Time, interval time.Duration) (due mono.Time) {
 	if interval <= 0 {
 		t.interval.Store(0)
@@ -139,7 +139,7 @@ func (t *Timers) SetPersistentKeepalive(now mono.Time, interval time.Duration) (
 // random, at least 0 and at most [wire.RekeyTimeoutJitterMax]. §6.1, §6.4.
 func (t *Timers) HandshakeInitiated(now mono.Time, jitter time.Duration) (due mono.Time) {
 	t.lastInitiation = now
-	t.retransmit, t.awaited = now.Add(wire.RekeyTimeout+jitter), false
+	t.retransmit, t.deferred = now.Add(wire.RekeyTimeout+jitter), false
 	return t.retransmit
 }
 
@@ -152,11 +152,11 @@ func (t *Timers) HandshakeSent(now mono.Time) {
 	}
 }
 
-// HandshakeAwaited records that an initiation was wanted which may not be sent yet. It is sent as soon as it may, unless
+// InitiationDeferred records that an initiation was wanted which may not be sent yet. It is sent as soon as it may, unless
 // a handshake is completed until then.
-func (t *Timers) HandshakeAwaited(jitter time.Duration) (due mono.Time) {
+func (t *Timers) InitiationDeferred(jitter time.Duration) (due mono.Time) {
 	if t.retransmit == 0 {
-		t.retransmit, t.awaited = t.lastInitiation.Add(wire.RekeyTimeout+jitter), true
+		t.retransmit, t.deferred = t.lastInitiation.Add(wire.RekeyTimeout+jitter), true
 	}
 	return t.retransmit
 }
@@ -173,7 +173,7 @@ func (t *Timers) SessionDerived(now mono.Time) (due mono.Time) {
 	return t.erase
 }
 
-// ResetAttempts begins the count of attempts anew, because there is new data to send that wants a handshake. §6.4.
+// ResetAttempts sets the count of attempts to zero, because there is new data to send that wants a handshake. §6.4.
 func (t *Timers) ResetAttempts() { t.attempts = 0 }
 
 // HandshakeAttempts returns how often the initiation has been repeated without success.
@@ -214,8 +214,8 @@ func (t *Timers) Look(now mono.Time, jitter time.Duration) (do Actions, next mon
 	}
 	if t.retransmit != 0 && !wait(t.retransmit) {
 		t.retransmit = 0
-		if t.awaited {
-			t.awaited = false
+		if t.deferred {
+			t.deferred = false
 			do |= Initiate
 		} else if int(t.attempts) < wire.MaxHandshakeAttempts {
 			t.attempts++

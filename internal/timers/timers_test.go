@@ -203,8 +203,8 @@ func TestAnswering(t *testing.T) {
 	m.HandshakeSent(at(0))
 	look(t, &m, 100*sec, 0, 0, mono.Never) // it is the peer's to repeat
 	m.HandshakeSent(at(100 * sec))
-	wantDue(t, m.HandshakeAwaited(100*ms), at(105*sec+100*ms))
-	wantDue(t, m.HandshakeAwaited(0), at(105*sec+100*ms))
+	wantDue(t, m.InitiationDeferred(100*ms), at(105*sec+100*ms))
+	wantDue(t, m.InitiationDeferred(0), at(105*sec+100*ms))
 	look(t, &m, 105*sec, 0, 0, at(105*sec+100*ms))
 	look(t, &m, 106*sec, 0, Initiate, mono.Never) // the first, and not because of where we sent from
 	if m.HandshakeAttempts() != 0 {
@@ -215,7 +215,7 @@ func TestAnswering(t *testing.T) {
 
 	m = Timers{}
 	m.HandshakeSent(at(0))
-	m.HandshakeAwaited(0)
+	m.InitiationDeferred(0)
 	m.HandshakeComplete(at(sec))
 	look(t, &m, 10*sec, 0, 0, mono.Never)
 }

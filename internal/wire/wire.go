@@ -147,3 +147,17 @@ func Padded(n, mtu int) int {
 	}
 	return n - last + padded
 }
+
+// HandshakeSize returns the size in bytes of a handshake message of a type, which is exact; false if the type has none.
+// Whitepaper §5.4.
+func HandshakeSize(kind uint32) (size int, ok bool) {
+	switch kind {
+	case TypeInitiation:
+		return InitiationSize, true
+	case TypeResponse:
+		return ResponseSize, true
+	case TypeCookieReply:
+		return CookieReplySize, true
+	}
+	return 0, false
+}

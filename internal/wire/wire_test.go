@@ -51,3 +51,12 @@ func TestSizes(t *testing.T) {
 		}
 	}
 }
+
+// Every type but that of a transport message has a size of its own.
+func TestHandshakeSize(t *testing.T) {
+	for kind, want := range map[uint32]int{0: 0, TypeInitiation: 148, TypeResponse: 92, TypeCookieReply: 64, TypeTransport: 0, 5: 0, 1 << 8: 0} {
+		if size, ok := HandshakeSize(kind); size != want || ok != (want != 0) {
+			t.Errorf("type %d: %d bytes, %v; want %d", kind, size, ok, want)
+		}
+	}
+}

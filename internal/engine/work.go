@@ -1,0 +1,83 @@
+package engine
+
+import (
+	"throughline/internal/wire"
+	"throughline/packet"
+)
+
+// A message is a handshake message that came, copied out of its batch.
+type message struct {
+	kind uint32
+	size int
+	data [wire.InitiationSize]byte // the longest of the three
+	from packet.Endpoint
+}
+
+const (
+	// maxMessages bounds the messages that wait: at 4,000 handshakes a second it is a quarter of a second.
+	maxMessages = 1024
+
+	// underLoad is how many waiting messages are a load, under which senders must prove their address. Whitepaper §5.3;
+	// the kernel's eighth.
+	underLoad = maxMessages / 8
+
+	// maxHandshakers bounds the workers: handshakes must leave cores to the lanes.
+	maxHandshakers = 4
+)
+
+// What a handshake worker is to do for a peer. Bits, so that what is asked for twice is done once.
+const (
+	wantInitiate  = 1 << iota // begin a handshake, because there is something to send
+	wantRetry                 // begin one, because the last wasn't answered
+	wantFlush                 // send what is staged, or begin the handshake it needs
+	wantKeepalive             // send a keepalive, or begin the handshake it needs
+)
+
+// post queues a handshake message: it returns packet.Taken, or why it is dropped.
+func (e *Engine) post(kind uint32, msg []byte, from *packet.Endpoint) packet.Drop {
+	size, ok := wire.HandshakeSize(kind)
+	if !ok {
+		return packet.DropType
+	}
+	if len(msg) != size {
+		return packet.DropShort
+	}
+	m := message{kind: kind, size: size, from: *from}
+	copy(m.data[:], msg)
+	if !e.work.Post(m) {
+		return packet.DropQueue
+	}
+	return packet.Taken
+}
+
+// A worker is what the handshake workers do with what is queued.
+type worker struct{ e *Engine }
+
+// HandleMessage handles a handshake message, and counts it when it is refused.
+func (w worker) HandleMessage(m *message) {
+	if why := w.e.handle(m); why != 0 {
+		w.e.drops.Add(why, 1)
+	}
+}
+
+// HandleItem does for a peer what was asked for.
+func (w worker) HandleItem(p *Peer, wanted uint32) {
+	e := w.e
+	if e.link.Load() == nil {
+		return // down: bringing the link up asks again
+	}
+	if wanted&wantInitiate != 0 {
+		p.stateMu.Lock()
+		p.Timers.ResetAttempts() // what is new to send deserves all of them. §6.4
+		p.stateMu.Unlock()
+	}
+	if wanted&(wantInitiate|wantRetry) != 0 {
+		e.initiate(p)
+	}
+	if wanted&wantFlush != 0 {
+		e.flush(p)
+	}
+	if wanted&wantKeepalive != 0 {
+		e.keepalive(p)
+	}
+}

@@ -1,0 +1,135 @@
+// Package workqueue is what waits for a few workers: messages that came from outside, and items of ours for which
+// something is to be done.
+//
+// It is generic over both and knows nothing of handshakes or peers. The two differ in who decides how many there are.
+// Messages come from anybody, so they stand in a bounded queue that refuses what is too much. Items are our own: each
+// stands in the list once at most, with a bit for each thing that is to be done for it, so that the list needs no bound.
+//
+// Concurrency: all methods may be called from any goroutine, and none but [Queue.Serve] ever waits. Serve is the life of
+// one worker; the caller starts as many as it wants. An item may be served by one worker while it is added again and
+// served by another: an item that can't bear that has a lock of its own.
+//
+// Ownership: messages are values, copied in and out. An item embeds a [Node], which holds its place in the list, so that
+// adding it allocates nothing. The queue keeps no reference to an item that was taken.
+//
+// Limits: messages are served in the order in which they came, items in the order in which they were first added. Between
+// the two a worker chooses by chance when both wait, so neither a flood of messages nor many items can starve the other.
+// When Serve ends, what still waits is left.
+package workqueue
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// A Handler does the work. Its methods are called by any number of workers at once.
+type Handler[M, T any] interface {
+	// HandleMessage handles one message, which is borrowed until it returns.
+	HandleMessage(m *M)
+
+	// HandleItem does for an item what was asked for since it was last taken.
+	HandleItem(item T, bits uint32)
+}
+
+// A Queue holds messages M and items T. Make one with [New].
+type Queue[M, T any] struct {
+	messages chan M
+	ready    chan struct{} // holds one value when the list isn't empty
+
+	mu         sync.Mutex // guards the list
+	head, tail *Node[T]
+}
+
+// A Node is an item's place in a queue, to be embedded in the item. It must be given its item by Init before it is
+// added, and must not be copied.
+type Node[T any] struct {
+	item T
+	bits atomic.Uint32 // what is to be done; not 0: the item is in the list
+	next *Node[T]      // guarded by Queue.mu
+}
+
+// Init says what item the node stands for, mostly a pointer to what the node is embedded in. It is called once.
+func (n *Node[T]) Init(item T) { n.item = item }
+
+// New returns an empty queue with room for capacity messages.
+func New[M, T any](capacity int) *Queue[M, T] {
+	return &Queue[M, T]{messages: make(chan M, capacity), ready: make(chan struct{}, 1)}
+}
+
+// Post queues a message. It reports false, and drops it, when the queue is full.
+func (q *Queue[M, T]) Post(m M) bool {
+	select {
+	case q.messages <- m:
+		return true
+	default:
+		return false
+	}
+}
+
+// Messages returns how many messages wait.
+func (q *Queue[M, T]) Messages() int { return len(q.messages) }
+
+// Add asks for something to be done for an item: bits, not 0. Each bit reaches a worker once after it was added; a bit that
+// is added again before it was taken is the same wish.
+func (q *Queue[M, T]) Add(n *Node[T], bits uint32) {
+	if bits == 0 {
+		panic("workqueue: BUG: an item was added with nothing to do")
+	}
+	if n.bits.Or(bits) != 0 {
+		return // it is in the list, or will be in a moment
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.tail == nil {
+		q.head = n
+	} else {
+		q.tail.next = n
+	}
+	q.tail = n
+	q.signal()
+}
+
+// Serve handles messages and items until done is closed. It is one worker.
+func (q *Queue[M, T]) Serve(done <-chan struct{}, h Handler[M, T]) {
+	var m M // one for all, since a handler's argument is on the heap
+	for {
+		select { // among those that are ready it chooses by chance
+		case m = <-q.messages:
+			h.HandleMessage(&m)
+		case <-q.ready:
+			if n, bits := q.take(); n != nil {
+				h.HandleItem(n.item, bits)
+			}
+		case <-done:
+			return
+		}
+		runtime.Gosched() // what a handler does is long; others on this processor are let in between
+	}
+}
+
+// signal says that the list isn't empty. The lock is held.
+func (q *Queue[M, T]) signal() {
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+// take takes the first item off the list, and what is to be done for it; nil when the list is empty.
+func (q *Queue[M, T]) take() (*Node[T], uint32) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := q.head
+	if n == nil {
+		return nil, 0
+	}
+	if q.head = n.next; q.head == nil {
+		q.tail = nil
+	} else {
+		q.signal() // for another worker
+	}
+	n.next = nil
+	// From here on an Add puts it into the list again, which it can't before the lock is free.
+	return n, n.bits.Swap(0)
+}
