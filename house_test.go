@@ -22,7 +22,7 @@ import (
 // floors lists every room from the top of the house to its cellar. A room may use rooms on lower floors only.
 var floors = [][]string{
 	{"cmd/throughline"},
-	{"internal/demo"},
+	{"cmd/throughline/internal/demo"},
 	{"netstack", "proxy"},
 	{"proxy/wireproxy", "proxy/internal/hop", "proxy/internal/login", "proxy/internal/socks5"},
 	{"proxy/internal/relay", "proxy/internal/dial", "proxy/internal/datagram", "proxy/internal/names"},

@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"throughline/internal/demo"
+	"throughline/cmd/throughline/internal/demo"
 	"throughline/udp"
 )
 

@@ -17,7 +17,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"throughline/internal/demo"
+	"throughline/cmd/throughline/internal/demo"
 	"throughline/packet"
 	"throughline/udp"
 )

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"throughline/internal/demo"
+	"throughline/cmd/throughline/internal/demo"
 )
 
 // clearLine takes the terminal's cursor to the beginning of its line, and the line away.
