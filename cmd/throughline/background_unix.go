@@ -16,9 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readyFD names the environment variable by which the daemon in the background learns where to say that it is ready.
-const readyFD = "THROUGHLINE_READY_FD"
-
 const ready = "ready"
 
 // background starts the daemon anew in the background and returns when it is ready: the interface and the socket are

@@ -68,7 +68,7 @@ type demoCall struct {
 
 // options are what the call's demo is made of.
 func (c *demoCall) options() demo.Options {
-	return demo.Options{Version: versionString(), Network: &c.host, Logger: c.log, Cipher: c.cipher, TUN: c.tun, Off: c.host.Off}
+	return demo.Options{Version: version(), Network: &c.host, Logger: c.log, Cipher: c.cipher, TUN: c.tun, Off: c.host.Off}
 }
 
 // make makes the demo.
@@ -119,7 +119,7 @@ func runDemo(args []string, stdout io.Writer) error {
 	if c.tun && !hasNamespaces {
 		return errors.New("demo: --tun needs Linux; leave it out, without it the demo runs here too")
 	}
-	env, err := daemonFromEnvironment("")
+	env, err := readEnvironment()
 	if err != nil {
 		return err
 	}

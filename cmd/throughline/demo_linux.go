@@ -15,9 +15,6 @@ import (
 // hasNamespaces says that this system has network namespaces.
 const hasNamespaces = true
 
-// ownRoot names the environment variable that tells the demo that it is in a user namespace of its own already.
-const ownRoot = "THROUGHLINE_DEMO_OWN_ROOT"
-
 // mayUseNamespaces reports whether this process has the capabilities that demo --tun takes: for namespaces, interfaces
 // and pings.
 func mayUseNamespaces() bool {

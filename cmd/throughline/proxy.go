@@ -99,7 +99,7 @@ func runProxy(args []string, stdout io.Writer) error {
 			return fmt.Errorf("proxy: -i %s: %w; use one like 127.0.0.1:9080", *health, err)
 		}
 	}
-	env, err := daemonFromEnvironment("")
+	env, err := readEnvironment()
 	if err != nil {
 		return err
 	}
