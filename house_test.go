@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"proxy/wireproxy", "proxy/internal/hop", "proxy/internal/login", "proxy/internal/socks5"},
 	{"proxy/internal/relay", "proxy/internal/dial", "proxy/internal/datagram", "proxy/internal/names"},
 	{"netstack/internal/link", "netstack/internal/dns"},
-	{"conf", "uapi"},
+	{"conf", "uapi", "endpoint"},
 	{"uapi/text"},
 	{"."},
 	{"internal/engine"},
