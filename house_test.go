@@ -39,7 +39,7 @@ var floors = [][]string{
 	{"tun/offload", "udp/internal/zone", "internal/rtnl"},
 	{"wgtypes"},
 	{"packet"},
-	{"internal/wire", "internal/mono", "internal/linux"},
+	{"internal/wire", "internal/mono", "internal/linux", "internal/promtext"},
 }
 
 // pure are the rooms that take time, randomness and bytes as arguments.

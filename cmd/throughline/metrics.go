@@ -2,58 +2,57 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"io"
-	"maps"
 	"slices"
-	"strings"
 
 	"throughline"
+	"throughline/internal/promtext"
 	"throughline/packet"
 )
 
 // writeMetrics writes a device's counters in Prometheus' text format.
 func writeMetrics(w io.Writer, s throughline.Status) error {
-	var b strings.Builder
-	head := func(name, kind, help string) {
-		fmt.Fprintf(&b, "# HELP throughline_%s %s\n# TYPE throughline_%[1]s %[3]s\n", name, help, kind)
-	}
-	head("peers", "gauge", "Peers that are configured.")
-	fmt.Fprintf(&b, "throughline_peers %d\n", len(s.Peers))
+	var t promtext.Text
+	t.Metric("throughline_peers", promtext.Gauge, "Peers that are configured.")
+	t.Sample(uint64(len(s.Peers)))
 	slices.SortFunc(s.Peers, func(a, b throughline.PeerStatus) int { return cmp.Compare(a.PublicKey.String(), b.PublicKey.String()) })
 	for _, m := range []struct {
-		name, kind, help string
-		value            func(*throughline.PeerStatus) uint64
+		name  string
+		kind  promtext.Kind
+		help  string
+		value func(*throughline.PeerStatus) uint64
 	}{
-		{"peer_received_bytes_total", "counter", "Bytes of datagrams received from a peer.", func(p *throughline.PeerStatus) uint64 { return p.RxBytes }},
-		{"peer_sent_bytes_total", "counter", "Bytes of datagrams sent to a peer.", func(p *throughline.PeerStatus) uint64 { return p.TxBytes }},
-		{"peer_last_handshake_timestamp_seconds", "gauge", "When the last handshake with a peer was completed; 0: never.", func(p *throughline.PeerStatus) uint64 {
-			if p.LastHandshake.IsZero() {
-				return 0
-			}
-			return uint64(p.LastHandshake.Unix())
-		}},
+		{"received_bytes_total", promtext.Counter, "Bytes of datagrams received from a peer.", func(p *throughline.PeerStatus) uint64 { return p.RxBytes }},
+		{"sent_bytes_total", promtext.Counter, "Bytes of datagrams sent to a peer.", func(p *throughline.PeerStatus) uint64 { return p.TxBytes }},
+		{"last_handshake_timestamp_seconds", promtext.Gauge, "When the last handshake with a peer was completed; 0: never.", lastHandshake},
 	} {
-		head(m.name, m.kind, m.help)
+		t.Metric("throughline_peer_"+m.name, m.kind, m.help)
 		for i := range s.Peers {
-			fmt.Fprintf(&b, "throughline_%s{public_key=\"%v\"} %d\n", m.name, s.Peers[i].PublicKey, m.value(&s.Peers[i]))
+			t.Sample(m.value(&s.Peers[i]), "public_key", s.Peers[i].PublicKey.String())
 		}
 	}
-	head("drops_total", "counter", "Packets that went no further, by reason.")
-	for _, why := range slices.SortedFunc(maps.Keys(s.Drops), func(a, b packet.Drop) int { return cmp.Compare(a.String(), b.String()) }) {
-		fmt.Fprintf(&b, "throughline_drops_total{reason=\"%s\"} %d\n", why, s.Drops[why])
+	t.Metric("throughline_drops_total", promtext.Counter, "Packets that went no further, by reason.")
+	for _, why := range promtext.Sorted(s.Drops) {
+		t.Sample(s.Drops[why], "reason", why.String())
 	}
-	head("cipher", "gauge", "The way in which packets are sealed and opened.")
-	fmt.Fprintf(&b, "throughline_cipher{name=\"%s\"} 1\n", s.CipherImplementation)
-	head("offload", "gauge", "Work for many packets at once that the kernel does (1) or doesn't (0), and why.")
-	byName := func(a, b packet.Offload) int { return cmp.Compare(a.String(), b.String()) }
-	for _, o := range slices.SortedFunc(maps.Keys(s.Offloads), byName) {
-		on := 0
+	t.Metric("throughline_cipher", promtext.Gauge, "The way in which packets are sealed and opened.")
+	t.Sample(1, "name", s.CipherImplementation)
+	t.Metric("throughline_offload", promtext.Gauge, "Work for many packets at once that the kernel does (1) or doesn't (0), and why.")
+	for _, o := range promtext.Sorted(s.Offloads) {
+		on := uint64(0)
 		if s.Offloads[o] == packet.OffloadOn {
 			on = 1
 		}
-		fmt.Fprintf(&b, "throughline_offload{name=\"%s\",state=\"%s\"} %d\n", o, s.Offloads[o], on)
+		t.Sample(on, "name", o.String(), "state", s.Offloads[o].String())
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := w.Write(t.Bytes())
 	return err
+}
+
+// lastHandshake is in Unix seconds.
+func lastHandshake(p *throughline.PeerStatus) uint64 {
+	if p.LastHandshake.IsZero() {
+		return 0
+	}
+	return uint64(p.LastHandshake.Unix())
 }

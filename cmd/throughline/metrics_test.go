@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -44,5 +45,26 @@ func TestMetrics(t *testing.T) {
 		} else if name, _, _ := strings.Cut(f[0], "{"); !known[name] || len(f) != 2 {
 			t.Errorf("not a sample: %q", line)
 		}
+	}
+}
+
+// TestMetricsText holds the whole text, to the byte.
+func TestMetricsText(t *testing.T) {
+	want, err := os.ReadFile("testdata/metrics.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	err = writeMetrics(&b, throughline.Status{
+		Peers: []throughline.PeerStatus{
+			{PublicKey: throughline.PublicKey{0xff}, RxBytes: 1 << 63, TxBytes: 6, LastHandshake: time.Unix(1700000000, 999)},
+			{PublicKey: throughline.PublicKey{1}, RxBytes: 1},
+		},
+		CipherImplementation: "xcrypto",
+		Drops:                map[packet.Drop]uint64{packet.DropMalformed: 1, packet.DropReplay: 7, packet.DropTag: 8},
+		Offloads:             packet.OffloadStates{packet.TSO: packet.OffloadOff, packet.GSO: packet.OffloadOn, packet.GRO: packet.OffloadWithdrawn},
+	})
+	if err != nil || b.String() != string(want) {
+		t.Errorf("%v, got\n%s\nwant\n%s", err, &b, want)
 	}
 }
