@@ -85,7 +85,7 @@ func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (wgtypes.C
 	if f.Interface.Mark != nil {
 		*c.Mark = *f.Interface.Mark
 	}
-	var wrong mistakes
+	var wrong Mistakes
 	for i := range f.Peers {
 		p := &f.Peers[i]
 		pc := wgtypes.PeerConfig{
@@ -103,14 +103,14 @@ func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (wgtypes.C
 		} else if !p.Endpoint.IsZero() && resolve != nil {
 			ap, err := resolve(p.Endpoint)
 			if err != nil {
-				wrong.add(fmt.Errorf("%v: Endpoint %q: %w", p.Endpoint.Pos, p.Endpoint, err))
+				wrong.Add(fmt.Errorf("%v: Endpoint %q: %w", p.Endpoint.Pos, p.Endpoint, err))
 				continue
 			}
 			pc.Endpoint = &ap
 		}
 		c.Peers = append(c.Peers, pc)
 	}
-	if err := wrong.join(); err != nil {
+	if err := wrong.Err(); err != nil {
 		return wgtypes.Config{}, err
 	}
 	return c, nil
@@ -119,14 +119,14 @@ func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (wgtypes.C
 // Plain returns a mistake for every section and entry that is neither wg's nor wg-quick's. Who reads no sections of its
 // own asks it after [Parse], so that a misspelt section doesn't go unseen.
 func (f *File) Plain() error {
-	var wrong mistakes
+	var wrong Mistakes
 	for i := range f.Globals {
-		wrong.add(&Error{Pos: f.Globals[i].Pos, Key: showKey(f.Globals[i].Key), Problem: "stands outside of a section; put it below [Interface] or [Peer]"})
+		wrong.Add(&Error{Pos: f.Globals[i].Pos, Key: showKey(f.Globals[i].Key), Problem: "stands outside of a section; put it below [Interface] or [Peer]"})
 	}
 	for _, s := range f.Sections {
-		wrong.add(&Error{Pos: s.Pos, Problem: fmt.Sprintf("there is no section [%s]; use [Interface] or [Peer]", cut(s.Name))})
+		wrong.Add(&Error{Pos: s.Pos, Problem: fmt.Sprintf("there is no section [%s]; use [Interface] or [Peer]", cut(s.Name))})
 	}
-	return wrong.join()
+	return wrong.Err()
 }
 
 // FromStatus returns the file that "wg showconf" shows of a running device.

@@ -1,10 +1,11 @@
 package text
 
 import (
-	"bytes"
 	"errors"
 	"strconv"
 	"syscall"
+
+	"throughline/wgtypes"
 )
 
 // A ParseError says what is wrong with a line of a request or of an answer. It never repeats a key, nor anything that
@@ -61,7 +62,7 @@ func lineError(line int, key, value []byte, reason string) *ParseError {
 		return e // a secret pasted by mistake, for all we know; and so may be what follows
 	}
 	e.Key = string(key)
-	if !isSecret(key) && !likeKey(value) {
+	if !isSecret(key) && !wgtypes.MayBeKey(value) {
 		e.Value = string(value[:min(len(value), 64)])
 	}
 	return e
@@ -89,21 +90,6 @@ func isSecret(key []byte) bool {
 		return false
 	}
 	return true
-}
-
-// likeKey reports whether value has something of the shape of a key in hexadecimal or base64: forty such digits in a row.
-func likeKey(value []byte) bool {
-	run := 0
-	for _, c := range value {
-		if c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || bytes.IndexByte([]byte("+/="), c) >= 0 {
-			if run++; run >= 40 {
-				return true
-			}
-		} else {
-			run = 0
-		}
-	}
-	return false
 }
 
 // errnoOf returns the error number that tells the other side of err: the one err wraps, else EINVAL.

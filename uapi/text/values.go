@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
 
 // What is wrong with a value.
@@ -100,7 +101,7 @@ func parsePrefix(text []byte) (netip.Prefix, bool) {
 		return p, true
 	}
 	p, err := netip.ParsePrefix(string(text))
-	return p.Masked(), err == nil
+	return wgtypes.CanonicalPrefix(p), err == nil
 }
 
 // parsePrefix4 reads an IPv4 prefix as netip does, without copying the text. What it can't read may still be good.
