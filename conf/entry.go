@@ -110,7 +110,7 @@ func cut(s string) string {
 	return s
 }
 
-// showKey returns what an error may say of a key. A secret that stands alone on a line ends in '=' and looks like a
+// showKey returns what an error may show of a key. A secret that stands alone on a line ends in '=' and looks like a
 // key without a value, so only what looks like a name is repeated.
 func showKey(key string) string {
 	if len(key) > 32 {

@@ -48,8 +48,8 @@ type Peer struct {
 	PersistentKeepalive *time.Duration // "off" is 0
 }
 
-// An Endpoint is where a peer is said to be. Its host may be a name, which is left to the caller to resolve, and to
-// resolve again.
+// An Endpoint is the address and port of a peer, as the file has them. The host may be a name, which the caller
+// resolves, and resolves again.
 type Endpoint struct {
 	Host string // a name or an address, without brackets
 	Port uint16
@@ -69,7 +69,7 @@ func (e Endpoint) AddrPort() (netip.AddrPort, bool) {
 }
 
 // Config returns the change that makes a device what the file says, as "wg setconf" does: what the file doesn't name is
-// taken away, and peers it doesn't name are removed. Endpoints that are names are asked of resolve; when that is nil
+// taken away, and peers it doesn't name are removed. Endpoints that are names are resolved by resolve; when that is nil
 // they are left out, and the caller gives them to the device later. Peers stand in the order of f.Peers.
 func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (wgtypes.Config, error) {
 	c := wgtypes.Config{
@@ -116,8 +116,8 @@ func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (wgtypes.C
 	return c, nil
 }
 
-// Plain returns a mistake for every section and entry that is neither wg's nor wg-quick's. Who reads no sections of its
-// own asks it after [Parse], so that a misspelt section doesn't go unseen.
+// Plain returns a mistake for every section and entry that is neither wg's nor wg-quick's. A caller that reads no
+// sections of its own calls it after [Parse], so that a misspelt section is reported.
 func (f *File) Plain() error {
 	var wrong Mistakes
 	for i := range f.Globals {

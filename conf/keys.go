@@ -84,7 +84,7 @@ func init() {
 			if err == nil && k.IsZero() {
 				err = errors.New("all zeros")
 			}
-			if s.secret(e, err) { // somebody may have put the private key here
+			if s.secret(e, err) { // it may be the private key, put here by mistake
 				s.peer().PublicKey = k
 			}
 		}},
@@ -187,7 +187,7 @@ func prefix(v string) (netip.Prefix, error) {
 	return p, err
 }
 
-// dns reads addresses of servers and search domains, as wg-quick(8) tells them apart.
+// dns reads addresses of servers and search domains, as wg-quick(8) distinguishes them.
 func (s *state) dns(e *Entry) {
 	for _, item := range e.List() {
 		if a, err := netip.ParseAddr(item.Value); err == nil {

@@ -40,7 +40,7 @@ func Parse(name string, r io.Reader) (*File, error) { return (&Parser{}).Parse(n
 // With an error there is no File.
 func (p *Parser) Parse(name string, r io.Reader) (*File, error) {
 	s := &state{Parser: p, file: &File{Name: name}, peers: make(map[wgtypes.PublicKey]int)}
-	// One byte more than a line may have, and its end, so that a line that is too long is told from one that isn't.
+	// One byte more than a line may have, and its end, so that a line that is too long can be recognised.
 	in := bufio.NewReaderSize(r, maxLine+2)
 	total := 0
 	for {
@@ -271,7 +271,7 @@ func (s *state) known(e *Entry) {
 	k.set(s, e)
 }
 
-// unknown says that a key is not known, and where it would be.
+// unknown returns the mistake of a key that is not known here, with the section that it belongs to, if any.
 func (s *state) unknown(e *Entry, section string) error {
 	name := strings.ToLower(e.Key)
 	switch _, peers := peerKeys[name]; {

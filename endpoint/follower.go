@@ -61,10 +61,10 @@ type Peer struct {
 // String returns host:port.
 func (p Peer) String() string { return net.JoinHostPort(p.Host, strconv.Itoa(int(p.Port))) }
 
-// Options are what a Follower may be told.
+// Options are the optional settings of a Follower.
 type Options struct {
 	Resolver Resolver     // nil stands for [System]
-	Logger   *slog.Logger // hears of names that don't resolve, and of endpoints that change; nil stands for silence
+	Logger   *slog.Logger // for names that don't resolve, and endpoints that change; nil discards
 }
 
 // A Follower gives a device the endpoints of peers that have names. It belongs to the goroutine that calls Run, but for
@@ -194,8 +194,10 @@ func (f *Follower) resolve(ctx context.Context, p *state, has netip.AddrPort, no
 		}
 	}
 	switch {
-	case p.failures > 0 || has.IsValid() && !known:
-		p.log.Warn("endpoint: a peer's name resolves anew", "to", to)
+	case p.failures > 0:
+		p.log.Warn("endpoint: a peer's name resolves again", "to", to)
+	case has.IsValid() && !known:
+		p.log.Warn("endpoint: a peer isn't at its name's addresses and silent, trying these", "to", to)
 	case known && has != to:
 		p.log.Info("endpoint: trying the next address of a peer's name", "to", to)
 	}

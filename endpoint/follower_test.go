@@ -164,7 +164,7 @@ func TestLife(t *testing.T) {
 			}
 			want(0, "", 1)
 		}
-		if said := log.String(); strings.Count(said, "\n") != 2 || !strings.Contains(said, "endpoint=server.test:51820 source=wg0.conf:3:12 error=\"no answer\"") || !strings.Contains(said, "resolves anew") {
+		if said := log.String(); strings.Count(said, "\n") != 2 || !strings.Contains(said, "endpoint=server.test:51820 source=wg0.conf:3:12 error=\"no answer\"") || !strings.Contains(said, "resolves again") {
 			t.Errorf("logged %s", said)
 		}
 

@@ -1,7 +1,7 @@
 package wgtypes
 
 // MayBeKey reports whether a text has something of the shape of a key in it: 32 digits of hexadecimal or base64 in a
-// row. What a program says of a wrong value must not have the value then: somebody may have put a key in a wrong place.
+// row. An error about such a value must not repeat it: a key may have been put in the wrong place.
 func MayBeKey[T string | []byte](text T) bool {
 	row := 0
 	for i := range len(text) {

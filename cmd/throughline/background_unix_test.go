@@ -40,7 +40,7 @@ func TestReadyIsAPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv(readyFD, strconv.Itoa(given))
-	if err := d.background(); err != errSaid {
+	if err := d.background(); err != errReported {
 		t.Errorf("a pipe: %v", err)
 	}
 	said := make([]byte, 100)

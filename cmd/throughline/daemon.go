@@ -19,13 +19,13 @@ type daemon struct {
 	name string // of the interface; the kernel may complete it (wg%d)
 }
 
-// run runs the daemon until it is told to end or its interface or socket goes, and leaves nothing behind. It calls
+// run runs the daemon until a signal comes or its interface or socket is gone, and leaves nothing behind. It calls
 // ready when the interface and the socket are there.
 func (d *daemon) run(ready func()) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
 	defer stop()
 	log := d.logger(slog.LevelError)
-	ignoreBrokenPipes() // of whoever reads what is said
+	ignoreBrokenPipes() // when the reader of the log goes away
 
 	t, err := d.openTUN()
 	if err != nil {

@@ -15,12 +15,12 @@ import (
 
 // The environment variables that operators set. Those that begin with WG_, and LOG_LEVEL, are wireguard-go's.
 const (
-	logLevel    = "LOG_LEVEL"
-	stayInFront = "WG_PROCESS_FOREGROUND"
-	tunFD       = "WG_TUN_FD"
-	uapiFD      = "WG_UAPI_FD"
-	offloadsOff = "THROUGHLINE_OFFLOADS_OFF"
-	cipherName  = "THROUGHLINE_CIPHER"
+	logLevel     = "LOG_LEVEL"
+	inForeground = "WG_PROCESS_FOREGROUND"
+	tunFD        = "WG_TUN_FD"
+	uapiFD       = "WG_UAPI_FD"
+	offloadsOff  = "THROUGHLINE_OFFLOADS_OFF"
+	cipherName   = "THROUGHLINE_CIPHER"
 )
 
 // The environment variables that the program sets for a copy of itself.
@@ -29,24 +29,24 @@ const (
 	ownRoot = "THROUGHLINE_DEMO_OWN_ROOT" // the demo: it is in a user namespace of its own already
 )
 
-// environmentUsage is what --help says of the variables.
+// environmentUsage is the variables' part of --help.
 const environmentUsage = `Environment:
-  LOG_LEVEL=verbose|error|silent   how much is said on stderr (error, of proxy and demo
+  LOG_LEVEL=verbose|error|silent   what is logged on stderr (error; proxy and demo log
                                    warnings too; debug is the same as verbose)
   WG_PROCESS_FOREGROUND=1          the same as -f
   WG_TUN_FD=N                      an open TUN descriptor to use instead of making INTERFACE
   WG_UAPI_FD=N                     a listening configuration socket to use instead of making one
   THROUGHLINE_OFFLOADS_OFF=LIST    do without: tso, uso, tcp-gro, udp-gro (the interface's), gso, gro (the
-                                   sockets'), or all; what is in use is said at LOG_LEVEL=verbose
-  THROUGHLINE_CIPHER=NAME          how packets are sealed and opened: one of those this machine can, which
-                                   a wrong name lists; the fastest is chosen without it
+                                   sockets'), or all; what is in use is logged at LOG_LEVEL=verbose
+  THROUGHLINE_CIPHER=NAME          the code that seals and opens packets: one of those that this machine
+                                   can run, which a wrong name lists; the fastest is chosen without it
 `
 
-// An environment is what the variables say, checked. Every verb reads it once; it doesn't change then.
+// An environment is the variables' values, checked. Every verb reads it once; it isn't changed then.
 type environment struct {
 	level         slog.Level // what is logged is at least of this level
 	levelSet      bool       // LOG_LEVEL is set
-	chatty        bool       // LOG_LEVEL asks for what the daemon logs in the background
+	logsBehind    bool       // LOG_LEVEL asks for the daemon's log in the background, too
 	foreground    bool
 	tunFD, uapiFD int      // -1: none given
 	host          udp.Host // its Off is the TUN's too
@@ -57,7 +57,7 @@ type environment struct {
 const silent = slog.LevelError + 100
 
 func readEnvironment() (*environment, error) {
-	e := &environment{level: slog.LevelError, foreground: os.Getenv(stayInFront) == "1"}
+	e := &environment{level: slog.LevelError, foreground: os.Getenv(inForeground) == "1"}
 	var err error
 	if e.tunFD, err = descriptor(tunFD); err != nil {
 		return nil, err
@@ -76,11 +76,11 @@ func readEnvironment() (*environment, error) {
 	switch level {
 	case "":
 	case "verbose", "debug":
-		e.level, e.chatty = slog.LevelDebug, true
+		e.level, e.logsBehind = slog.LevelDebug, true
 	case "silent":
 		e.level = silent
 	default: // "error", and as with wireguard-go whatever else: containers set LOG_LEVEL for other programs too
-		e.chatty = true
+		e.logsBehind = true
 	}
 	return e, nil
 }

@@ -33,21 +33,21 @@ says; 'demo' shows a tunnel at work, on a page that comes through it. 'throughli
 // errUsage is a wrong call: the usage follows its one line only when asked for with --help.
 var errUsage = errors.New("run 'throughline --help' for usage")
 
-// errSaid is a failure that somebody else has told the operator of.
-var errSaid = errors.New("said already")
+// errReported is a failure that has been printed already.
+var errReported = errors.New("reported already")
 
 func main() {
 	err := run(os.Args[1:], os.Stdout)
 	if err == nil {
 		return
 	}
-	if !errors.Is(err, errSaid) {
+	if !errors.Is(err, errReported) {
 		fmt.Fprintf(os.Stderr, "throughline: %s\n", oneLine(err))
 	}
 	os.Exit(1)
 }
 
-// oneLine makes sure that what an operator is told is one line.
+// oneLine makes one line of an error's text.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 func run(args []string, stdout io.Writer) error {

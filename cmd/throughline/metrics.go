@@ -35,7 +35,7 @@ func writeMetrics(w io.Writer, s throughline.Status) error {
 	for _, why := range promtext.Sorted(s.Drops) {
 		t.Sample(s.Drops[why], "reason", why.String())
 	}
-	t.Metric("throughline_cipher", promtext.Gauge, "The way in which packets are sealed and opened.")
+	t.Metric("throughline_cipher", promtext.Gauge, "The code that seals and opens packets.")
 	t.Sample(1, "name", s.CipherImplementation)
 	t.Metric("throughline_offload", promtext.Gauge, "Work for many packets at once that the kernel does (1) or doesn't (0), and why.")
 	for _, o := range promtext.Sorted(s.Offloads) {

@@ -30,17 +30,17 @@ const proxyUsage = `usage: throughline proxy [-i ADDRESS:PORT] [-n] CONF
 Serves the proxies and forwarded ports that CONF names through the tunnel that it describes, until SIGINT or
 SIGTERM comes. It needs no privileges and makes no interface.
 
-  -i ADDRESS:PORT   answer there to HTTP requests for /readyz and /metrics, whoever sends them
-  -n                check the file, say what is wrong with it, and end
+  -i ADDRESS:PORT   answer there to HTTP requests for /readyz and /metrics, from any client
+  -n                check the file, report what is wrong with it, and end
 
-Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, as 'throughline --help' tells. Without
-LOG_LEVEL warnings are said, too.
+Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, see 'throughline --help'. Without
+LOG_LEVEL warnings are logged, too.
 
 The file is wireproxy's. A value that begins with $ is an environment variable's ($$ stands for $).
 
   WGConfig = FILE      before all sections: [Interface] and [Peer] are in FILE
   [Interface], [Peer]  as wg-quick has them; hooks aren't run. A single peer without AllowedIPs has them all
-    CheckAlive = ADDRESS, ...   ping these; /readyz tells whether they answer
+    CheckAlive = ADDRESS, ...   ping these; /readyz reports whether they answer
     CheckAliveInterval = 5      seconds
   [Socks5]             a SOCKS5 proxy, with UDP        BindAddress [Username] [Password]
   [http]               an HTTP proxy                   BindAddress [Username] [Password] [CertFile] [KeyFile]
@@ -110,8 +110,8 @@ func runProxy(args []string, stdout io.Writer) error {
 		err = fmt.Errorf("%s: there is nothing to serve; add a section, like [Socks5]", path)
 	}
 	if err != nil {
-		sayEach(os.Stderr, err)
-		return errSaid
+		printEach(os.Stderr, err)
+		return errReported
 	}
 	if *check {
 		_, err := fmt.Fprintf(stdout, "%s: ok\n", path)
@@ -128,15 +128,15 @@ func runProxy(args []string, stdout io.Writer) error {
 	return p.run(ctx)
 }
 
-// sayEach says each of several joined errors on a line of its own.
-func sayEach(w io.Writer, err error) {
+// printEach prints each of several joined errors on a line of its own.
+func printEach(w io.Writer, err error) {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(w, "throughline: %s\n", line)
 	}
 }
 
-// complete finds what a file may lack for wg, but not to make a tunnel of it here, and adds what wireproxy takes for
-// granted: a peer that is told nothing of allowed IPs has them all.
+// complete reports what a file may lack for wg, but not for a tunnel of the proxy's, and adds what wireproxy does: a
+// single peer without allowed IPs gets them all.
 func complete(f *conf.File) error {
 	i := &f.Interface
 	wrong := func(pos conf.Pos, problem string) error { return &conf.Error{Pos: pos, Problem: problem} }
@@ -148,7 +148,7 @@ func complete(f *conf.File) error {
 		errs = append(errs, wrong(i.Pos, "[Interface] has no PrivateKey; add one (wg genkey makes one)"))
 	}
 	if len(i.Address) == 0 {
-		errs = append(errs, wrong(i.Pos, "[Interface] has no Address; add the one that the far peer allows, like 10.0.0.2/32"))
+		errs = append(errs, wrong(i.Pos, "[Interface] has no Address; add the one that the other peer allows, like 10.0.0.2/32"))
 	} else if s, err := netstack.New(stackOptions(f)); err != nil {
 		errs = append(errs, wrong(i.Pos, "no tunnel can be made of [Interface]: "+err.Error()))
 	} else {
@@ -249,7 +249,7 @@ func (p *proxyCall) run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() {
 		err := server.Serve(ln)
-		cancel() // an operator who asks for health gets it, or the end
+		cancel() // without the health server that was asked for, the proxy ends
 		ended <- err
 	}()
 	err = px.Run(ctx)

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// ContentType is what an HTTP response says that it has.
+// ContentType is the HTTP header's value for such a text.
 const ContentType = "text/plain; version=0.0.4; charset=utf-8"
 
 // A Kind is the type of a metric.
@@ -21,7 +21,7 @@ type Kind string
 
 // The kinds of metrics.
 const (
-	Counter Kind = "counter" // goes up, and to 0 when the program starts anew
+	Counter Kind = "counter" // goes up, and to 0 when the program restarts
 	Gauge   Kind = "gauge"
 )
 
