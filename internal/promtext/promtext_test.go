@@ -95,7 +95,7 @@ func TestSorted(t *testing.T) {
 func TestMisuse(t *testing.T) {
 	for name, misuse := range map[string]func(*Text){
 		"no metric": func(t *Text) { t.Sample(1) },
-		"no value":  func(t *Text) { t.Metric("m", Gauge, ""); t.Sample(1, "label") },
+		"no value":  func(t *Text) { t.Metric("m", Gauge, ""); t.Sample(1, strings.Fields("label")...) },
 	} {
 		func() {
 			defer func() {
