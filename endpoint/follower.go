@@ -26,7 +26,10 @@ const (
 
 // A Device is what a Follower needs of a throughline.Device.
 type Device interface {
-	Status() wgtypes.Status
+	// Peer returns the status of one peer, and whether the device has it.
+	Peer(wgtypes.PublicKey) (wgtypes.PeerStatus, bool)
+
+	// Configure changes the endpoint of one peer, if the device has it.
 	Configure(wgtypes.Config) error
 }
 
@@ -139,19 +142,12 @@ func (f *Follower) Run(ctx context.Context) {
 
 // look does what is due now.
 func (f *Follower) look(ctx context.Context, now time.Time) {
-	var status map[wgtypes.PublicKey]wgtypes.PeerStatus
 	for _, p := range f.peers {
 		if now.Before(p.next) {
 			continue
 		}
-		if status == nil {
-			status = make(map[wgtypes.PublicKey]wgtypes.PeerStatus)
-			for _, s := range f.dev.Status().Peers {
-				status[s.PublicKey] = s
-			}
-		}
 		p.next = now.Add(checkEvery)
-		s, ok := status[p.PublicKey]
+		s, ok := f.dev.Peer(p.PublicKey)
 		if !ok {
 			continue
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,15 +27,18 @@ type device struct {
 	wrong   error // what Configure answers
 }
 
-func (d *device) Status() wgtypes.Status {
+func (d *device) Peer(key wgtypes.PublicKey) (wgtypes.PeerStatus, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.sending {
-		for i := range d.peers {
-			d.peers[i].TxBytes += 148
+	for i := range d.peers {
+		if p := &d.peers[i]; p.PublicKey == key {
+			if d.sending {
+				p.TxBytes += 148
+			}
+			return *p, true
 		}
 	}
-	return wgtypes.Status{Peers: slices.Clone(d.peers)}
+	return wgtypes.PeerStatus{}, false
 }
 
 func (d *device) Configure(c wgtypes.Config) error {
