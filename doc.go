@@ -13,8 +13,8 @@
 //	}}})
 //
 // Keys are read with [ParsePrivateKey] and its like, or made with [NewPrivateKey]. Files that wg and wg-quick read become a
-// Config in package [throughline/conf]; a peer whose endpoint has a name is followed by package throughline/resolve. What
-// a device is and did is asked with [Device.Status], or for one peer with [Device.Peer]; what happens to it is heard by
+// Config in package [throughline/conf]; a peer whose endpoint has a name is followed by package [throughline/endpoint].
+// What a device is and did is asked with [Device.Status], or for one peer with [Device.Peer]; what happens to it is heard by
 // [Device.Subscribe]; [Device.WaitHandshake] waits until a peer can be spoken to.
 //
 // # Which TUN

@@ -22,13 +22,13 @@ import (
 // floors lists every room from the top of the house to its cellar. A room may use rooms on lower floors only.
 var floors = [][]string{
 	{"cmd/throughline"},
-	{"internal/demo", "proxy/wireproxy"},
+	{"cmd/throughline/internal/demo", "proxy/wireproxy"},
 	{"netstack", "proxy"},
 	{"proxy/internal/forward", "proxy/internal/login", "proxy/internal/socks5"},
 	{"proxy/internal/relay", "proxy/internal/dial", "proxy/internal/datagram", "proxy/internal/names"},
 	{"proxy/internal/idle"},
 	{"netstack/internal/link", "netstack/internal/dns", "internal/eyeballs"},
-	{"conf", "uapi"},
+	{"conf", "uapi", "endpoint"},
 	{"uapi/text"},
 	{"."},
 	{"internal/engine"},
@@ -40,7 +40,7 @@ var floors = [][]string{
 	{"tun/offload", "udp/internal/zone", "udp/internal/cmsg", "internal/rtnl"},
 	{"wgtypes"},
 	{"packet"},
-	{"internal/wire", "internal/mono", "internal/ipheader", "internal/linux"},
+	{"internal/wire", "internal/mono", "internal/ipheader", "internal/linux", "internal/promtext"},
 }
 
 // pure are the rooms that take time, randomness and bytes as arguments.

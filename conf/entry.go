@@ -1,10 +1,11 @@
 package conf
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+
+	"throughline/wgtypes"
 )
 
 // A Pos is a place in a file. Lines and columns count from 1, columns in bytes.
@@ -70,7 +71,7 @@ func (e *Entry) Is(key string) bool { return strings.EqualFold(e.Key, key) }
 // Wrong returns an error about the entry that shows its value, unless the value might be a key.
 func (e *Entry) Wrong(problem string) error {
 	err := &Error{Pos: e.Pos, Key: showKey(e.Key), Problem: problem}
-	if !e.private && !mayBeKey(e.Value) {
+	if !e.private && !wgtypes.MayBeKey(e.Value) {
 		err.Value = cut(e.Value)
 	}
 	return err
@@ -109,7 +110,7 @@ func cut(s string) string {
 	return s
 }
 
-// showKey returns what an error may say of a key. A secret that stands alone on a line ends in '=' and looks like a
+// showKey returns what an error may show of a key. A secret that stands alone on a line ends in '=' and looks like a
 // key without a value, so only what looks like a name is repeated.
 func showKey(key string) string {
 	if len(key) > 32 {
@@ -123,50 +124,4 @@ func showKey(key string) string {
 		}
 	}
 	return key
-}
-
-// mayBeKey reports whether a value holds a long run of base64 or hexadecimal, as a key that was put in a wrong place.
-func mayBeKey(s string) bool {
-	run := 0
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '+', c == '/', c == '=':
-			if run++; run >= 32 {
-				return true
-			}
-		default:
-			run = 0
-		}
-	}
-	return false
-}
-
-// maxErrors bounds the mistakes that are reported.
-const maxErrors = 20
-
-// mistakes collects errors, the first one first.
-type mistakes struct {
-	list []error
-	more int
-}
-
-func (m *mistakes) add(err error) {
-	if err == nil {
-		return
-	}
-	if len(m.list) == maxErrors {
-		m.more++
-		return
-	}
-	m.list = append(m.list, err)
-}
-
-func (m *mistakes) join() error {
-	switch {
-	case m.more > 0:
-		return errors.Join(append(m.list, fmt.Errorf("and %d more mistakes", m.more))...)
-	case len(m.list) == 1:
-		return m.list[0]
-	}
-	return errors.Join(m.list...)
 }

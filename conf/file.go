@@ -48,8 +48,8 @@ type Peer struct {
 	PersistentKeepalive *time.Duration // "off" is 0
 }
 
-// An Endpoint is where a peer is said to be. Its host may be a name, which is left to the caller to resolve, and to
-// resolve again.
+// An Endpoint is the address and port of a peer, as the file has them. The host may be a name, which the caller
+// resolves, and resolves again.
 type Endpoint struct {
 	Host string // a name or an address, without brackets
 	Port uint16
@@ -69,7 +69,7 @@ func (e Endpoint) AddrPort() (netip.AddrPort, bool) {
 }
 
 // Config returns the change that makes a device what the file says, as "wg setconf" does: what the file doesn't name is
-// taken away, and peers it doesn't name are removed. Endpoints that are names are asked of resolve; when that is nil
+// taken away, and peers it doesn't name are removed. Endpoints that are names are resolved by resolve; when that is nil
 // they are left out, and the caller gives them to the device later. Peers stand in the order of f.Peers.
 func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (wgtypes.Config, error) {
 	c := wgtypes.Config{
@@ -85,7 +85,7 @@ func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (wgtypes.C
 	if f.Interface.Mark != nil {
 		*c.Mark = *f.Interface.Mark
 	}
-	var wrong mistakes
+	var wrong Mistakes
 	for i := range f.Peers {
 		p := &f.Peers[i]
 		pc := wgtypes.PeerConfig{
@@ -103,30 +103,30 @@ func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (wgtypes.C
 		} else if !p.Endpoint.IsZero() && resolve != nil {
 			ap, err := resolve(p.Endpoint)
 			if err != nil {
-				wrong.add(fmt.Errorf("%v: Endpoint %q: %w", p.Endpoint.Pos, p.Endpoint, err))
+				wrong.Add(fmt.Errorf("%v: Endpoint %q: %w", p.Endpoint.Pos, p.Endpoint, err))
 				continue
 			}
 			pc.Endpoint = &ap
 		}
 		c.Peers = append(c.Peers, pc)
 	}
-	if err := wrong.join(); err != nil {
+	if err := wrong.Err(); err != nil {
 		return wgtypes.Config{}, err
 	}
 	return c, nil
 }
 
-// Plain returns a mistake for every section and entry that is neither wg's nor wg-quick's. Who reads no sections of its
-// own asks it after [Parse], so that a misspelt section doesn't go unseen.
+// Plain returns a mistake for every section and entry that is neither wg's nor wg-quick's. A caller that reads no
+// sections of its own calls it after [Parse], so that a misspelt section is reported.
 func (f *File) Plain() error {
-	var wrong mistakes
+	var wrong Mistakes
 	for i := range f.Globals {
-		wrong.add(&Error{Pos: f.Globals[i].Pos, Key: showKey(f.Globals[i].Key), Problem: "stands outside of a section; put it below [Interface] or [Peer]"})
+		wrong.Add(&Error{Pos: f.Globals[i].Pos, Key: showKey(f.Globals[i].Key), Problem: "stands outside of a section; put it below [Interface] or [Peer]"})
 	}
 	for _, s := range f.Sections {
-		wrong.add(&Error{Pos: s.Pos, Problem: fmt.Sprintf("there is no section [%s]; use [Interface] or [Peer]", cut(s.Name))})
+		wrong.Add(&Error{Pos: s.Pos, Problem: fmt.Sprintf("there is no section [%s]; use [Interface] or [Peer]", cut(s.Name))})
 	}
-	return wrong.join()
+	return wrong.Err()
 }
 
 // FromStatus returns the file that "wg showconf" shows of a running device.

@@ -51,14 +51,14 @@ func init() {
 		{name: "MTU", set: func(s *state, e *Entry) {
 			n, ok := s.number(e, 16, "an MTU; use a number from 576 to 65535, or leave it out")
 			if ok && n < 576 { // RFC 791 §3.1: what every host must take
-				s.wrong.add(e.Wrong("too small for an MTU; use a number from 576 to 65535, or leave it out"))
+				s.wrong.Add(e.Wrong("too small for an MTU; use a number from 576 to 65535, or leave it out"))
 			} else if ok {
 				s.file.Interface.MTU = int(n)
 			}
 		}},
 		{name: "Table", set: func(s *state, e *Entry) {
 			if e.Value == "" || strings.ContainsAny(e.Value, space) {
-				s.wrong.add(e.Wrong("not a routing table; use off, auto, or the number or name of a table"))
+				s.wrong.Add(e.Wrong("not a routing table; use off, auto, or the number or name of a table"))
 				return
 			}
 			s.file.Interface.Table = e.Value
@@ -73,7 +73,7 @@ func init() {
 		{name: "SaveConfig", set: func(s *state, e *Entry) {
 			yes := strings.EqualFold(e.Value, "true")
 			if !yes && !strings.EqualFold(e.Value, "false") {
-				s.wrong.add(e.Wrong("use true or false"))
+				s.wrong.Add(e.Wrong("use true or false"))
 			}
 			s.file.Interface.SaveConfig = yes
 		}},
@@ -84,7 +84,7 @@ func init() {
 			if err == nil && k.IsZero() {
 				err = errors.New("all zeros")
 			}
-			if s.secret(e, err) { // somebody may have put the private key here
+			if s.secret(e, err) { // it may be the private key, put here by mistake
 				s.peer().PublicKey = k
 			}
 		}},
@@ -96,7 +96,7 @@ func init() {
 		}},
 		{name: "AllowedIPs", many: true, set: func(s *state, e *Entry) {
 			p := s.peer()
-			s.prefixes(e, func(prefix netip.Prefix) { p.AllowedIPs = append(p.AllowedIPs, prefix.Masked()) })
+			s.prefixes(e, func(prefix netip.Prefix) { p.AllowedIPs = append(p.AllowedIPs, wgtypes.CanonicalPrefix(prefix)) })
 		}},
 		{name: "Endpoint", set: (*state).endpoint},
 		{name: "PersistentKeepalive", set: func(s *state, e *Entry) {
@@ -122,7 +122,7 @@ func table(keys []key) map[string]key {
 func hook(list func(*Interface) *[]string) func(*state, *Entry) {
 	return func(s *state, e *Entry) {
 		if e.Value == "" {
-			s.wrong.add(e.Wrong("no command; write one, or leave the line out"))
+			s.wrong.Add(e.Wrong("no command; write one, or leave the line out"))
 			return
 		}
 		l := list(&s.file.Interface)
@@ -138,7 +138,7 @@ func (s *state) secret(e *Entry, err error) bool {
 	if err == nil {
 		return true
 	}
-	s.wrong.add(e.WrongSecret("not a key; use 32 bytes in base64, 44 characters that end in '='"))
+	s.wrong.Add(e.WrongSecret("not a key; use 32 bytes in base64, 44 characters that end in '='"))
 	return false
 }
 
@@ -150,7 +150,7 @@ func (s *state) number(e *Entry, bits int, want string) (uint64, bool) {
 	}
 	n, err := strconv.ParseUint(digits, base, bits)
 	if err != nil {
-		s.wrong.add(e.Wrong("not " + want))
+		s.wrong.Add(e.Wrong("not " + want))
 		return 0, false
 	}
 	return n, true
@@ -161,7 +161,7 @@ func (s *state) prefixes(e *Entry, each func(netip.Prefix)) {
 	for _, item := range e.List() {
 		p, err := prefix(item.Value)
 		if err != nil {
-			s.wrong.add(item.Wrong("not a prefix; use address/length"))
+			s.wrong.Add(item.Wrong("not a prefix; use address/length"))
 			continue
 		}
 		each(p)
@@ -187,7 +187,7 @@ func prefix(v string) (netip.Prefix, error) {
 	return p, err
 }
 
-// dns reads addresses of servers and search domains, as wg-quick(8) tells them apart.
+// dns reads addresses of servers and search domains, as wg-quick(8) distinguishes them.
 func (s *state) dns(e *Entry) {
 	for _, item := range e.List() {
 		if a, err := netip.ParseAddr(item.Value); err == nil {
@@ -195,7 +195,7 @@ func (s *state) dns(e *Entry) {
 		} else if isName(item.Value) && !numeric(item.Value) {
 			s.file.Interface.Search = append(s.file.Interface.Search, item.Value)
 		} else {
-			s.wrong.add(item.Wrong("neither an address nor a search domain; use the address of a DNS server"))
+			s.wrong.Add(item.Wrong("neither an address nor a search domain; use the address of a DNS server"))
 		}
 	}
 }
@@ -204,18 +204,18 @@ func (s *state) dns(e *Entry) {
 func (s *state) endpoint(e *Entry) {
 	host, port, err := net.SplitHostPort(e.Value)
 	if err != nil {
-		s.wrong.add(e.Wrong("not host:port; use name:51820, 192.0.2.1:51820 or [2001:db8::1]:51820"))
+		s.wrong.Add(e.Wrong("not host:port; use name:51820, 192.0.2.1:51820 or [2001:db8::1]:51820"))
 		return
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
-		s.wrong.add(e.Wrong("has no port from 1 to 65535; add one, like :51820"))
+		s.wrong.Add(e.Wrong("has no port from 1 to 65535; add one, like :51820"))
 		return
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
 		host = a.Unmap().String()
 	} else if !isName(host) || numeric(host) {
-		s.wrong.add(e.Wrong("its host is neither an address nor a name"))
+		s.wrong.Add(e.Wrong("its host is neither an address nor a name"))
 		return
 	}
 	s.peer().Endpoint = Endpoint{Host: host, Port: uint16(n), Pos: e.Pos}

@@ -40,7 +40,7 @@ func Parse(name string, r io.Reader) (*File, error) { return (&Parser{}).Parse(n
 // With an error there is no File.
 func (p *Parser) Parse(name string, r io.Reader) (*File, error) {
 	s := &state{Parser: p, file: &File{Name: name}, peers: make(map[wgtypes.PublicKey]int)}
-	// One byte more than a line may have, and its end, so that a line that is too long is told from one that isn't.
+	// One byte more than a line may have, and its end, so that a line that is too long can be recognised.
 	in := bufio.NewReaderSize(r, maxLine+2)
 	total := 0
 	for {
@@ -49,11 +49,11 @@ func (p *Parser) Parse(name string, r io.Reader) (*File, error) {
 		total += len(line)
 		switch {
 		case total > maxFile:
-			s.wrong.add(s.problem(1, fmt.Sprintf("the file is longer than %d MiB", maxFile>>20)))
-			return nil, s.wrong.join()
+			s.wrong.Add(s.problem(1, fmt.Sprintf("the file is longer than %d MiB", maxFile>>20)))
+			return nil, s.wrong.Err()
 		case errors.Is(err, bufio.ErrBufferFull), len(strings.TrimRight(string(line), "\r\n")) > maxLine:
-			s.wrong.add(s.problem(1, fmt.Sprintf("the line is longer than %d KiB", maxLine>>10)))
-			return nil, s.wrong.join()
+			s.wrong.Add(s.problem(1, fmt.Sprintf("the line is longer than %d KiB", maxLine>>10)))
+			return nil, s.wrong.Err()
 		case err != nil && err != io.EOF:
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
@@ -63,7 +63,7 @@ func (p *Parser) Parse(name string, r io.Reader) (*File, error) {
 		}
 	}
 	s.endSection()
-	if err := s.wrong.join(); err != nil {
+	if err := s.wrong.Err(); err != nil {
 		return nil, err
 	}
 	return s.file, nil
@@ -87,7 +87,7 @@ type state struct {
 	in    kind
 	seen  map[string]int // keys of this section that may stand once, and their lines
 	peers map[wgtypes.PublicKey]int
-	wrong mistakes
+	wrong Mistakes
 }
 
 func (s *state) pos(col int) Pos { return Pos{s.file.Name, s.line, col} }
@@ -101,7 +101,7 @@ func (s *state) read(line string) {
 		line, col = line[len(bom):], col+len(bom)
 	}
 	if strings.IndexByte(line, 0) >= 0 || !utf8.ValidString(line) {
-		s.wrong.add(s.problem(col, "not text in UTF-8; save the file as UTF-8"))
+		s.wrong.Add(s.problem(col, "not text in UTF-8; save the file as UTF-8"))
 		return
 	}
 	text := strings.TrimLeft(line, space)
@@ -124,7 +124,7 @@ func (s *state) header(text string, col int) {
 	s.seen = make(map[string]int)
 	at := s.pos(col)
 	if !ok || rest != "" && rest[0] != '#' && rest[0] != ';' || strings.ContainsAny(name, "[#") || name == "" {
-		s.wrong.add(s.problem(col, "not a section; use [Name]"))
+		s.wrong.Add(s.problem(col, "not a section; use [Name]"))
 		s.in = inOther
 		s.file.Sections = append(s.file.Sections, Section{Pos: at}) // so that its entries are not taken for another's
 		return
@@ -132,7 +132,7 @@ func (s *state) header(text string, col int) {
 	switch {
 	case strings.EqualFold(name, "Interface"):
 		if s.file.Interface.Pos.Line != 0 {
-			s.wrong.add(s.problem(col, fmt.Sprintf("a second [Interface]; the first is on line %d", s.file.Interface.Pos.Line)))
+			s.wrong.Add(s.problem(col, fmt.Sprintf("a second [Interface]; the first is on line %d", s.file.Interface.Pos.Line)))
 		}
 		s.in, s.file.Interface.Pos = inInterface, at
 	case strings.EqualFold(name, "Peer"):
@@ -151,14 +151,14 @@ func (s *state) endSection() {
 	}
 	p := &s.file.Peers[len(s.file.Peers)-1]
 	if _, ok := s.seen["publickey"]; !ok {
-		s.wrong.add(&Error{Pos: p.Pos, Problem: "[Peer] has no PublicKey; add one"})
+		s.wrong.Add(&Error{Pos: p.Pos, Problem: "[Peer] has no PublicKey; add one"})
 		return
 	}
 	if p.PublicKey.IsZero() {
 		return // reported where it stands
 	}
 	if first, ok := s.peers[p.PublicKey]; ok {
-		s.wrong.add(&Error{Pos: p.Pos, Problem: fmt.Sprintf("a second [Peer] with the PublicKey of the one on line %d; put both into one", first)})
+		s.wrong.Add(&Error{Pos: p.Pos, Problem: fmt.Sprintf("a second [Peer] with the PublicKey of the one on line %d; put both into one", first)})
 		return
 	}
 	s.peers[p.PublicKey] = p.Pos.Line
@@ -167,7 +167,7 @@ func (s *state) endSection() {
 func (s *state) entry(text string, col int) {
 	key, value, ok := strings.Cut(text, "=")
 	if i := strings.IndexByte(key, '#'); i >= 0 || !ok {
-		s.wrong.add(s.problem(col, "neither [Section] nor Key = Value"))
+		s.wrong.Add(s.problem(col, "neither [Section] nor Key = Value"))
 		return
 	}
 	at := col + len(key) + 1
@@ -175,7 +175,7 @@ func (s *state) entry(text string, col int) {
 	v := strings.TrimLeft(value, space)
 	e := Entry{Key: key, Value: v, Pos: s.pos(at + len(value) - len(v))}
 	if key == "" {
-		s.wrong.add(s.problem(col, "a value without a key; use Key = Value"))
+		s.wrong.Add(s.problem(col, "a value without a key; use Key = Value"))
 		return
 	}
 	switch s.in {
@@ -212,7 +212,7 @@ func (s *state) value(e *Entry) bool {
 	if i := strings.IndexAny(v, "#;"); i == 0 || i > 0 && strings.IndexByte(space, v[i-1]) >= 0 {
 		v = v[:i]
 	} else if i > 0 {
-		s.wrong.add(e.WrongSecret("a '#' or ';' inside of a value; put the value in `backquotes`, or a space before the comment"))
+		s.wrong.Add(e.WrongSecret("a '#' or ';' inside of a value; put the value in `backquotes`, or a space before the comment"))
 		return false
 	}
 	e.Value = strings.TrimRight(v, space)
@@ -232,7 +232,7 @@ func (s *state) expand(e *Entry) bool {
 	v, ok := s.Env(name)
 	if !ok {
 		// The name is not repeated: it may be a password that begins with '$'.
-		s.wrong.add(e.WrongSecret("the environment variable it names is not set; set it, or write $$ for a value that begins with '$'"))
+		s.wrong.Add(e.WrongSecret("the environment variable it names is not set; set it, or write $$ for a value that begins with '$'"))
 		return false
 	}
 	e.Value, e.private = strings.Trim(v, space+"\n"), true
@@ -255,12 +255,12 @@ func (s *state) known(e *Entry) {
 			}
 			return
 		}
-		s.wrong.add(s.unknown(e, section))
+		s.wrong.Add(s.unknown(e, section))
 		return
 	}
 	if !k.many {
 		if first, ok := s.seen[name]; ok {
-			s.wrong.add(e.WrongSecret(fmt.Sprintf("a second %s in this section; the first is on line %d", e.Key, first)))
+			s.wrong.Add(e.WrongSecret(fmt.Sprintf("a second %s in this section; the first is on line %d", e.Key, first)))
 			return
 		}
 		s.seen[name] = s.line
@@ -271,7 +271,7 @@ func (s *state) known(e *Entry) {
 	k.set(s, e)
 }
 
-// unknown says that a key is not known, and where it would be.
+// unknown returns the mistake of a key that is not known here, with the section that it belongs to, if any.
 func (s *state) unknown(e *Entry, section string) error {
 	name := strings.ToLower(e.Key)
 	switch _, peers := peerKeys[name]; {

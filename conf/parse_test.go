@@ -177,7 +177,7 @@ func TestMistakesAreJoined(t *testing.T) {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
 	_, err = Parse("x", strings.NewReader("[Interface]\n"+strings.Repeat("junk\n", 1000)))
-	if lines := strings.Split(err.Error(), "\n"); len(lines) != maxErrors+1 || lines[maxErrors] != "and 980 more mistakes" {
+	if lines := strings.Split(err.Error(), "\n"); len(lines) != maxMistakes+1 || lines[maxMistakes] != "and 980 more mistakes" {
 		t.Errorf("%d lines, the last %q", len(lines), lines[len(lines)-1])
 	}
 }

@@ -220,7 +220,7 @@ func TestDemoRefused(t *testing.T) {
 		"no user namespaces":    {fmt.Sprintf(none, "user") + "setpriv --bounding-set=-sys_admin --inh-caps=-all ", "lets users make no user namespaces"},
 		"no network namespaces": {fmt.Sprintf(none, "net"), "max_net_namespaces"},
 		"no TUN device":         {"mount -t tmpfs none /dev/net && exec ", `load the kernel's module with "modprobe tun"`},
-		"powerless users":       {"exec setpriv --bounding-set=-net_admin --inh-caps=-all env THROUGHLINE_DEMO_OWN_ROOT=1 ", "no rights in their own user namespaces"},
+		"powerless users":       {"exec setpriv --bounding-set=-net_admin --inh-caps=-all env THROUGHLINE_DEMO_OWN_ROOT=1 ", "no capabilities in their own user namespaces"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			begin := time.Now()

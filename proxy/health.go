@@ -4,15 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
-	"strings"
+	"strconv"
 	"sync/atomic"
 	"time"
+
+	"throughline/internal/promtext"
 )
 
-// leeway is how much later than its interval an answer may come. As
+// leeway is how much later than its interval an answer may come, as wireproxy has it.
 const leeway = 2 * time.Second
 
 // A pong is when an address answered last, in Unix nanoseconds; 0: never.
@@ -92,7 +93,7 @@ func (p *Proxy) Health(status func(io.Writer) error) http.Handler {
 			}
 		}
 		p.metrics(&b)
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		w.Header().Set("Content-Type", promtext.ContentType)
 		w.Write(b.Bytes())
 	})
 	return mux
@@ -100,33 +101,32 @@ func (p *Proxy) Health(status func(io.Writer) error) http.Handler {
 
 // metrics writes the proxy's counters.
 func (p *Proxy) metrics(b *bytes.Buffer) {
+	var t promtext.Text
 	for _, m := range []struct {
-		name, kind, help string
-		value            func(*section) uint64
+		name  string
+		kind  promtext.Kind
+		help  string
+		value func(*section) uint64
 	}{
-		{"connections", "gauge", "Connections and UDP sessions that are open.", func(s *section) uint64 { return uint64(s.open.Load()) }},
-		{"connections_total", "counter", "Connections and UDP sessions that were accepted.", func(s *section) uint64 { return s.total.Load() }},
-		{"refused_total", "counter", "Connections and datagrams refused as all places were taken.", func(s *section) uint64 { return s.refused.Load() }},
-		{"failed_total", "counter", "Connections and UDP sessions that ended with an error.", func(s *section) uint64 { return s.failed.Load() }},
-		{"sent_bytes_total", "counter", "Bytes carried from clients to targets.", func(s *section) uint64 { return s.toTarget.Load() }},
-		{"received_bytes_total", "counter", "Bytes carried from targets to clients.", func(s *section) uint64 { return s.toClient.Load() }},
+		{"connections", promtext.Gauge, "Connections and UDP sessions that are open.", func(s *section) uint64 { return uint64(s.open.Load()) }},
+		{"connections_total", promtext.Counter, "Connections and UDP sessions that were accepted.", func(s *section) uint64 { return s.total.Load() }},
+		{"refused_total", promtext.Counter, "Connections and datagrams refused as all places were taken.", func(s *section) uint64 { return s.refused.Load() }},
+		{"failed_total", promtext.Counter, "Connections and UDP sessions that ended with an error.", func(s *section) uint64 { return s.failed.Load() }},
+		{"sent_bytes_total", promtext.Counter, "Bytes carried from clients to targets.", func(s *section) uint64 { return s.toTarget.Load() }},
+		{"received_bytes_total", promtext.Counter, "Bytes carried from targets to clients.", func(s *section) uint64 { return s.toClient.Load() }},
 	} {
 		if len(p.sections) > 0 {
-			fmt.Fprintf(b, "# HELP throughline_proxy_%s %s\n# TYPE throughline_proxy_%[1]s %[3]s\n", m.name, m.help, m.kind)
+			t.Metric("throughline_proxy_"+m.name, m.kind, m.help)
 		}
 		for i, s := range p.sections {
-			fmt.Fprintf(b, "throughline_proxy_%s{section=\"%s\",index=\"%d\",address=\"%s\"} %d\n", m.name, label(s.Name), i, label(s.BindAddress), m.value(s))
+			t.Sample(m.value(s), "section", s.Name, "index", strconv.Itoa(i), "address", s.BindAddress)
 		}
 	}
 	if len(p.cfg.CheckAlive) > 0 {
-		b.WriteString("# HELP throughline_proxy_pong_timestamp_seconds When an address answered a ping last.\n# TYPE throughline_proxy_pong_timestamp_seconds gauge\n")
+		t.Metric("throughline_proxy_pong_timestamp_seconds", promtext.Gauge, "When an address answered a ping last.")
 	}
 	for i, a := range p.cfg.CheckAlive {
-		fmt.Fprintf(b, "throughline_proxy_pong_timestamp_seconds{address=\"%s\"} %d\n", label(a.String()), p.pongs[i].at.Load()/int64(time.Second))
+		t.Sample(uint64(p.pongs[i].at.Load()/int64(time.Second)), "address", a.String())
 	}
-}
-
-// label returns a label's value as the text format has it.
-func label(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s)
+	b.Write(t.Bytes())
 }

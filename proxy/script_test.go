@@ -138,3 +138,28 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("nothing to check: %d %s", w.Code, w.Body)
 	}
 }
+
+// TestMetricsText holds the whole text, to the byte.
+func TestMetricsText(t *testing.T) {
+	p := New(&Config{
+		CheckAlive: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
+		Sections:   []Section{{Kind: Socks5, Name: "Socks5", BindAddress: "127.0.0.1:1"}, {Kind: HTTP, Name: "a\"b\\c\n", BindAddress: ":2"}},
+	}, &fake{}, &fake{}, nil)
+	p.sections[0].open.Store(1)
+	p.sections[1].toTarget.Store(1 << 63)
+	p.pongs[1].at.Store(1700000000_999999999)
+	want, err := os.ReadFile("testdata/metrics.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	p.Health(nil).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Body.String() != string(want) || w.Header().Get("Content-Type") != "text/plain; version=0.0.4; charset=utf-8" {
+		t.Errorf("%v, got\n%s\nwant\n%s", w.Header(), w.Body, want)
+	}
+	w = httptest.NewRecorder()
+	New(&Config{}, &fake{}, &fake{}, nil).Health(nil).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Body.Len() != 0 {
+		t.Errorf("nothing to serve: %s", w.Body)
+	}
+}

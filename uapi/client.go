@@ -10,16 +10,16 @@ import (
 	"throughline/wgtypes"
 )
 
-// A Client asks a running tunnel, this project's or another's. It is for one goroutine at a time.
+// A Client reads and changes a running tunnel, this project's or another's. It is for one goroutine at a time.
 type Client struct {
-	conn   patient
+	conn   timeoutConn
 	r      *bufio.Reader
 	broken error // why no more requests can be made on the connection
 }
 
-// NewClient returns a client that talks on conn and owns it.
+// NewClient returns a client on conn, which it owns.
 func NewClient(conn net.Conn) *Client {
-	c := patient{conn}
+	c := timeoutConn{conn}
 	return &Client{conn: c, r: bufio.NewReaderSize(c, readSize)}
 }
 

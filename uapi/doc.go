@@ -1,7 +1,7 @@
-// Package uapi holds the conversation of the cross-platform configuration protocol (https://www.wireguard.com/xplatform/),
-// by which wg(8) and other programs read and change a running tunnel over a Unix socket: the tunnel's side, [Serve] on
-// what [Listen] or [FromFile] returns, and the asking side, [Dial]. What is said is in package text below. Named pipes on
-// Windows are not there yet.
+// Package uapi is the server and the client of the cross-platform configuration protocol
+// (https://www.wireguard.com/xplatform/), by which wg(8) and other programs read and change a running tunnel over a
+// Unix socket: the server is [Serve] on what [Listen] or [FromFile] returns, the client [Dial]. The syntax of requests
+// and answers is in package text below. Named pipes on Windows are not supported yet.
 //
 // A set request is read to its end and then applied by one call of [Device.Configure], or not at all.
 //
@@ -10,7 +10,7 @@
 //
 // Ownership: Serve owns its listener, and wipes the keys of a request after Configure.
 //
-// Limits: 64 connections at a time, 30 seconds for the other side to go on, and those of package text.
+// Limits: 64 connections at a time, 30 seconds for each read and write, and those of package text.
 package uapi
 
 import "errors"

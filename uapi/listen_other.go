@@ -25,7 +25,7 @@ func FromFileDir(f *os.File, dir, name string) (*Listener, error) { return nil, 
 // Path returns where the socket is.
 func (l *Listener) Path() string { return "" }
 
-// Removed returns a channel that is closed when somebody removes or replaces the socket.
+// Removed returns a channel that is closed when the socket is removed or replaced.
 func (l *Listener) Removed() <-chan struct{} { return nil }
 
 // Detach closes the socket in this process and leaves it where it is.

@@ -30,8 +30,8 @@ type Listener struct {
 	closeErr error
 }
 
-// Listen makes the socket of the interface called name in [Dir]. Only its owner can connect. A socket on which nobody
-// answers is replaced; that somebody does is an error that wraps [syscall.EADDRINUSE].
+// Listen makes the socket of the interface called name in [Dir]. Only its owner can connect. A socket without
+// a listener is replaced; one with a listener is an error that wraps [syscall.EADDRINUSE].
 func Listen(name string) (*Listener, error) { return ListenDir(Dir, name) }
 
 // ListenDir is [Listen] in another directory, which is made, for its owner only, when it isn't there.
@@ -43,7 +43,7 @@ func ListenDir(dir, name string) (*Listener, error) {
 	if err := makeDir(filepath.Clean(dir)); err != nil {
 		return nil, fmt.Errorf("uapi: %w", err)
 	}
-	// Two of us that find the same dead socket must not both replace it.
+	// Two processes that find the same dead socket must not both replace it.
 	lock, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("uapi: %w", err)
@@ -129,8 +129,8 @@ func (l *Listener) Path() string { return l.path }
 // Addr returns where the socket is, which is not the address the kernel knows.
 func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// Removed returns a channel that is closed when somebody removes or replaces the socket, by which a daemon is asked to
-// end. It stays open when the Listener is closed.
+// Removed returns a channel that is closed when the socket is removed or replaced, by which a daemon is asked to end.
+// It stays open when the Listener is closed.
 func (l *Listener) Removed() <-chan struct{} { return l.removed }
 
 // Close closes the socket and removes it, unless another has taken its place. It may be called more than once.
@@ -186,7 +186,7 @@ func socketPath(dir, name string) (string, error) {
 	return filepath.Join(dir, name+".sock"), nil
 }
 
-// vacant returns nil when a socket can be put at path: nothing is there, or a socket on which nobody answers.
+// vacant returns nil when a socket can be put at path: nothing is there, or a socket without a listener.
 func vacant(path, name string) error {
 	file, err := os.Lstat(path)
 	switch {
@@ -204,15 +204,15 @@ func vacant(path, name string) error {
 		return fmt.Errorf("uapi: %s is in use by another process (%s answers): %w", name, path, syscall.EADDRINUSE)
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
 		return nil
-	case errors.Is(err, syscall.EAGAIN): // its queue is full: somebody has it open
+	case errors.Is(err, syscall.EAGAIN): // its queue is full, so it has a listener
 		return fmt.Errorf("uapi: %s is in use by another process (%s is busy): %w", name, path, syscall.EADDRINUSE)
 	}
 	return fmt.Errorf("uapi: %w", err)
 }
 
-// listenAt makes a socket at path, in place of what is there. It is made in a directory nobody else can enter and
-// appears at its path when it has its mode and listens: between bind and listen wg(8) would take it for dead and remove
-// it. That way the process's umask, which other goroutines' files depend on, is left alone.
+// listenAt makes a socket at path, in place of what is there. It is made in a directory that no other user can
+// enter, and appears at its path when it has its mode and listens: between bind and listen wg(8) would take it for dead
+// and remove it. So the process's umask, which other goroutines' files depend on, is left alone.
 func listenAt(dir, path string) (*net.UnixListener, error) {
 	private, err := os.MkdirTemp(dir, ".")
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // A Device is what [Serve] serves. Its methods are safe for concurrent use.
 type Device interface {
 	// Configure applies cfg whole or not at all. It keeps nothing that cfg points to: the keys are wiped afterwards.
-	// The other side is told the [syscall.Errno] its error wraps, or else EINVAL.
+	// The client gets the [syscall.Errno] that the error wraps, or else EINVAL.
 	Configure(cfg wgtypes.Config) error
 
 	// Status returns what the device is and does. The caller doesn't change what the Status points to.
@@ -27,24 +27,24 @@ type Device interface {
 }
 
 const (
-	maxConns = 64
-	patience = 30 * time.Second // with a connection that says nothing, stops amid a request, or doesn't read its answer
-	readSize = 16 << 10
+	maxConns  = 64
+	ioTimeout = 30 * time.Second // for a connection that is idle, stops within a request, or doesn't read its answer
+	readSize  = 16 << 10
 )
 
-// Serve answers on l, any number of requests a connection, until ctx ends or l is closed, and returns nil then. An error
-// is one of l's that doesn't pass. It owns l and closes it, closes every connection, and returns when all goroutines it
-// started have.
+// Serve answers on l, any number of requests a connection, until ctx ends or l is closed, and returns nil then. It
+// returns an error of l's that is not temporary. It owns l and closes it, closes every connection, and returns when all
+// goroutines it started have.
 //
 // A set request that is refused, and a request that is none, is logged in one line and answered with an errno: negative
-// to set, as wg(8) reads it there, positive to get and the rest. The connection goes on.
+// to set, as wg(8) reads it there, positive to get and others. The connection stays open.
 //
 // When there are as many connections as there may be, a new one takes the place of the one that has been idle longest.
 func Serve(ctx context.Context, l net.Listener, dev Device, log *slog.Logger) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &server{dev: dev, log: log, conns: make(map[*conversation]time.Time)}
+	s := &server{dev: dev, log: log, conns: make(map[*connection]time.Time)}
 	var closing sync.WaitGroup
 	closing.Add(1)
 	stop := context.AfterFunc(ctx, func() { defer closing.Done(); l.Close() })
@@ -68,7 +68,7 @@ func Serve(ctx context.Context, l net.Listener, dev Device, log *slog.Logger) er
 			s.add(conn)
 		case errors.Is(err, net.ErrClosed) || ctx.Err() != nil:
 			return nil
-		case passing(err):
+		case temporary(err):
 			log.Warn("no configuration connection accepted", "error", err)
 			select {
 			case <-time.After(wait):
@@ -81,8 +81,8 @@ func Serve(ctx context.Context, l net.Listener, dev Device, log *slog.Logger) er
 	}
 }
 
-// passing reports whether an error of Accept is of one connection, or of a shortage that may end.
-func passing(err error) bool {
+// temporary reports whether an error of Accept is of one connection, or of a shortage that may end.
+func temporary(err error) bool {
 	switch n, _ := errors.AsType[syscall.Errno](err); n {
 	case syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EINTR, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS,
 		syscall.ENOMEM:
@@ -96,13 +96,13 @@ type server struct {
 	log *slog.Logger
 	wg  sync.WaitGroup // the goroutines of conns
 
-	mu    sync.Mutex                  // guards what follows
-	conns map[*conversation]time.Time // since when it has been idle; zero while it isn't
+	mu    sync.Mutex                // guards what follows
+	conns map[*connection]time.Time // since when it has been idle; zero while it isn't
 }
 
-// add begins a conversation on conn, or closes it when all there may be are busy.
+// add serves conn, or closes it when the most connections allowed are all busy.
 func (s *server) add(conn net.Conn) {
-	c := &conversation{s: s, conn: patient{conn}}
+	c := &connection{s: s, conn: timeoutConn{conn}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.conns) >= maxConns && !s.evict() {
@@ -116,7 +116,7 @@ func (s *server) add(conn net.Conn) {
 
 // evict closes the connection that has been idle longest, and reports whether there was one. The caller holds mu.
 func (s *server) evict() bool {
-	var oldest *conversation
+	var oldest *connection
 	var since time.Time
 	for c, t := range s.conns {
 		if !t.IsZero() && (oldest == nil || t.Before(since)) {
@@ -132,7 +132,7 @@ func (s *server) evict() bool {
 }
 
 // setIdle records whether c waits for a request. It reports false when c was evicted meanwhile.
-func (s *server) setIdle(c *conversation, idle bool) bool {
+func (s *server) setIdle(c *connection, idle bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.conns[c]; !ok {
@@ -146,7 +146,7 @@ func (s *server) setIdle(c *conversation, idle bool) bool {
 	return true
 }
 
-func (s *server) remove(c *conversation) {
+func (s *server) remove(c *connection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
@@ -161,14 +161,14 @@ func (s *server) closeAll() {
 	}
 }
 
-// A conversation is what is said on one connection, one request at a time.
-type conversation struct {
+// A connection is one client's, with one request at a time.
+type connection struct {
 	s    *server
-	conn patient
+	conn timeoutConn
 	r    *bufio.Reader
 }
 
-func (c *conversation) run() {
+func (c *connection) run() {
 	defer c.s.remove(c)
 	defer c.conn.Close()
 	c.r = bufio.NewReaderSize(c.conn, readSize)
@@ -194,7 +194,7 @@ func (c *conversation) run() {
 var errNoOperation = errors.New("uapi: neither get=1 nor set=1")
 
 // get answers a get request. The error is the connection's.
-func (c *conversation) get() error {
+func (c *connection) get() error {
 	if err := text.ReadEnd(c.r); err != nil {
 		return c.refuse(err, err)
 	}
@@ -203,7 +203,7 @@ func (c *conversation) get() error {
 }
 
 // set answers a set request. The error is the connection's.
-func (c *conversation) set() error {
+func (c *connection) set() error {
 	cfg, err := text.ReadConfig(c.r)
 	connErr := connError(err)
 	if err == nil {
@@ -220,13 +220,13 @@ func (c *conversation) set() error {
 }
 
 // refuse answers what is neither a get nor a set request, for the reason given; end is how its end was read.
-func (c *conversation) refuse(why, end error) error {
+func (c *connection) refuse(why, end error) error {
 	c.s.log.Warn("configuration request refused", "error", why)
 	end = connError(end)
 	return cmp.Or(end, text.WriteErrno(c.conn, syscall.EPROTO, false))
 }
 
-// connError returns err if it is the connection's and not that of what was said.
+// connError returns err if it is the connection's, and nil if it is the request's.
 func connError(err error) error {
 	if _, ok := errors.AsType[*text.ParseError](err); ok {
 		return nil
@@ -234,7 +234,7 @@ func connError(err error) error {
 	return err
 }
 
-// errnoOf tells a request that was cut short from a connection that failed.
+// errnoOf distinguishes a request that was cut short from a connection that failed.
 func errnoOf(err error) syscall.Errno {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return syscall.EPROTO
@@ -242,19 +242,19 @@ func errnoOf(err error) syscall.Errno {
 	return syscall.EIO
 }
 
-// A patient connection gives the other side some time for each read and write, and no more.
-type patient struct{ net.Conn }
+// A timeoutConn bounds each read and write by ioTimeout.
+type timeoutConn struct{ net.Conn }
 
-func (p patient) Read(b []byte) (int, error) {
-	if err := p.SetReadDeadline(time.Now().Add(patience)); err != nil {
+func (c timeoutConn) Read(b []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(ioTimeout)); err != nil {
 		return 0, err
 	}
-	return p.Conn.Read(b)
+	return c.Conn.Read(b)
 }
 
-func (p patient) Write(b []byte) (int, error) {
-	if err := p.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+func (c timeoutConn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(ioTimeout)); err != nil {
 		return 0, err
 	}
-	return p.Conn.Write(b)
+	return c.Conn.Write(b)
 }

@@ -222,7 +222,7 @@ func converse(t testing.TB, dev Device, said []byte) string {
 	t.Helper()
 	var conn script
 	conn.in.Reset(said)
-	s := &server{dev: dev, log: slog.New(slog.DiscardHandler), conns: map[*conversation]time.Time{}}
+	s := &server{dev: dev, log: slog.New(slog.DiscardHandler), conns: map[*connection]time.Time{}}
 	s.add(&conn)
 	s.wg.Wait()
 	if len(s.conns) > 0 {
@@ -249,8 +249,8 @@ func TestSilenceEnds(t *testing.T) {
 			if string(all) != want || err != nil {
 				t.Errorf("%q: answered %q, %v, want %q", said, all, err, want)
 			}
-			if waited := time.Since(begin); waited != patience {
-				t.Errorf("%q: the server waited %v, want %v", said, waited, patience)
+			if waited := time.Since(begin); waited != ioTimeout {
+				t.Errorf("%q: the server waited %v, want %v", said, waited, ioTimeout)
 			}
 		})
 		if len(dev.configs) > 0 {
@@ -265,21 +265,21 @@ func TestDeafClient(t *testing.T) {
 		c := l.dial()
 		defer c.Close()
 		io.WriteString(c, "get=1\n\n")
-		time.Sleep(patience + time.Second) // simulated
+		time.Sleep(ioTimeout + time.Second) // simulated
 		if _, err := c.Write([]byte("get=1\n\n")); err == nil {
 			t.Error("the connection is still there")
 		}
 	})
 }
 
-// TestSlowRequest trickles, each piece within the server's patience.
+// TestSlowRequest trickles, each piece within the server's ioTimeout.
 func TestSlowRequest(t *testing.T) {
 	served(t, &model{}, nil, func(t *testing.T, l *pipes) {
 		c := l.dial()
 		defer c.Close()
 		for _, b := range []byte("set=1\nlisten_port=7\n") {
 			c.Write([]byte{b})
-			time.Sleep(patience - time.Second) // simulated
+			time.Sleep(ioTimeout - time.Second) // simulated
 		}
 		if got := say(t, c, "\n"); got != "errno=0\n\n" {
 			t.Errorf("answered %q", got)

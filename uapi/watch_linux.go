@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A watch tells of changes in a directory, by inotify.
+// A watch waits for changes in a directory, by inotify.
 type watch struct {
 	wg sync.WaitGroup // run's goroutine
 	f  *os.File
@@ -27,9 +27,10 @@ func newWatch(dir string) (*watch, error) {
 	return &watch{f: f}, nil
 }
 
-// run asks gone at first and after each change, and returns true once it says so; false when the watch is stopped.
+// run calls gone at first and after each change until it returns true, and returns true then; false when the watch is
+// stopped.
 func (w *watch) run(gone func() bool) bool {
-	var events [16 * (unix.SizeofInotifyEvent + unix.NAME_MAX + 1)]byte // what they say doesn't matter
+	var events [16 * (unix.SizeofInotifyEvent + unix.NAME_MAX + 1)]byte // their content doesn't matter
 	for !gone() {
 		if _, err := w.f.Read(events[:]); err != nil {
 			return false

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A watch tells of changes in a directory, by looking every second.
+// A watch polls a directory for changes every second.
 type watch struct {
 	wg   sync.WaitGroup // run's goroutine
 	done chan struct{}
@@ -15,7 +15,7 @@ type watch struct {
 
 func newWatch(string) (*watch, error) { return &watch{done: make(chan struct{})}, nil }
 
-// run asks gone every second, and returns true once it says so; false when the watch is stopped.
+// run calls gone every second until it returns true, and returns true then; false when the watch is stopped.
 func (w *watch) run(gone func() bool) bool {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()

@@ -16,13 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readyFD names the environment variable by which the daemon in the background learns where to say that it is ready.
-const readyFD = "THROUGHLINE_READY_FD"
-
 const ready = "ready"
 
-// background starts the daemon anew in the background and returns when it is ready: the interface and the socket are
-// there. What goes wrong before that is said here, in the foreground, and its exit status is ours.
+// background starts the daemon again in the background and returns when it is ready: the interface and the socket are
+// there. An error before that is reported here, in the foreground, and gives the exit status.
 func (d *daemon) background() error {
 	if os.Getenv(readyFD) != "" {
 		return d.runReporting()
@@ -41,16 +38,16 @@ func (d *daemon) background() error {
 	cmd.Env = os.Environ()
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if d.chatty {
+	if d.logsBehind {
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	}
-	// Descriptors that were given keep their numbers, so that what is said about them is understood.
+	// Descriptors that were given keep their numbers, so that errors about them are understood.
 	for variable, fd := range map[string]int{tunFD: d.tunFD, uapiFD: d.uapiFD} {
 		switch {
 		case fd == 0:
 			cmd.Stdin = os.Stdin
 		case fd == 1 || fd == 2:
-			return fmt.Errorf("%s is %d, which the background has no use for: use another descriptor, or -f", variable, fd)
+			return fmt.Errorf("%s is %d, which can't be passed to the background: use another descriptor, or -f", variable, fd)
 		case fd > 2:
 			pass(cmd, fd-3, os.NewFile(uintptr(fd), variable))
 		}
@@ -66,12 +63,12 @@ func (d *daemon) background() error {
 		return fmt.Errorf("start in the background: %w", err)
 	}
 	w.Close()
-	said, err := bufio.NewReader(io.LimitReader(r, 4<<10)).ReadString('\n')
-	switch said = strings.TrimSuffix(said, "\n"); {
-	case said == ready:
+	report, err := bufio.NewReader(io.LimitReader(r, 4<<10)).ReadString('\n')
+	switch report = strings.TrimSuffix(report, "\n"); {
+	case report == ready:
 		return cmd.Process.Release()
-	case said != "":
-		err = errors.New(said)
+	case report != "":
+		err = errors.New(report)
 	case err != nil:
 		err = errors.New("it ended before it was ready")
 	}
@@ -99,7 +96,7 @@ func isPipe(fd int) bool {
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
-// runReporting is the daemon in the background: it runs, and says over the pipe that it is ready, or why not.
+// runReporting is the daemon in the background: it runs, and reports over the pipe that it is ready, or why not.
 func (d *daemon) runReporting() error {
 	fd, err := strconv.Atoi(os.Getenv(readyFD))
 	if err != nil || fd < 3 || !isPipe(fd) {
@@ -107,15 +104,15 @@ func (d *daemon) runReporting() error {
 	}
 	syscall.CloseOnExec(fd)
 	w := os.NewFile(uintptr(fd), "ready")
-	listening := true
+	starting := true
 	err = d.run(func() {
 		fmt.Fprintln(w, ready)
 		w.Close()
-		listening = false
+		starting = false
 	})
-	if err != nil && listening {
+	if err != nil && starting {
 		fmt.Fprintln(w, oneLine(err))
-		return errSaid
+		return errReported
 	}
 	return err
 }

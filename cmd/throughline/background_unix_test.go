@@ -22,7 +22,7 @@ func TestReadyIsAPipe(t *testing.T) {
 	if isOpen(free) {
 		t.Skip("descriptor", free, "is open")
 	}
-	d := &daemon{name: "a-name-that-is-too-long", tunFD: -1, uapiFD: -1}
+	d := &daemon{environment: &environment{tunFD: -1, uapiFD: -1}, name: "a-name-that-is-too-long"}
 	for _, fd := range []int{-1, 1, free, int(null.Fd())} {
 		t.Setenv(readyFD, strconv.Itoa(fd))
 		if err := d.background(); err == nil || !strings.Contains(err.Error(), readyFD) {
@@ -40,7 +40,7 @@ func TestReadyIsAPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv(readyFD, strconv.Itoa(given))
-	if err := d.background(); err != errSaid {
+	if err := d.background(); err != errReported {
 		t.Errorf("a pipe: %v", err)
 	}
 	said := make([]byte, 100)

@@ -1,7 +1,7 @@
 package main
 
-// background runs the daemon in the foreground: Windows has services for what runs behind.
+// background runs the daemon in the foreground: Windows has services for programs in the background.
 func (d *daemon) background() error { return d.run(func() {}) }
 
-// isOpen can't tell on this operating system.
+// isOpen can't find out on this operating system.
 func isOpen(int) bool { return true }

@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"throughline/internal/demo"
+	"throughline/cmd/throughline/internal/demo"
 	"throughline/udp"
 )
 
@@ -38,19 +38,19 @@ configuration and no network, and leaves nothing behind.
                          enough (180)
   --json                 print JSON: the result of --once, or a line for each
                          report
-  --dry-run              only say what would be made
+  --dry-run              only print what would be made
 
 On another machine, bring the page to yours: ssh -L 8080:127.0.0.1:PORT there,
 with --listen 127.0.0.1:PORT, and open http://127.0.0.1:8080/.
 
-Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, as
-'throughline --help' tells.
+Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, see
+'throughline --help'.
 `
 
-// onceWithin is how long --once may take when nothing else is said. It takes three seconds on a usual machine.
+// onceWithin is how long --once may take without --seconds. It takes three seconds on a usual machine.
 const onceWithin = 3 * time.Minute
 
-// reportEvery is how often a demo with a page says on stdout how it fares.
+// reportEvery is how often a demo with a page prints its figures.
 const reportEvery = 3 * time.Second
 
 // A demoCall is what one call of "throughline demo" asks for.
@@ -68,7 +68,7 @@ type demoCall struct {
 
 // options are what the call's demo is made of.
 func (c *demoCall) options() demo.Options {
-	return demo.Options{Version: versionString(), Network: &c.host, Logger: c.log, Cipher: c.cipher, TUN: c.tun, Off: c.host.Off}
+	return demo.Options{Version: version(), Network: &c.host, Logger: c.log, Cipher: c.cipher, TUN: c.tun, Off: c.host.Off}
 }
 
 // make makes the demo.
@@ -77,7 +77,7 @@ func (c *demoCall) make() (*demo.Demo, error) {
 	switch {
 	case err == nil || !c.tun:
 	case errors.Is(err, fs.ErrPermission):
-		err = fmt.Errorf("--tun: %w; %s", err, withoutRights)
+		err = fmt.Errorf("--tun: %w; %s", err, withoutPrivileges)
 	default:
 		err = fmt.Errorf("--tun: %w; or leave --tun out", err)
 	}
@@ -87,10 +87,10 @@ func (c *demoCall) make() (*demo.Demo, error) {
 	return d, nil
 }
 
-// withoutRights is what to do where --tun isn't permitted.
-const withoutRights = "run it as root, or leave --tun out"
+// withoutPrivileges is what to do where --tun isn't permitted.
+const withoutPrivileges = "run it as root, or leave --tun out"
 
-// flags returns a set of flags that says nothing by itself.
+// flags returns a set of flags that prints nothing by itself.
 func flags(verb string) *flag.FlagSet {
 	fs := flag.NewFlagSet(verb, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
@@ -119,12 +119,12 @@ func runDemo(args []string, stdout io.Writer) error {
 	if c.tun && !hasNamespaces {
 		return errors.New("demo: --tun needs Linux; leave it out, without it the demo runs here too")
 	}
-	env, err := daemonFromEnvironment("")
+	env, err := readEnvironment()
 	if err != nil {
 		return err
 	}
 	c.host = env.host
-	c.host.Address = netip.MustParseAddr("127.0.0.1") // nobody outside reaches the tunnel's sockets
+	c.host.Address = netip.MustParseAddr("127.0.0.1") // so that the tunnel's sockets can't be reached from outside
 	c.cipher, c.log = env.cipher, env.logger(slog.LevelWarn)
 	c.within = time.Duration(min(*seconds, 1<<31)) * time.Second
 
@@ -147,7 +147,7 @@ func runDemo(args []string, stdout io.Writer) error {
 	return c.serve(ctx, stdout)
 }
 
-// isTerminal reports whether somebody may be looking, at something that can write over its line.
+// isTerminal reports whether f is a terminal that can overwrite its line.
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
@@ -243,7 +243,7 @@ func (c *demoCall) serve(ctx context.Context, stdout io.Writer) (err error) {
 			}
 		}
 	}
-	cancel() // nobody listens any more
+	cancel() // stdout is closed
 	return errors.Join(err, <-served)
 }
 

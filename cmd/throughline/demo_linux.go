@@ -12,11 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hasNamespaces says that this system has network namespaces.
+// hasNamespaces means that this system has network namespaces.
 const hasNamespaces = true
-
-// ownRoot names the environment variable that tells the demo that it is in a user namespace of its own already.
-const ownRoot = "THROUGHLINE_DEMO_OWN_ROOT"
 
 // mayUseNamespaces reports whether this process has the capabilities that demo --tun takes: for namespaces, interfaces
 // and pings.
@@ -27,7 +24,7 @@ func mayUseNamespaces() bool {
 	return err == nil && caps[0].Effective&needed == needed
 }
 
-// enter is the command that shows who looks for it a network namespace of this process's.
+// enter is the command with which an operator enters a network namespace of this process's.
 func enter(path string) string {
 	if os.Getenv(ownRoot) != "" {
 		return fmt.Sprintf("nsenter --user=/proc/%d/ns/user --preserve-credentials --net=%s", os.Getpid(), path)
@@ -35,11 +32,12 @@ func enter(path string) string {
 	return "nsenter --net=" + path
 }
 
-// inUserNamespace runs this program anew as root of a user namespace, where the system lets the user make one, and waits
-// for its end. It has all capabilities there, over nothing but what it makes itself. It stays in this network namespace.
+// inUserNamespace runs this program again as root of a user namespace, where the system lets the user make one, and
+// waits for its end. It has all capabilities there, over nothing but what it makes itself. It stays in this network
+// namespace.
 func inUserNamespace(ctx context.Context, args []string) error {
 	if os.Getenv(ownRoot) != "" {
-		return fmt.Errorf("demo: --tun: this system gives users no rights in their own user namespaces; %s", withoutRights)
+		return fmt.Errorf("demo: --tun: this system gives users no capabilities in their own user namespaces; %s", withoutPrivileges)
 	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", append([]string{"demo"}, args...)...)
 	cmd.Args[0] = os.Args[0]
@@ -56,11 +54,11 @@ func inUserNamespace(ctx context.Context, args []string) error {
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
 		errno, _ := errors.AsType[syscall.Errno](err)
-		return fmt.Errorf("demo: --tun: this system lets users make no user namespaces (%w); %s", errno, withoutRights)
+		return fmt.Errorf("demo: --tun: this system lets users make no user namespaces (%w); %s", errno, withoutPrivileges)
 	}
 	if err := cmd.Wait(); !cmd.ProcessState.Success() {
 		if cmd.ProcessState.Exited() {
-			return errSaid
+			return errReported
 		}
 		return fmt.Errorf("demo: --tun: the process in the user namespace: %w", err)
 	}

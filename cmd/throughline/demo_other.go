@@ -4,7 +4,7 @@ package main
 
 import "context"
 
-// hasNamespaces says that this system has no network namespaces; so what follows isn't called.
+// hasNamespaces means that this system has no network namespaces; so the functions below aren't called.
 const hasNamespaces = false
 
 func mayUseNamespaces() bool { return false }

@@ -17,7 +17,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"throughline/internal/demo"
+	"throughline/cmd/throughline/internal/demo"
 	"throughline/packet"
 	"throughline/udp"
 )
@@ -56,7 +56,7 @@ func TestDemoOnceJSON(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 		t.Fatalf("%v in %s", err, &out)
 	}
-	if !r.Intact || len(r.Runs) != 4 || r.Runs[3].Streams != 2 || r.RTT.Sent != 5 {
+	if !r.Intact || len(r.Loads) != 4 || r.Loads[3].Streams != 2 || r.RTT.Sent != 5 {
 		t.Errorf("%+v", r)
 	}
 	if r.Offloads[packet.GSO] == packet.OffloadOn {
@@ -228,7 +228,7 @@ func TestDemoReportsFitATerminal(t *testing.T) {
 	s.Near.Drops = map[packet.Drop]uint64{packet.DropReplay: 99}
 	narrow(t, report(s))
 	var out bytes.Buffer
-	if err := printWelcome(&out, "http://127.0.0.1:65535/", true, s); err != nil || !strings.Contains(out.String(), "Whoever") {
+	if err := printWelcome(&out, "http://127.0.0.1:65535/", true, s); err != nil || !strings.Contains(out.String(), "Anyone who") {
 		t.Error(err, &out)
 	}
 	narrow(t, out.String())

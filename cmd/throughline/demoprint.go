@@ -7,18 +7,18 @@ import (
 	"slices"
 	"strings"
 
-	"throughline/internal/demo"
+	"throughline/cmd/throughline/internal/demo"
 )
 
 // clearLine takes the terminal's cursor to the beginning of its line, and the line away.
 const clearLine = "\r\x1b[K"
 
-// printDryRun says what would be made.
+// printDryRun prints what would be made.
 func (c *demoCall) printDryRun(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("This demo would make, until it ends:\n")
 	if c.tun && !mayUseNamespaces() {
-		b.WriteString("  - this program anew, in a user namespace in which this user counts as root\n")
+		b.WriteString("  - another process of this program, in a user namespace in which this user counts as root\n")
 	}
 	for _, what := range c.options().Makes() {
 		fmt.Fprintf(&b, "  - %s\n", what)
@@ -35,12 +35,12 @@ func (c *demoCall) printDryRun(w io.Writer) error {
 	return err
 }
 
-// printWelcome says where the page is, and whether it is open to others.
+// printWelcome prints where the page is, and whether other machines can reach it.
 func printWelcome(w io.Writer, url string, open bool, s *demo.Snapshot) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Open this in a browser on this machine:\n\n    %s\n\n", url)
 	if open {
-		b.WriteString("Whoever reaches this machine can see it too, and start loads.\n")
+		b.WriteString("Anyone who can reach this machine can see it too, and start loads.\n")
 	}
 	b.WriteString("The page comes through the tunnel that it shows. ")
 	if s.TUN {
@@ -59,7 +59,7 @@ func printReport(w io.Writer, url string, s *demo.Snapshot) error {
 	}{url, s})
 }
 
-// inside says in words what the ends of the tunnel are.
+// inside names what the ends of the tunnel are.
 func inside(tun bool) string {
 	if tun {
 		return "kernel TUNs"
@@ -87,7 +87,7 @@ func printJSON(w io.Writer, v any) error {
 func printResult(w io.Writer, r *demo.Result) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "throughline %s, %s, %s for both ends, %s\n\n", r.Version, r.System, counted(r.CPUs, "CPU"), inside(r.TUN))
-	for _, run := range r.Runs {
+	for _, run := range r.Loads {
 		fmt.Fprintf(&b, "  %-18s %12s   %s in %.2f s, every byte intact\n", run.Load, bitRate(run.BitsPerSecond), byteCount(uint64(run.Bytes)), run.Seconds)
 	}
 	fmt.Fprintf(&b, "  %-18s %12s   median of %d; 99%% within %s, %d lost\n", "round trip, idle", microseconds(r.RTT.Median), r.RTT.Sent, microseconds(r.RTT.P99), r.RTT.Lost)

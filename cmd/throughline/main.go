@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"strings"
 )
 
@@ -29,39 +28,26 @@ Without privileges: 'proxy' serves SOCKS5, HTTP proxies and forwarded ports thro
 says; 'demo' shows a tunnel at work, on a page that comes through it. 'throughline proxy --help' and
 'throughline demo --help' tell more. Interfaces of these names need -f first.
 
-Environment:
-  LOG_LEVEL=verbose|error|silent   how much is said on stderr (error, of proxy and demo
-                                   warnings too; debug is the same as verbose)
-  WG_PROCESS_FOREGROUND=1          the same as -f
-  WG_TUN_FD=N                      an open TUN descriptor to use instead of making INTERFACE
-  WG_UAPI_FD=N                     a listening configuration socket to use instead of making one
-  THROUGHLINE_OFFLOADS_OFF=LIST    do without: tso, uso, tcp-gro, udp-gro (the interface's), gso, gro (the
-                                   sockets'), or all; what is in use is said at LOG_LEVEL=verbose
-  THROUGHLINE_CIPHER=NAME          how packets are sealed and opened: one of those this machine can, which
-                                   a wrong name lists; the fastest is chosen without it
-`
-
-// version is the release, set when one is built.
-var version = "0.1.0-dev"
+` + environmentUsage
 
 // errUsage is a wrong call: the usage follows its one line only when asked for with --help.
 var errUsage = errors.New("run 'throughline --help' for usage")
 
-// errSaid is a failure that somebody else has told the operator of.
-var errSaid = errors.New("said already")
+// errReported is a failure that has been printed already.
+var errReported = errors.New("reported already")
 
 func main() {
 	err := run(os.Args[1:], os.Stdout)
 	if err == nil {
 		return
 	}
-	if !errors.Is(err, errSaid) {
+	if !errors.Is(err, errReported) {
 		fmt.Fprintf(os.Stderr, "throughline: %s\n", oneLine(err))
 	}
 	os.Exit(1)
 }
 
-// oneLine makes sure that what an operator is told is one line.
+// oneLine makes one line of an error's text.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 func run(args []string, stdout io.Writer) error {
@@ -80,7 +66,7 @@ func run(args []string, stdout io.Writer) error {
 			_, err := io.WriteString(stdout, usage)
 			return err
 		case arg == "--version":
-			_, err := fmt.Fprintf(stdout, "throughline %s %s %s/%s\n", versionString(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(stdout, "throughline %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		case arg == "-f" || arg == "--foreground":
 			foreground = true
@@ -95,24 +81,13 @@ func run(args []string, stdout io.Writer) error {
 	if name == "" {
 		return fmt.Errorf("which interface?; %w", errUsage)
 	}
-	d, err := daemonFromEnvironment(name)
+	env, err := readEnvironment()
 	if err != nil {
 		return err
 	}
-	if foreground || os.Getenv("WG_PROCESS_FOREGROUND") == "1" {
+	d := &daemon{environment: env, name: name}
+	if foreground || env.foreground {
 		return d.run(func() {})
 	}
 	return d.background()
-}
-
-// versionString is the release, and for what is built from a checkout its revision.
-func versionString() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-				return version + "+" + s.Value[:12]
-			}
-		}
-	}
-	return version
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -9,20 +8,19 @@ import (
 	"io"
 	"log"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"throughline"
 	"throughline/conf"
+	"throughline/endpoint"
 	"throughline/netstack"
-	"throughline/packet"
 	"throughline/proxy"
 	"throughline/proxy/wireproxy"
 	"throughline/udp"
@@ -34,9 +32,9 @@ Serves the proxies and forwarded ports that CONF names through the tunnel that i
 SIGTERM comes. It needs no privileges and makes no interface.
 
   -i ADDRESS:PORT   answer there to HTTP requests for /readyz and /metrics, from any client
-  -n                check the file, say what is wrong with it, and end
+  -n                check the file, report what is wrong with it, and end
 
-Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, as 'throughline --help' tells. Without
+Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, see 'throughline --help'. Without
 LOG_LEVEL warnings are logged, too.
 
 The file is wireproxy's. A value that begins with $ is an environment variable's ($$ stands for $).
@@ -69,7 +67,7 @@ type proxyCall struct {
 	health string // where /readyz and /metrics are; empty: nowhere
 	host   udp.Host
 	cipher string
-	names  proxy.Network // resolves the names of endpoints
+	names  endpoint.Resolver // of the names of endpoints
 	log    *slog.Logger
 }
 
@@ -100,7 +98,7 @@ func runProxy(args []string, stdout io.Writer) error {
 			return fmt.Errorf("proxy: -i %s: %w; use one like 127.0.0.1:9080", *health, err)
 		}
 	}
-	env, err := daemonFromEnvironment("")
+	env, err := readEnvironment()
 	if err != nil {
 		return err
 	}
@@ -113,8 +111,8 @@ func runProxy(args []string, stdout io.Writer) error {
 		err = fmt.Errorf("%s: there is nothing to serve; add a section, like [Socks5]", path)
 	}
 	if err != nil {
-		sayEach(os.Stderr, err)
-		return errSaid
+		printEach(os.Stderr, err)
+		return errReported
 	}
 	if *check {
 		_, err := fmt.Fprintf(stdout, "%s: ok\n", path)
@@ -122,7 +120,7 @@ func runProxy(args []string, stdout io.Writer) error {
 	}
 	cfg.Stdin, cfg.Stdout = os.Stdin, os.Stdout
 	p := &proxyCall{
-		file: f, cfg: cfg, health: *health, host: env.host, cipher: env.cipher, names: proxy.Host{},
+		file: f, cfg: cfg, health: *health, host: env.host, cipher: env.cipher, names: endpoint.System,
 		log: env.logger(slog.LevelWarn),
 	}
 	// net/http says there what targets of the HTTP proxy do that they shouldn't.
@@ -134,15 +132,15 @@ func runProxy(args []string, stdout io.Writer) error {
 	return p.run(ctx)
 }
 
-// sayEach writes each of several joined errors on a line of its own.
-func sayEach(w io.Writer, err error) {
+// printEach prints each of several joined errors on a line of its own.
+func printEach(w io.Writer, err error) {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(w, "throughline: %s\n", line)
 	}
 }
 
-// complete finds what a file may lack for wg, but not to make a tunnel of it here, and adds what wireproxy takes for
-// granted: a peer without allowed IPs has them all.
+// complete reports what a file may lack for wg, but not for a tunnel of the proxy's, and adds what wireproxy does: a
+// single peer without allowed IPs gets them all.
 func complete(f *conf.File) error {
 	i := &f.Interface
 	wrong := func(pos conf.Pos, problem string) error { return &conf.Error{Pos: pos, Problem: problem} }
@@ -154,7 +152,7 @@ func complete(f *conf.File) error {
 		errs = append(errs, wrong(i.Pos, "[Interface] has no PrivateKey; add one (wg genkey makes one)"))
 	}
 	if len(i.Address) == 0 {
-		errs = append(errs, wrong(i.Pos, "[Interface] has no Address; add the one that the far peer allows, like 10.0.0.2/32"))
+		errs = append(errs, wrong(i.Pos, "[Interface] has no Address; add the one that the other peer allows, like 10.0.0.2/32"))
 	} else if s, err := netstack.New(stackOptions(f)); err != nil {
 		errs = append(errs, wrong(i.Pos, "no tunnel can be made of [Interface]: "+err.Error()))
 	} else {
@@ -182,6 +180,20 @@ func stackOptions(f *conf.File) netstack.Options {
 	}
 	return o
 }
+
+// named returns the peers whose endpoints have names.
+func named(f *conf.File) (peers []endpoint.Peer) {
+	for i := range f.Peers {
+		p := &f.Peers[i]
+		if _, ok := p.Endpoint.AddrPort(); !ok && !p.Endpoint.IsZero() {
+			peers = append(peers, endpoint.Peer{PublicKey: p.PublicKey, Host: p.Endpoint.Host, Port: p.Endpoint.Port, Source: p.Endpoint.Pos.String()})
+		}
+	}
+	return peers
+}
+
+// namesWithin bounds how long the proxy waits for the names of endpoints before it listens.
+const namesWithin = 5 * time.Second
 
 // run serves until ctx ends, and leaves nothing behind.
 func (p *proxyCall) run(ctx context.Context) error {
@@ -211,20 +223,18 @@ func (p *proxyCall) run(ctx context.Context) error {
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
-	follower := newFollower(p, dev)
-	looked, followed := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(followed)
-		follower.look(ctx, time.Now())
-		close(looked)
-		follower.run(ctx)
-	}()
-	defer func() { <-followed }()
+	names, err := endpoint.New(dev, named(p.file), endpoint.Options{Resolver: p.names, Logger: p.log})
+	if err != nil {
+		cancel()
+		return err
+	}
+	var following sync.WaitGroup
+	following.Go(func() { names.Run(ctx) })
+	defer following.Wait()
 	defer cancel()
-	select { // so that a client that connects at once reaches the peers
-	case <-looked:
-	case <-time.After(lookupTimeout):
-	case <-ctx.Done():
+	select { // so that clients that connect at once reach the peer
+	case <-names.Ready():
+	case <-time.After(namesWithin):
 	}
 
 	px := proxy.New(p.cfg, s, proxy.Host{}, p.log)
@@ -243,7 +253,7 @@ func (p *proxyCall) run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() {
 		err := server.Serve(ln)
-		cancel() // an operator who asks for health gets it, or the end
+		cancel() // without the health server that was asked for, the proxy ends
 		ended <- err
 	}()
 	err = px.Run(ctx)
@@ -251,178 +261,5 @@ func (p *proxyCall) run(ctx context.Context) error {
 	if e := <-ended; !errors.Is(e, http.ErrServerClosed) {
 		err = errors.Join(err, fmt.Errorf("proxy: -i %s: %w", p.health, e))
 	}
-	return err
-}
-
-// Times of a follower.
-const (
-	lookupTimeout = 5 * time.Second
-	firstPause    = 2 * time.Second // after a name that doesn't resolve, and then doubling
-	lastPause     = 2 * time.Minute
-	followEvery   = 30 * time.Second // how often handshakes are looked at
-	staleAfter    = 3 * time.Minute  // a session is renewed after 2 min and useless after 3: whitepaper §6.1
-	nextAfter     = 16 * time.Second // when the next of a name's addresses is tried: after three initiations, 5 s apart
-)
-
-// A follower gives a device the endpoints that have names: at the start, and again when no handshake succeeds for long
-// though something is being sent. It belongs to one goroutine.
-type follower struct {
-	dev   *throughline.Device
-	names proxy.Network
-	log   *slog.Logger
-	peers []*named
-}
-
-// A named is a peer whose endpoint has a name.
-type named struct {
-	key     throughline.PublicKey
-	at      conf.Endpoint
-	several bool      // whether the name had more than one address
-	tries   int       // failures in a row
-	next    time.Time // when to look again
-	tx      uint64    // what was sent when handshakes were looked at last
-	renewed time.Time // when it was resolved last
-}
-
-func newFollower(p *proxyCall, dev *throughline.Device) *follower {
-	f := &follower{dev: dev, names: p.names, log: p.log}
-	for i := range p.file.Peers {
-		peer := &p.file.Peers[i]
-		if _, ok := peer.Endpoint.AddrPort(); !ok && !peer.Endpoint.IsZero() {
-			f.peers = append(f.peers, &named{key: peer.PublicKey, at: peer.Endpoint})
-		}
-	}
-	return f
-}
-
-// run looks after the names until ctx ends.
-func (f *follower) run(ctx context.Context) {
-	for len(f.peers) > 0 {
-		next := slices.MinFunc(f.peers, func(a, b *named) int { return a.next.Compare(b.next) }).next
-		t := time.NewTimer(time.Until(next))
-		select {
-		case <-t.C:
-			f.look(ctx, time.Now())
-		case <-ctx.Done():
-			t.Stop()
-			return
-		}
-	}
-}
-
-// look does what is due now.
-func (f *follower) look(ctx context.Context, now time.Time) {
-	var status map[throughline.PublicKey]throughline.PeerStatus
-	for _, n := range f.peers {
-		if now.Before(n.next) {
-			continue
-		}
-		if status == nil {
-			status = make(map[throughline.PublicKey]throughline.PeerStatus)
-			for _, s := range f.dev.Status().Peers {
-				status[s.PublicKey] = s
-			}
-		}
-		s := status[n.key]
-		again := staleAfter
-		if n.several {
-			again = nextAfter
-		}
-		n.next = now.Add(followEvery)
-		stale := s.TxBytes != n.tx && now.Sub(s.LastHandshake) > staleAfter && now.Sub(n.renewed) >= again
-		n.tx = s.TxBytes
-		if !s.Endpoint.IsValid() || stale {
-			f.resolve(ctx, n, s.Endpoint, now)
-		}
-	}
-}
-
-// resolve asks for the addresses of a peer's name and gives the device one of them: the one behind that which it has, if
-// that is among them. It may have another one, as peers roam (whitepaper §2.1).
-func (f *follower) resolve(ctx context.Context, n *named, has netip.AddrPort, now time.Time) {
-	one, cancel := context.WithTimeout(ctx, lookupTimeout)
-	addrs, err := f.names.LookupHost(one, n.at.Host)
-	cancel()
-	if err == nil && len(addrs) == 0 {
-		err = errors.New("it has no address")
-	}
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		if n.tries == 0 { // once for each time it goes wrong
-			f.log.Error("proxy: an endpoint's name doesn't resolve; trying on", "endpoint", n.at, "at", n.at.Pos, "error", err)
-		}
-		n.next = now.Add(min(lastPause, firstPause<<min(n.tries, 10)))
-		n.tries++
-		return
-	}
-	to, known := netip.AddrPortFrom(addrs[0].Unmap(), n.at.Port), false
-	for i, a := range addrs {
-		if a.Unmap() == has.Addr() {
-			to, known = netip.AddrPortFrom(addrs[(i+1)%len(addrs)].Unmap(), n.at.Port), true
-		}
-	}
-	switch {
-	case n.tries > 0 || has.IsValid() && !known:
-		f.log.Warn("proxy: an endpoint's name resolves anew", "endpoint", n.at, "to", to)
-	case known && has != to:
-		f.log.Info("proxy: trying the next address of an endpoint's name", "endpoint", n.at, "to", to)
-	}
-	n.several, n.tries, n.renewed = len(addrs) > 1, 0, now
-	if n.several {
-		n.next = now.Add(nextAfter)
-	}
-	if has == to {
-		return
-	}
-	if err := f.dev.Configure(throughline.Config{Peers: []throughline.PeerConfig{{PublicKey: n.key, UpdateOnly: true, Endpoint: &to}}}); err != nil && !errors.Is(err, net.ErrClosed) {
-		f.log.Error("proxy: can't set an endpoint", "endpoint", n.at, "to", to, "error", err)
-	}
-}
-
-// writeMetrics writes a device's counters in Prometheus' text format.
-func writeMetrics(w io.Writer, s throughline.Status) error {
-	var b strings.Builder
-	head := func(name, kind, help string) {
-		fmt.Fprintf(&b, "# HELP throughline_%s %s\n# TYPE throughline_%[1]s %[3]s\n", name, help, kind)
-	}
-	head("peers", "gauge", "Peers that are configured.")
-	fmt.Fprintf(&b, "throughline_peers %d\n", len(s.Peers))
-	slices.SortFunc(s.Peers, func(a, b throughline.PeerStatus) int { return cmp.Compare(a.PublicKey.String(), b.PublicKey.String()) })
-	for _, m := range []struct {
-		name, kind, help string
-		value            func(*throughline.PeerStatus) uint64
-	}{
-		{"peer_received_bytes_total", "counter", "Bytes of datagrams received from a peer.", func(p *throughline.PeerStatus) uint64 { return p.RxBytes }},
-		{"peer_sent_bytes_total", "counter", "Bytes of datagrams sent to a peer.", func(p *throughline.PeerStatus) uint64 { return p.TxBytes }},
-		{"peer_last_handshake_timestamp_seconds", "gauge", "When the last handshake with a peer was completed; 0: never.", func(p *throughline.PeerStatus) uint64 {
-			if p.LastHandshake.IsZero() {
-				return 0
-			}
-			return uint64(p.LastHandshake.Unix())
-		}},
-	} {
-		head(m.name, m.kind, m.help)
-		for i := range s.Peers {
-			fmt.Fprintf(&b, "throughline_%s{public_key=\"%v\"} %d\n", m.name, s.Peers[i].PublicKey, m.value(&s.Peers[i]))
-		}
-	}
-	head("drops_total", "counter", "Packets that went no further, by reason.")
-	for _, why := range slices.SortedFunc(maps.Keys(s.Drops), func(a, b packet.Drop) int { return cmp.Compare(a.String(), b.String()) }) {
-		fmt.Fprintf(&b, "throughline_drops_total{reason=\"%s\"} %d\n", why, s.Drops[why])
-	}
-	head("cipher", "gauge", "The implementation that packets are sealed and opened with.")
-	fmt.Fprintf(&b, "throughline_cipher{name=\"%s\"} 1\n", s.CipherImplementation)
-	head("offload", "gauge", "Work for many packets at once that the kernel does (1) or doesn't (0), and why.")
-	byName := func(a, b packet.Offload) int { return cmp.Compare(a.String(), b.String()) }
-	for _, o := range slices.SortedFunc(maps.Keys(s.Offloads), byName) {
-		on := 0
-		if s.Offloads[o] == packet.OffloadOn {
-			on = 1
-		}
-		fmt.Fprintf(&b, "throughline_offload{name=\"%s\",state=\"%s\"} %d\n", o, s.Offloads[o], on)
-	}
-	_, err := io.WriteString(w, b.String())
 	return err
 }

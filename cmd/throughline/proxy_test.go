@@ -25,9 +25,7 @@ import (
 	"time"
 
 	"throughline"
-	"throughline/netstack"
-	"throughline/packet"
-	"throughline/proxy"
+	"throughline/endpoint"
 	"throughline/proxy/wireproxy"
 	"throughline/udp"
 )
@@ -175,14 +173,6 @@ BindAddress = %s
 	return u
 }
 
-// A lookup is a network of which only names are asked.
-type lookup struct {
-	proxy.Host
-	f func(name string) ([]netip.Addr, error)
-}
-
-func (l lookup) LookupHost(_ context.Context, name string) ([]netip.Addr, error) { return l.f(name) }
-
 // An ear is a log that hears when the first listener is open.
 type ear struct {
 	once sync.Once
@@ -197,7 +187,7 @@ func (e *ear) Write(line []byte) (int, error) {
 }
 
 // startProxy runs a file in this process until the test ends. It returns when its tunnel is up.
-func startProxy(t *testing.T, path, health string, names proxy.Network) {
+func startProxy(t *testing.T, path, health string, names endpoint.Resolver) {
 	t.Helper()
 	f, cfg, err := wireproxy.Load(path, os.LookupEnv)
 	if err != nil {
@@ -272,13 +262,13 @@ func socks(t *testing.T, c net.Conn, name string, port uint16) {
 func TestProxyThroughATunnel(t *testing.T) {
 	u := newTunnel(t, "server.test")
 	asked := new(atomic.Int64)
-	names := lookup{f: func(name string) ([]netip.Addr, error) {
+	names := endpoint.ResolverFunc(func(_ context.Context, name string) ([]netip.Addr, error) {
 		if name != "server.test" || asked.Add(1) == 1 {
 			return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
 		}
 		return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
-	}}
-	startProxy(t, u.server, "", proxy.Host{})
+	})
+	startProxy(t, u.server, "", endpoint.System)
 	health := "127.0.0.1:" + freePort(t, "tcp")
 	startProxy(t, u.client, health, names)
 
@@ -329,7 +319,7 @@ func TestProxyThroughATunnel(t *testing.T) {
 // TestProxyProgram runs the client as the program: stdin and stdout through the tunnel, and the end by a signal.
 func TestProxyProgram(t *testing.T) {
 	u := newTunnel(t, "127.0.0.1")
-	startProxy(t, u.server, "", proxy.Host{})
+	startProxy(t, u.server, "", endpoint.System)
 	text, err := os.ReadFile(u.client)
 	if err != nil {
 		t.Fatal(err)
@@ -365,7 +355,7 @@ func TestProxyProgram(t *testing.T) {
 // TestProxyOutlivesItsReader holds that the program goes on when nobody reads what it says any more.
 func TestProxyOutlivesItsReader(t *testing.T) {
 	u := newTunnel(t, "127.0.0.1")
-	startProxy(t, u.server, "", proxy.Host{})
+	startProxy(t, u.server, "", endpoint.System)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -493,142 +483,5 @@ func TestPortTaken(t *testing.T) {
 	path := writeFile(t, "taken.conf", strings.Replace(string(text), "ListenPort = "+u.serverPort, fmt.Sprintf("ListenPort = %d", c.Port()), 1))
 	if err := run([]string{"proxy", path}, io.Discard); err == nil || !strings.Contains(err.Error(), fmt.Sprint(c.Port())) {
 		t.Errorf("%v", err)
-	}
-}
-
-// TestFollower walks through the life of an endpoint's name, with time as an argument.
-func TestFollower(t *testing.T) {
-	u := newTunnel(t, "server.test")
-	f, _, err := wireproxy.Load(u.client, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := netstack.New(stackOptions(f))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dev, err := throughline.New(throughline.Options{TUN: s})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
-	change, err := f.Config(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := dev.Configure(change); err != nil {
-		t.Fatal(err)
-	}
-	var addrs []netip.Addr
-	asked := 0
-	var said bytes.Buffer
-	fo := newFollower(&proxyCall{file: f, names: lookup{f: func(string) ([]netip.Addr, error) {
-		asked++
-		if addrs == nil {
-			return nil, errors.New("no answer")
-		}
-		return addrs, nil
-	}}, log: slog.New(slog.NewTextHandler(&said, nil))}, dev)
-	now := time.Now()
-	look := func(wantAsked int, endpoint string) {
-		t.Helper()
-		asked = 0
-		fo.look(t.Context(), now)
-		if asked != wantAsked {
-			t.Errorf("asked %d times, want %d", asked, wantAsked)
-		}
-		if got := dev.Status().Peers[0].Endpoint; endpoint == "" && got.IsValid() || endpoint != "" && got.String() != endpoint+":"+u.serverPort {
-			t.Errorf("the endpoint is %v, want %s", got, endpoint)
-		}
-	}
-	// No answer: again after 2 s, 4 s, 8 s, ...
-	for _, pause := range []time.Duration{2, 4, 8, 16, 32, 64, 120, 120} {
-		look(1, "")
-		now = now.Add(pause*time.Second - 1)
-		look(0, "")
-		now = now.Add(1)
-	}
-	if n := strings.Count(said.String(), "\n"); n != 1 || !strings.Contains(said.String(), "server.test") {
-		t.Errorf("%d lines were said: %s", n, &said)
-	}
-	addrs = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
-	look(1, "192.0.2.1")
-	// Nothing is sent: nothing is asked.
-	now = now.Add(time.Hour)
-	look(0, "192.0.2.1")
-	// Something was sent and no handshake came: the other address, and back, not too often.
-	n := fo.peers[0]
-	for i, want := range []string{"192.0.2.2", "192.0.2.1", "192.0.2.2", "192.0.2.1"} {
-		if i > 0 {
-			now = now.Add(nextAfter - 1)
-			pretendSent(n)
-			look(0, []string{"192.0.2.1", "192.0.2.2"}[i%2])
-			now = now.Add(1)
-		} else {
-			now = now.Add(followEvery)
-		}
-		pretendSent(n)
-		look(1, want)
-	}
-	// The peer roams, and comes back to where its name says.
-	addrs = addrs[:1]
-	now = now.Add(nextAfter)
-	pretendSent(n)
-	look(1, "192.0.2.1")
-	roamed := netip.MustParseAddrPort("198.51.100.9:" + u.serverPort)
-	if err := dev.Configure(throughline.Config{Peers: []throughline.PeerConfig{{PublicKey: f.Peers[0].PublicKey, Endpoint: &roamed}}}); err != nil {
-		t.Fatal(err)
-	}
-	now = now.Add(staleAfter - 1)
-	pretendSent(n)
-	look(0, "198.51.100.9")
-	now = now.Add(followEvery)
-	pretendSent(n)
-	look(1, "192.0.2.1")
-	now = now.Add(followEvery)
-	pretendSent(n)
-	look(0, "192.0.2.1")
-	now = now.Add(staleAfter + followEvery)
-	addrs = nil
-	pretendSent(n)
-	look(1, "192.0.2.1") // better the old one than none
-}
-
-// pretendSent makes it look as if something was sent since the last look. Nothing is, in a test.
-func pretendSent(n *named) { n.tx = ^uint64(0) }
-
-func TestMetrics(t *testing.T) {
-	var b bytes.Buffer
-	peer := throughline.NewPrivateKey().Public()
-	err := writeMetrics(&b, throughline.Status{
-		Peers:                []throughline.PeerStatus{{PublicKey: peer, RxBytes: 5, TxBytes: 6, LastHandshake: time.Unix(1700000000, 0)}},
-		CipherImplementation: "xcrypto",
-		Drops:                map[packet.Drop]uint64{packet.DropReplay: 7, packet.DropTag: 8},
-		Offloads:             packet.OffloadStates{packet.GSO: packet.OffloadOn, packet.GRO: packet.OffloadWithdrawn},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{
-		"throughline_peers 1\n",
-		"throughline_cipher{name=\"xcrypto\"} 1\n",
-		fmt.Sprintf("throughline_peer_received_bytes_total{public_key=%q} 5\n", peer.String()),
-		fmt.Sprintf("throughline_peer_sent_bytes_total{public_key=%q} 6\n", peer.String()),
-		fmt.Sprintf("throughline_peer_last_handshake_timestamp_seconds{public_key=%q} 1700000000\n", peer.String()),
-		"throughline_drops_total{reason=\"bad_tag\"} 8\nthroughline_drops_total{reason=\"replay\"} 7\n",
-		"throughline_offload{name=\"gro\",state=\"withdrawn\"} 0\nthroughline_offload{name=\"gso\",state=\"on\"} 1\n",
-	} {
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("no %q in\n%s", want, &b)
-		}
-	}
-	// Every line is a comment or a sample of a metric that has been introduced. Prometheus' text format, 0.0.4.
-	known := map[string]bool{}
-	for line := range strings.Lines(b.String()) {
-		if f := strings.Fields(line); f[0] == "#" {
-			known[f[2]] = true
-		} else if name, _, _ := strings.Cut(f[0], "{"); !known[name] || len(f) != 2 {
-			t.Errorf("not a sample: %q", line)
-		}
 	}
 }

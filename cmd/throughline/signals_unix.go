@@ -11,5 +11,5 @@ import (
 // endSignals end the program in good order.
 var endSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 
-// ignoreBrokenPipes keeps the program alive when whoever reads its stdout or stderr goes away: the runtime would end it.
+// ignoreBrokenPipes keeps the program alive when the reader of its stdout or stderr goes away: the runtime would end it.
 func ignoreBrokenPipes() { signal.Ignore(syscall.SIGPIPE) }

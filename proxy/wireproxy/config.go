@@ -124,41 +124,21 @@ func Read(f *conf.File) (*proxy.Config, error) {
 			r.readSection(from)
 		}
 	}
-	if err := r.err(); err != nil {
+	if err := r.mistakes.Err(); err != nil {
 		return nil, err
 	}
 	return r.c, nil
 }
-
-// maxMistakes bounds the mistakes that are reported. As conf.
-const maxMistakes = 20
 
 // A reader is how far a configuration has been read, and what is wrong with it.
 type reader struct {
 	c        *proxy.Config
 	locally  bool
 	stdio    *conf.Pos // of the first [STDIOTunnel]
-	mistakes []error
-	more     int // those that are not reported
+	mistakes conf.Mistakes
 }
 
-func (r *reader) wrong(err error) {
-	if len(r.mistakes) == maxMistakes {
-		r.more++
-		return
-	}
-	r.mistakes = append(r.mistakes, err)
-}
-
-func (r *reader) err() error {
-	switch {
-	case r.more > 0:
-		return errors.Join(append(r.mistakes, fmt.Errorf("and %d more mistakes", r.more))...)
-	case len(r.mistakes) == 1:
-		return r.mistakes[0]
-	}
-	return errors.Join(r.mistakes...)
-}
+func (r *reader) wrong(err error) { r.mistakes.Add(err) }
 
 func (r *reader) readInterface(extra []conf.Entry) {
 	for i := range extra {

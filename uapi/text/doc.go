@@ -1,6 +1,6 @@
-// Package text is what is said in the cross-platform configuration protocol (https://www.wireguard.com/xplatform/): lines
-// of key=value, an empty line at the end of each request and of each answer. It reads and writes each of the texts, on
-// any connection or file; who says what when is in package uapi.
+// Package text is the syntax of the cross-platform configuration protocol (https://www.wireguard.com/xplatform/): lines
+// of key=value, an empty line at the end of each request and of each answer. It reads and writes requests and
+// answers on any connection or file; their order is in package uapi.
 //
 // Concurrency: functions share nothing.
 //

@@ -1,20 +1,21 @@
 package text
 
 import (
-	"bytes"
 	"errors"
 	"strconv"
 	"syscall"
+
+	"throughline/wgtypes"
 )
 
-// A ParseError says what is wrong with a line of a request or of an answer. It never repeats a key, nor anything that
+// A ParseError is what is wrong with a line of a request or of an answer. It never repeats a key, nor anything that
 // looks like one.
 type ParseError struct {
 	Line   int           // counted from 1, the first line after the operation
 	Key    string        // what stands before the "=", when it is safe to show
 	Value  string        // what stands behind it, when it is safe to show
 	Reason string        // what is wrong
-	Errno  syscall.Errno // EPROTO for what isn't the protocol, E2BIG for too much of it, EINVAL for the rest
+	Errno  syscall.Errno // EPROTO for what isn't the protocol, E2BIG for too much of it, else EINVAL
 }
 
 // Error returns a line such as `uapi: line 3: listen_port "70000": not a port (0 to 65535)`.
@@ -32,7 +33,7 @@ func (e *ParseError) Error() string {
 	return string(append(b, e.Reason...))
 }
 
-// Unwrap returns the error number, which is what the other side of the conversation learns.
+// Unwrap returns the error number, which is what the client gets.
 func (e *ParseError) Unwrap() error { return e.Errno }
 
 // Reasons that more than one file has.
@@ -40,7 +41,7 @@ const (
 	tooManyPeers    = "more than 1048576 peers"
 	tooManyPrefixes = "more than 8388608 allowed IPs"
 
-	unknownKey = "no key of the protocol"
+	unknownKey = "not a key of the protocol"
 	noEquals   = `no "=" in it`
 	longLine   = "a line longer than 4096 bytes"
 )
@@ -58,10 +59,10 @@ func lineError(line int, key, value []byte, reason string) *ParseError {
 		return e
 	}
 	if !isWord(key) {
-		return e // a secret pasted by mistake, for all we know; and so may be what follows
+		return e // it may be a secret pasted by mistake, and so may the value
 	}
 	e.Key = string(key)
-	if !isSecret(key) && !likeKey(value) {
+	if !isSecret(key) && !wgtypes.MayBeKey(value) {
 		e.Value = string(value[:min(len(value), 64)])
 	}
 	return e
@@ -91,22 +92,7 @@ func isSecret(key []byte) bool {
 	return true
 }
 
-// likeKey reports whether value has something of the shape of a key in hexadecimal or base64: forty such digits in a row.
-func likeKey(value []byte) bool {
-	run := 0
-	for _, c := range value {
-		if c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || bytes.IndexByte([]byte("+/="), c) >= 0 {
-			if run++; run >= 40 {
-				return true
-			}
-		} else {
-			run = 0
-		}
-	}
-	return false
-}
-
-// errnoOf returns the error number that tells the other side of err: the one err wraps, else EINVAL.
+// errnoOf returns the error number for the client: the one err wraps, else EINVAL.
 func errnoOf(err error) syscall.Errno {
 	if n, ok := errors.AsType[syscall.Errno](err); ok && n != 0 {
 		return n

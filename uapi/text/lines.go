@@ -15,9 +15,9 @@ const (
 	Set = "set=1"
 )
 
-// ReadOperation reads the first line of a request and passes over empty lines before it. It returns [Get], [Set] or, for
-// any other line, even one cut short, ""; then [ReadEnd] reads the rest. An error is the reader's: io.EOF when there is
-// no more request.
+// ReadOperation reads the first line of a request and passes over empty lines before it. It returns [Get], [Set] or,
+// for any other line, even one cut short, ""; then [ReadEnd] reads what is left of the request. An error is the
+// reader's: io.EOF when there is no more request.
 func ReadOperation(r *bufio.Reader) (string, error) {
 	l := lines{r: r}
 	for {
@@ -39,7 +39,7 @@ func ReadOperation(r *bufio.Reader) (string, error) {
 	}
 }
 
-// ReadEnd reads up to and including the empty line that ends a request. A *[ParseError] says that other lines came
+// ReadEnd reads up to and including the empty line that ends a request. A *[ParseError] means that other lines came
 // before it; any other error is the reader's.
 func ReadEnd(r *bufio.Reader) error {
 	l := lines{r: r}
@@ -61,8 +61,8 @@ func ReadEnd(r *bufio.Reader) error {
 	}
 }
 
-// ReadErrno reads the answer to a set request. The first result is what the answer says, nil for 0 and else a
-// [syscall.Errno]; the second, that it couldn't be read.
+// ReadErrno reads the answer to a set request. The first result is the answer's errno, nil for 0 and else a
+// [syscall.Errno]; the second is why it couldn't be read.
 func ReadErrno(r *bufio.Reader) (answer, err error) {
 	l := lines{r: r}
 	line, err := l.next()

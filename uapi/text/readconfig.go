@@ -12,14 +12,14 @@ import (
 )
 
 // ReadConfig reads a set request from behind its first line, "set=1", up to and including the empty line that ends it,
-// and returns the change it asks for. Lines count from 1 there.
+// and returns the change. Lines count from 1 there.
 //
 // The protocol's lines take effect one after the other. A peer that is named twice, or whose allowed IPs are added and
 // then removed, therefore stands in the Config more than once, in order. One thing differs: after replace_peers=true
-// every peer begins from nothing, so what its lines don't say is set to the default here; only the endpoint a peer has,
-// which a Config can't take away, stays when the request gives none.
+// every peer starts without settings, so what its lines don't set is set to the default here; only the endpoint a peer
+// has, which a Config can't take away, stays when the request gives none.
 //
-// A *[ParseError] tells of the first bad line, and the whole request has been read nevertheless, so that the next one can
+// A *[ParseError] is about the first bad line; the whole request has been read nevertheless, so that the next one can
 // follow. Any other error is the reader's; a request that ends without its empty line gives [io.ErrUnexpectedEOF].
 func ReadConfig(r *bufio.Reader) (wgtypes.Config, error) {
 	c := configReader{lines: lines{r: r}, mention: -1, maxPeers: maxPeers, maxPrefixes: maxPrefixes}
@@ -60,7 +60,7 @@ func (c *configReader) read() (wgtypes.Config, error) {
 	}
 	c.finishPart()
 	if c.cfg.ReplacePeers {
-		c.fromNothing()
+		c.resetPeers()
 	}
 	return c.cfg, nil
 }
@@ -73,7 +73,7 @@ type configReader struct {
 	maxPeers, maxPrefixes int
 
 	mention  int  // the first part of the mention, in cfg.Peers; -1 before the first
-	removed  bool // the mention said remove=true: the rest of it is read but without effect
+	removed  bool // remove=true was in the mention: its further lines are read but without effect
 	prefixes int
 
 	removals, additions []netip.Prefix // of the last part, until it is finished
@@ -267,7 +267,7 @@ func (c *configReader) allowedIP(value []byte) string {
 	return ""
 }
 
-// remove ends the mention. What it said before has no effect, but for the prefixes it took from other peers.
+// remove ends the mention. Its lines before have no effect, but for the prefixes it took from other peers.
 func (c *configReader) remove() string {
 	if c.removed {
 		return ""
@@ -312,9 +312,9 @@ func (c *configReader) finishPart() {
 	c.removals, c.additions = c.removals[:0], c.additions[:0]
 }
 
-// fromNothing makes the peers of a request with replace_peers=true what they are when all were removed first. A Config
-// leaves those it names in place, with their sessions; so what one isn't given here is set to its default.
-func (c *configReader) fromNothing() {
+// resetPeers makes the peers of a request with replace_peers=true what they are when all were removed first. A Config
+// leaves those it names in place, with their sessions; so what isn't set here gets its default.
+func (c *configReader) resetPeers() {
 	there := make(map[wgtypes.PublicKey]struct{}, len(c.cfg.Peers))
 	c.cfg.Peers = slices.DeleteFunc(c.cfg.Peers, func(p wgtypes.PeerConfig) bool {
 		_, ok := there[p.PublicKey]
@@ -343,7 +343,7 @@ func (c *configReader) fromNothing() {
 	}
 }
 
-// wipe clears the keys of a request that comes to nothing.
+// wipe clears the keys of a request that is refused.
 func (c *configReader) wipe() { Wipe(&c.cfg) }
 
 // Wipe clears the secret keys that cfg points to.

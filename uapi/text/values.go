@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"throughline/internal/wire"
+	"throughline/wgtypes"
 )
 
 // What is wrong with a value.
@@ -17,7 +18,7 @@ const (
 	badEndpoint = "not an endpoint (address:port or [IPv6 address]:port, and no name)"
 	badInterval = "not an interval (0 to 65535 seconds)"
 	badAllowed  = "not a prefix (address/length)"
-	badVersion  = "not a protocol version that is spoken here (1)"
+	badVersion  = "not a supported protocol version (1)"
 	badNumber   = "not a number, or too large"
 )
 
@@ -70,8 +71,8 @@ func parseInterval(text []byte) (time.Duration, bool) {
 	return time.Duration(v) * time.Second, ok
 }
 
-// parseEndpoint reads an address and port. Names are refused: whoever asks has resolved them. Port 0 is read here, since
-// datagrams can come from it; nobody can be told to send there.
+// parseEndpoint reads an address and port. Names are refused: the client has resolved them. Port 0 is read here, since
+// datagrams can come from it; as the endpoint of a request it is refused.
 func parseEndpoint(text []byte) (netip.AddrPort, bool) {
 	ap, err := netip.ParseAddrPort(string(text))
 	if err != nil || !zoneOK(ap.Addr().Zone()) {
@@ -100,7 +101,7 @@ func parsePrefix(text []byte) (netip.Prefix, bool) {
 		return p, true
 	}
 	p, err := netip.ParsePrefix(string(text))
-	return p.Masked(), err == nil
+	return wgtypes.CanonicalPrefix(p), err == nil
 }
 
 // parsePrefix4 reads an IPv4 prefix as netip does, without copying the text. What it can't read may still be good.

@@ -217,7 +217,7 @@ func TestOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !r.Intact || len(r.Runs) != 4 || r.RTT.Sent != 5 || r.RTT.Median <= 0 || r.Handshakes != 1 || r.FirstPing <= 0 {
+	if !r.Intact || len(r.Loads) != 4 || r.RTT.Sent != 5 || r.RTT.Median <= 0 || r.Handshakes != 1 || r.FirstPing <= 0 {
 		t.Errorf("%+v", r)
 	}
 	if want := uint64(4 * (4<<20 + 5)); r.Datagrams < want {

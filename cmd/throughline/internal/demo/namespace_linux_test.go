@@ -90,7 +90,7 @@ func TestTUNs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !r.Intact || !r.TUN || len(r.Runs) != 4 || r.RTT.Lost != 0 || r.RTT.Median <= 0 || r.Handshakes != 1 || r.Datagrams < 4*(4<<20) {
+	if !r.Intact || !r.TUN || len(r.Loads) != 4 || r.RTT.Lost != 0 || r.RTT.Median <= 0 || r.Handshakes != 1 || r.Datagrams < 4*(4<<20) {
 		t.Errorf("%+v", r)
 	}
 	if r.Offloads[packet.USO] != packet.OffloadOff || len(r.Offloads) != 6 {

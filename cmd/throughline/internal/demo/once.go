@@ -26,17 +26,17 @@ type Result struct {
 	TUN        bool                   `json:"tun"` // with TUNs of the kernel's
 	Intact     bool                   `json:"intact"`
 	FirstPing  float64                `json:"first_ping"` // µs, with the handshake that it waited for
-	Runs       []Run                  `json:"runs"`
+	Loads      []LoadResult           `json:"runs"`
 	RTT        RTT                    `json:"rtt"` // of an idle tunnel
 	Handshakes uint64                 `json:"handshakes"`
-	Datagrams  uint64                 `json:"datagrams"` // bytes of them, both ways
+	Datagrams  uint64                 `json:"datagrams"` // bytes of them, in both directions
 	Drops      map[packet.Drop]uint64 `json:"drops"`
 	Offloads   packet.OffloadStates   `json:"offloads"`
 	Walk       Walks                  `json:"walk"` // under the loads
 }
 
-// Once runs a plan. progress is nil, or is told a few times a second what is done of how much, from any goroutine but
-// from one at a time.
+// Once runs a plan. progress is nil, or is called a few times a second with what is done of how much, from any goroutine
+// but from one at a time.
 func (d *Demo) Once(ctx context.Context, p Plan, progress func(what string, done, total int64)) (*Result, error) {
 	first, err := d.Ping(ctx)
 	if err != nil {
@@ -44,17 +44,17 @@ func (d *Demo) Once(ctx context.Context, p Plan, progress func(what string, done
 	}
 	r := &Result{Intact: true, FirstPing: micros(first)}
 	for _, l := range []Load{{false, 1, p.Bytes}, {true, 1, p.Bytes}, {false, p.Streams, p.Bytes}, {true, p.Streams, p.Bytes}} {
-		run, err := d.Run(ctx, l, every(100*time.Millisecond, l.String(), l.Bytes, progress))
+		result, err := d.Run(ctx, l, every(100*time.Millisecond, l.String(), l.Bytes, progress))
 		if err != nil {
 			return nil, explain(ctx, l.String(), err)
 		}
-		r.Runs = append(r.Runs, run)
+		r.Loads = append(r.Loads, result)
 	}
 	loaded := d.Snapshot()
 	r.Walk = loaded.WalkAll
 
 	var rtts []time.Duration
-	tell := every(100*time.Millisecond, fmt.Sprintf("%d pings", p.Pings), int64(p.Pings), progress)
+	report := every(100*time.Millisecond, fmt.Sprintf("%d pings", p.Pings), int64(p.Pings), progress)
 	for range p.Pings {
 		one, cancel := context.WithTimeout(ctx, time.Second)
 		rtt, err := d.Ping(one)
@@ -67,7 +67,7 @@ func (d *Demo) Once(ctx context.Context, p Plan, progress func(what string, done
 			return nil, explain(ctx, "pings", err)
 		}
 		rtts = append(rtts, rtt)
-		tell(1)
+		report(1)
 	}
 	r.RTT = sumUp(rtts)
 	if r.RTT.Lost == r.RTT.Sent && p.Pings > 0 {
@@ -84,7 +84,7 @@ func (d *Demo) Once(ctx context.Context, p Plan, progress func(what string, done
 // ErrTime is what ends a plan whose context's deadline came.
 var ErrTime = errors.New("the time was over before all was carried")
 
-// explain says what was going on, and that the time was over, or the context ended, where that is why it failed.
+// explain adds to an error what was going on, and replaces it where the deadline or the context's end caused it.
 func explain(ctx context.Context, what string, err error) error {
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -95,9 +95,9 @@ func explain(ctx context.Context, what string, err error) error {
 	return err
 }
 
-// every returns a function that adds up, and tells the sum at most so often.
-func every(interval time.Duration, what string, total int64, tell func(string, int64, int64)) func(int) {
-	if tell == nil {
+// every returns a function that adds up, and reports the sum at most once in an interval.
+func every(interval time.Duration, what string, total int64, report func(string, int64, int64)) func(int) {
+	if report == nil {
 		return func(int) {}
 	}
 	var done atomic.Int64
@@ -105,13 +105,13 @@ func every(interval time.Duration, what string, total int64, tell func(string, i
 	var next time.Duration // guarded by mu
 	return func(n int) {
 		sum := done.Add(int64(n))
-		if !mu.TryLock() { // somebody tells
+		if !mu.TryLock() { // another goroutine reports
 			return
 		}
 		defer mu.Unlock()
 		if now := clock(); now >= next {
 			next = now + interval
-			tell(what, sum, total)
+			report(what, sum, total)
 		}
 	}
 }

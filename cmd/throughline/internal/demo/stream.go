@@ -12,8 +12,8 @@ import (
 // maxStream bounds one stream, so that a wrong number ends some day.
 const maxStream = 64 << 30
 
-// A content is a pseudo-random stream that both ends can make, at any place of it: SplitMix64, whose n-th word depends on
-// nothing but the seed and n. It costs a fraction of what the tunnel does, and no two places of it are alike.
+// A content is a pseudo-random stream that both ends can make, at any place of it: SplitMix64, whose n-th word depends
+// on nothing but the seed and n. It costs a fraction of what the tunnel does, and no two places of it are alike.
 type content struct {
 	seed uint64
 	at   int64
@@ -49,7 +49,7 @@ func (c *content) fill(p []byte) {
 type source struct {
 	content
 	size  int64
-	moved func(n int) // nil, or told what was read
+	moved func(n int) // nil, or called with what was read
 }
 
 func (s *source) Read(p []byte) (int, error) {
@@ -68,7 +68,7 @@ func (s *source) Read(p []byte) (int, error) {
 type check struct {
 	content
 	want  []byte
-	moved func(n int) // nil, or told what was right
+	moved func(n int) // nil, or called with what was right
 }
 
 func (c *check) Write(p []byte) (int, error) {
@@ -100,8 +100,8 @@ func verify(r io.Reader, c *check, size int64) error {
 	return err
 }
 
-// asked returns which content a request is about, or answers it.
-func asked(w http.ResponseWriter, r *http.Request) (c content, size int64, ok bool) {
+// parseStream returns which content a request is about, or answers the request.
+func parseStream(w http.ResponseWriter, r *http.Request) (c content, size int64, ok bool) {
 	q := r.URL.Query()
 	seed, err1 := strconv.ParseUint(q.Get("seed"), 10, 64)
 	size, err2 := strconv.ParseInt(q.Get("bytes"), 10, 64)
@@ -114,7 +114,7 @@ func asked(w http.ResponseWriter, r *http.Request) (c content, size int64, ok bo
 
 // takeStream checks a content that it is sent.
 func takeStream(w http.ResponseWriter, r *http.Request) {
-	c, size, ok := asked(w, r)
+	c, size, ok := parseStream(w, r)
 	if !ok {
 		return
 	}
@@ -127,7 +127,7 @@ func takeStream(w http.ResponseWriter, r *http.Request) {
 
 // sendStream sends a content.
 func sendStream(w http.ResponseWriter, r *http.Request) {
-	c, size, ok := asked(w, r)
+	c, size, ok := parseStream(w, r)
 	if !ok {
 		return
 	}

@@ -26,7 +26,7 @@ type sample struct {
 	up, down [numSteps]Step
 }
 
-// A history is what was measured lately.
+// A history is what was measured recently.
 type history struct {
 	samples []sample        // samples+1 at most, the oldest first
 	rtts    []time.Duration // pings at most, the oldest first; -1: lost
@@ -115,7 +115,7 @@ type Snapshot struct {
 	Load           Loading `json:"load"`
 }
 
-// Walks are the steps each way.
+// Walks are the steps in each direction.
 type Walks struct {
 	Up   [numSteps]Step `json:"up"`
 	Down [numSteps]Step `json:"down"`

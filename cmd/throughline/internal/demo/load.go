@@ -24,28 +24,28 @@ type Load struct {
 
 // String returns what a load is in words.
 func (l Load) String() string {
-	way := "down"
+	direction := "down"
 	if l.Up {
-		way = "up"
+		direction = "up"
 	}
 	if l.Streams == 1 {
-		return way + ", 1 stream"
+		return direction + ", 1 stream"
 	}
-	return fmt.Sprintf("%s, %d streams", way, l.Streams)
+	return fmt.Sprintf("%s, %d streams", direction, l.Streams)
 }
 
-// A Run is a load that was carried, every byte of it intact.
-type Run struct {
+// A LoadResult is a load that was carried, every byte of it intact.
+type LoadResult struct {
 	Load
 	Seconds       float64 `json:"seconds"`
 	BitsPerSecond float64 `json:"bits_per_second"` // of content
 }
 
-// Run carries a load, and compares every byte with what was sent. moved is nil, or is told from any goroutine of bytes
-// that were read of a source or found right.
-func (d *Demo) Run(ctx context.Context, l Load, moved func(n int)) (Run, error) {
+// Run carries a load, and compares every byte with what was sent. moved is nil, or is called from any goroutine with
+// the bytes that were read from a source or found right.
+func (d *Demo) Run(ctx context.Context, l Load, moved func(n int)) (LoadResult, error) {
 	if l.Streams < 1 || l.Streams > MaxStreams || l.Bytes < 0 || l.Bytes > maxStream {
-		return Run{}, fmt.Errorf("a load of %d bytes in %d streams", l.Bytes, l.Streams)
+		return LoadResult{}, fmt.Errorf("a load of %d bytes in %d streams", l.Bytes, l.Streams)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -69,9 +69,9 @@ func (d *Demo) Run(ctx context.Context, l Load, moved func(n int)) (Run, error) 
 	// The first to fail has ended the others.
 	slices.SortStableFunc(errs, func(a, b error) int { return rank(a) - rank(b) })
 	if errs[0] != nil {
-		return Run{}, errs[0]
+		return LoadResult{}, errs[0]
 	}
-	return Run{Load: l, Seconds: took.Seconds(), BitsPerSecond: float64(l.Bytes) * 8 / took.Seconds()}, nil
+	return LoadResult{Load: l, Seconds: took.Seconds(), BitsPerSecond: float64(l.Bytes) * 8 / took.Seconds()}, nil
 }
 
 func rank(err error) int {
@@ -105,7 +105,7 @@ func (d *Demo) stream(ctx context.Context, up bool, seed uint64, size int64, mov
 	switch {
 	case resp.StatusCode == http.StatusUnprocessableEntity:
 		why, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-		return fmt.Errorf("the far peer says: %s", why)
+		return fmt.Errorf("the far peer reports: %s", why)
 	case up && resp.StatusCode == http.StatusNoContent:
 		return nil
 	case up || resp.StatusCode != http.StatusOK:
@@ -135,10 +135,10 @@ func (d *Demo) begin(l Load) error {
 	d.load = Loading{Load: l, Running: true}
 	d.moved.Store(0)
 	d.tasks.Go(func() {
-		run, err := d.Run(d.ctx, l, func(n int) { d.moved.Add(int64(n)) })
+		result, err := d.Run(d.ctx, l, func(n int) { d.moved.Add(int64(n)) })
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.load.Running, d.load.BitsPerSecond = false, run.BitsPerSecond
+		d.load.Running, d.load.BitsPerSecond = false, result.BitsPerSecond
 		if err != nil {
 			d.load.Error = err.Error()
 		}

@@ -1,9 +1,9 @@
 // Package demo is a tunnel with both of its ends in one process, and a page that shows it at work.
 //
 // Two peers with fresh keys, near and far, are each a throughline.Device over a user-space stack of its own. They are
-// joined by UDP sockets of the operating system, over 127.0.0.1. The far peer serves HTTP inside the tunnel; [Demo.Serve]
-// brings connections of this host's there. So the page is delivered by the tunnel that it describes. Nothing needs
-// privileges, configuration or a network, and nothing is left behind.
+// joined by UDP sockets of the operating system, over 127.0.0.1. The far peer serves HTTP inside the tunnel;
+// [Demo.Serve] brings connections of this host's there. So the page is delivered by the tunnel that it describes.
+// Nothing needs privileges, configuration or a network, and nothing is left behind.
 //
 // With Options.TUN each peer has a TUN of the kernel's instead, in a network namespace of its own, and TCP is the
 // kernel's. The UDP sockets stay in the namespace that the process is in. That takes privileges, and Linux; the
@@ -37,7 +37,7 @@ import (
 	"throughline/udp"
 )
 
-// Where the peers are inside of the tunnel. Nobody outside sees these addresses.
+// The peers' addresses inside the tunnel. They are not seen outside.
 var (
 	inner    = netip.MustParsePrefix("10.128.0.0/30")
 	nearAddr = netip.MustParseAddr("10.128.0.1")
@@ -45,7 +45,7 @@ var (
 	farHTTP  = netip.AddrPortFrom(farAddr, 80).String()
 )
 
-// loopback is where the peers' sockets are. Nobody outside of this machine reaches them.
+// loopback is the address of the peers' sockets. Other machines don't reach it.
 var loopback = netip.MustParseAddr("127.0.0.1")
 
 // A Demo is two peers and what runs between them. Make one with [New].
@@ -59,7 +59,7 @@ type Demo struct {
 	server *http.Server // the far peer's
 	client *http.Client // the near peer's
 
-	ctx   context.Context // ends what the page has begun
+	ctx   context.Context // ends the load that the page started
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
 
@@ -100,9 +100,9 @@ type Options struct {
 	Off packet.Offload // the TUNs' offloads not to use
 }
 
-// Makes says, a phrase for each, what New would make.
+// Makes lists what New would make, a phrase for each.
 func (o Options) Makes() []string {
-	between := "two UDP sockets on free ports, that talk over 127.0.0.1"
+	between := "two UDP sockets on free ports of 127.0.0.1"
 	if !o.TUN {
 		return []string{
 			"two WireGuard peers with fresh keys, in this process",
@@ -111,7 +111,7 @@ func (o Options) Makes() []string {
 		}
 	}
 	return []string{
-		"two network namespaces without names, which nobody else sees",
+		"two network namespaces without names, which other programs don't see",
 		fmt.Sprintf("in one the TUN interface near with %v/%d, and it is up", nearAddr, inner.Bits()),
 		fmt.Sprintf("in the other the TUN interface far with %v/%d, and it is up", farAddr, inner.Bits()),
 		"two WireGuard peers with fresh keys, one on each interface",
@@ -168,7 +168,7 @@ func newPeer(end string, addr netip.Addr, m *meter, o Options) (*peer, error) {
 	return p, nil
 }
 
-// makeInside makes what is inside of the tunnel at the peer's end, and returns its TUN.
+// makeInside makes the peer's stack or namespace, and returns its TUN.
 func (p *peer) makeInside(o Options) (tun.Device, error) {
 	if !o.TUN {
 		s, err := netstack.New(netstack.Options{Addresses: []netip.Addr{p.addr}})
@@ -188,7 +188,7 @@ func (p *peer) makeInside(o Options) (tun.Device, error) {
 	return t, nil
 }
 
-// join makes the peers known to each other, and serves at the far one.
+// join configures each peer with the other, and serves HTTP at the far one.
 func (d *Demo) join() error {
 	for _, ends := range [][2]*peer{{d.near, d.far}, {d.far, d.near}} {
 		at := netip.AddrPortFrom(loopback, ends[1].dev.Status().ListenPort)
@@ -247,11 +247,11 @@ func (d *Demo) Serve(ctx context.Context, ln net.Listener) error {
 	wg.Go(func() { d.keepPinging(ctx) })
 	defer wg.Wait()
 	defer cancel()
-	door := &proxy.Config{Sections: []proxy.Section{{
+	forward := &proxy.Config{Sections: []proxy.Section{{
 		Kind: proxy.TCPClientTunnel, Name: "page", BindAddress: ln.Addr().String(), Target: farHTTP,
 		MaxConnections: 256, IdleTimeout: 5 * time.Minute,
 	}}}
-	return proxy.Run(ctx, door, d.near.inside, front{ln: ln}, d.log)
+	return proxy.Run(ctx, forward, d.near.inside, front{ln: ln}, d.log)
 }
 
 // A front is the host's network with one listener, which is open already.

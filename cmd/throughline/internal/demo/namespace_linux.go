@@ -53,8 +53,8 @@ func newNamespace() (*namespace, error) {
 	return n, err
 }
 
-// apart calls f on a thread of its own, which ends with it: nothing else runs where f has changed the namespace. Sockets
-// and interfaces that f opens stay where they were opened.
+// apart calls f on a thread of its own, which ends with it: nothing else runs on a thread whose namespace f has
+// changed. Sockets and interfaces that f opens stay where they were opened.
 func apart(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -77,7 +77,7 @@ func (n *namespace) in(f func() error) error {
 		if err != nil {
 			return err
 		}
-		// Within Control, Close can't give the descriptor's number to somebody else.
+		// Within Control, the descriptor can't be closed and its number used again.
 		if e := rc.Control(func(fd uintptr) { err = unix.Setns(int(fd), unix.CLONE_NEWNET) }); e != nil {
 			err = e
 		}
@@ -111,7 +111,7 @@ func (n *namespace) open(name string, prefix netip.Prefix, off packet.Offload) (
 	return dev, err
 }
 
-// ifreq asks the kernel about an interface of the calling thread's namespace, or tells it.
+// ifreq reads or changes a setting of an interface of the calling thread's namespace.
 func ifreq(name string, set func(fd int, r *unix.Ifreq) error) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -182,7 +182,7 @@ func (n *namespace) ListenPacket(network, address string) (c net.PacketConn, err
 	return c, err
 }
 
-// LookupHost knows addresses only: there is no name server in the namespace.
+// LookupHost takes addresses only: there is no name server in the namespace.
 func (n *namespace) LookupHost(_ context.Context, name string) ([]netip.Addr, error) {
 	a, err := netip.ParseAddr(name)
 	return []netip.Addr{a}, err

@@ -45,12 +45,12 @@ func (d *Demo) serveLoad(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	streams, err1 := strconv.Atoi(q.Get("streams"))
 	mib, err2 := strconv.ParseInt(q.Get("mib"), 10, 32)
-	way := q.Get("direction")
-	if err1 != nil || err2 != nil || streams < 1 || streams > MaxStreams || mib < 1 || mib > maxStream>>20 || way != "up" && way != "down" {
+	direction := q.Get("direction")
+	if err1 != nil || err2 != nil || streams < 1 || streams > MaxStreams || mib < 1 || mib > maxStream>>20 || direction != "up" && direction != "down" {
 		http.Error(w, "ask for /load?direction=up|down&streams=N&mib=N", http.StatusBadRequest)
 		return
 	}
-	if err := d.begin(Load{Up: way == "up", Streams: streams, Bytes: mib << 20}); err != nil {
+	if err := d.begin(Load{Up: direction == "up", Streams: streams, Bytes: mib << 20}); err != nil {
 		http.Error(w, err.Error(), http.StatusConflict)
 		return
 	}

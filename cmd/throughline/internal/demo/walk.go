@@ -29,7 +29,7 @@ var stepNames = [numSteps]string{
 // A walk is the time that the steps of one direction took. It is safe for concurrent use.
 type walk struct {
 	steps                  [numSteps]tally
-	initiations, responses atomic.Uint64 // sent this way
+	initiations, responses atomic.Uint64 // sent in this direction
 }
 
 // A tally adds up one step.
@@ -68,7 +68,7 @@ type meter struct {
 	marks   sync.Map // *packet.Batch to *mark: when it was read or received
 }
 
-// A mark belongs to whoever has its batch.
+// A mark belongs to the owner of its batch.
 type mark struct{ at time.Duration }
 
 // set remembers when b was read or received.
