@@ -18,8 +18,6 @@ import (
 	"throughline/udp/udptest"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 func prefixes(list ...string) (out []netip.Prefix) {
 	for _, s := range list {
 		out = append(out, netip.MustParsePrefix(s))
@@ -119,7 +117,7 @@ func TestAllOrNothing(t *testing.T) {
 		}
 		before := a.Status()
 		err := a.Configure(&Change{
-			Private: &[wire.KeySize]byte{0: 8, 31: 64}, Port: ptr(uint16(7777)), Mark: ptr(uint32(9)), ReplacePeers: true,
+			Private: &[wire.KeySize]byte{0: 8, 31: 64}, Port: new(uint16(7777)), Mark: new(uint32(9)), ReplacePeers: true,
 			Peers: []PeerChange{{Public: noise.PublicKey{7}, AllowedIPs: prefixes("0.0.0.0/0")}},
 		})
 		if !errors.Is(err, syscall.EADDRINUSE) {
@@ -248,7 +246,7 @@ func TestPersistentKeepalive(t *testing.T) {
 		}
 		b.wantsNothing(0) // a keepalive is nothing to deliver
 
-		a.configure(&Change{Peers: []PeerChange{{Public: b.public(), Keepalive: ptr(time.Duration(0))}}})
+		a.configure(&Change{Peers: []PeerChange{{Public: b.public(), Keepalive: new(time.Duration(0))}}})
 		datagrams = net.Stats().Sent
 		time.Sleep(time.Hour)
 		if n := net.Stats().Sent - datagrams; n != 0 {
@@ -362,7 +360,7 @@ func manyPeers(n int) *Change {
 		b := [4]byte{byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}
 		c.Peers = append(c.Peers, PeerChange{
 			Public:   noise.PublicKey{0: 1, 1: b[1], 2: b[2], 3: b[3], 31: 9},
-			Endpoint: ptr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), uint16(i)|1)),
+			Endpoint: new(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), uint16(i)|1)),
 			AllowedIPs: []netip.Prefix{
 				netip.PrefixFrom(netip.AddrFrom4([4]byte{10, b[1], b[2], b[3]}), 32),
 				netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 13: b[1], 14: b[2], 15: b[3]}), 128),
