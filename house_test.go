@@ -21,7 +21,7 @@ import (
 
 // floors lists every room from the top of the house to its cellar. A room may use rooms on lower floors only.
 var floors = [][]string{
-	{"cmd/throughline"},
+	{"cmd/throughline", "tools/rename"},
 	{"internal/demo"},
 	{"netstack", "proxy"},
 	{"proxy/wireproxy", "proxy/internal/hop", "proxy/internal/login", "proxy/internal/socks5"},
@@ -106,11 +106,7 @@ func TestArrowsPointDown(t *testing.T) {
 		}
 		for _, imp := range s.file.Imports {
 			name, _ := strconv.Unquote(imp.Path.Value)
-			room, ours := strings.CutPrefix(name, "throughline/")
-			if name == "throughline" {
-				room, ours = ".", true
-			}
-			if ours && floor[room] <= at {
+			if room, ours := roomOf(t, name); ours && floor[room] <= at {
 				t.Errorf("%s: %s may not use %s, which is not below it", s.path, s.room, room)
 			}
 		}
@@ -265,7 +261,7 @@ func TestCoreImportsLittle(t *testing.T) {
 	}
 	for dep := range strings.FieldsSeq(string(out)) {
 		allowed := false
-		for _, ours := range []string{"throughline", "golang.org/x/crypto", "golang.org/x/sys", "github.com/gaissmai/bart"} {
+		for _, ours := range []string{modulePath(t), "golang.org/x/crypto", "golang.org/x/sys", "github.com/gaissmai/bart"} {
 			allowed = allowed || dep == ours || strings.HasPrefix(dep, ours+"/")
 		}
 		if !allowed {
