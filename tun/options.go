@@ -49,7 +49,7 @@ func (o Offload) String() string {
 
 // Offloads are the states of a device's offloads at one moment.
 type Offloads struct {
-	TSO, USO, TCPGRO, UDPGRO packet.OffloadState
+	TSO, USO, TCPGRO, UDPGRO packet.OffloadState // each of the offload of its name
 }
 
 // An Offloader is a Device that knows offloads. The devices that [Open] and [FromFD] return on Linux are Offloaders.

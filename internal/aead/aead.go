@@ -8,6 +8,8 @@
 // There are several ways to compute the same bytes ([Way]); which is best depends on the machine, and is chosen when
 // the device is made. A [Key] may be used by several goroutines at once, on packets that share no bytes. Slab and train
 // are borrowed for the length of a call. Nothing is allocated.
+//
+// Limits: a train is no longer than its slab. How many packets one key may seal is for the session to limit.
 package aead
 
 import (

@@ -4,6 +4,9 @@
 // It has no clock, no lock and no goroutine of its own. Its parts fall in three, by who may touch them: atomics, which
 // any goroutine may; and two groups that the owner guards by a lock each, as the fields say. A peer at rest costs memory
 // only, and little of it: what a handshake or a session needs is allocated when it comes and given back when it goes.
+//
+// Limits: at most [wire.MaxStaged] packets wait, [wire.MaxHandshakeAttempts] handshakes are tried in a row, and three
+// keypairs are kept beside those that are late.
 package peer
 
 import (

@@ -1,5 +1,6 @@
 // Package wireproxy reads wireproxy's files: conf's, with sections that say what is to be served between a tunnel and a
-// host. It opens files, and nothing else; a [Config] doesn't change once it is in use.
+// host. It opens files, and nothing else; a [Config] doesn't change once it is in use, so any number of goroutines may read
+// it. The limits of a file are those of package conf.
 package wireproxy
 
 import (

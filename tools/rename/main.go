@@ -6,8 +6,9 @@
 // then writes the package's name before such an import.
 //
 // What is measured and recorded stays as it was: testdata, bench/results and bench/RESULTS.md. Nothing is written unless
-// all of it could be read; the go.mod at the top, which says what the present path is, is written last. It is one
-// goroutine, and for one caller at a time: it holds the whole of the tree's text that changes in memory.
+// all of it could be read; the go.mod at the top, which says what the present path is, is written last.
+//
+// It is one goroutine, and holds all the text that changes in memory. Limits: a file above 1 MiB that isn't Go is left alone.
 package main
 
 import (

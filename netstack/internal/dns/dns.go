@@ -2,6 +2,8 @@
 //
 // Nothing is kept, all of it is safe for concurrent use, and no goroutine is started. Nothing of a message is believed; a
 // malformed one is an error.
+//
+// Limits: a query asks for datagrams of at most 1232 bytes; what doesn't fit is asked for over a connection.
 package dns
 
 import (
