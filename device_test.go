@@ -17,8 +17,6 @@ import (
 	"throughline/udp/udptest"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 // newDevice makes a device on a simulated network, down.
 func newDevice(t *testing.T, log *slog.Logger) (*throughline.Device, *tuntest.Device, *udptest.Host) {
 	t.Helper()
@@ -37,7 +35,7 @@ func newDevice(t *testing.T, log *slog.Logger) (*throughline.Device, *tuntest.De
 func TestDeviceFollowsItsTUN(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dev, tun, host := newDevice(t, nil)
-		if err := dev.Configure(throughline.Config{ListenPort: ptr(uint16(7000))}); err != nil {
+		if err := dev.Configure(throughline.Config{ListenPort: new(uint16(7000))}); err != nil {
 			t.Fatal(err)
 		}
 		taken := func() bool {
@@ -98,7 +96,7 @@ func TestUpWithATakenPort(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer other.Close()
-		if err := dev.Configure(throughline.Config{ListenPort: ptr(uint16(7000))}); err != nil {
+		if err := dev.Configure(throughline.Config{ListenPort: new(uint16(7000))}); err != nil {
 			t.Fatal(err)
 		}
 		tun.SetUp(true)
@@ -109,10 +107,10 @@ func TestUpWithATakenPort(t *testing.T) {
 		if err := dev.Up(); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("Up: %v", err)
 		}
-		if err := dev.Configure(throughline.Config{ListenPort: ptr(uint16(7000))}); !errors.Is(err, syscall.EADDRINUSE) {
+		if err := dev.Configure(throughline.Config{ListenPort: new(uint16(7000))}); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("the taken port again: %v", err)
 		}
-		if err := dev.Configure(throughline.Config{ListenPort: ptr(uint16(7001))}); err != nil {
+		if err := dev.Configure(throughline.Config{ListenPort: new(uint16(7001))}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := host.Listen(7001); !errors.Is(err, syscall.EADDRINUSE) {
@@ -131,7 +129,7 @@ func TestCloseFromEverywhere(t *testing.T) {
 			all.Go(func() { dev.Up() })
 			all.Go(func() { dev.Status() })
 			all.Go(func() { dev.Down() })
-			all.Go(func() { dev.Configure(throughline.Config{PrivateKey: ptr(throughline.NewPrivateKey())}) })
+			all.Go(func() { dev.Configure(throughline.Config{PrivateKey: new(throughline.NewPrivateKey())}) })
 		}
 		all.Wait()
 		if err := dev.Configure(throughline.Config{}); !errors.Is(err, net.ErrClosed) {
@@ -145,16 +143,16 @@ func TestBadConfigurations(t *testing.T) {
 	dev, _, _ := newDevice(t, nil)
 	key := throughline.NewPrivateKey().Public()
 	for want, pc := range map[string]throughline.PeerConfig{
-		"persistent keepalive -1s":  {PersistentKeepalive: ptr(-time.Second)},
-		"persistent keepalive 1.5s": {PersistentKeepalive: ptr(1500 * time.Millisecond)},
-		"18h12m16s":                 {PersistentKeepalive: ptr(65536 * time.Second)},
+		"persistent keepalive -1s":  {PersistentKeepalive: new(-time.Second)},
+		"persistent keepalive 1.5s": {PersistentKeepalive: new(1500 * time.Millisecond)},
+		"18h12m16s":                 {PersistentKeepalive: new(65536 * time.Second)},
 		"endpoint invalid":          {Endpoint: &netip.AddrPort{}},
-		"endpoint 192.0.2.1:0":      {Endpoint: ptr(netip.MustParseAddrPort("192.0.2.1:0"))},
+		"endpoint 192.0.2.1:0":      {Endpoint: new(netip.MustParseAddrPort("192.0.2.1:0"))},
 		"allowed IP invalid":        {AllowedIPs: []netip.Prefix{{}}},
 		"allowed IP invalid Prefix": {RemoveAllowedIPs: []netip.Prefix{{}}},
 	} {
 		pc.PublicKey = key
-		err := dev.Configure(throughline.Config{ListenPort: ptr(uint16(9)), Peers: []throughline.PeerConfig{{PublicKey: throughline.PublicKey{1}}, pc}})
+		err := dev.Configure(throughline.Config{ListenPort: new(uint16(9)), Peers: []throughline.PeerConfig{{PublicKey: throughline.PublicKey{1}}, pc}})
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), key.String()) {
 			t.Errorf("want an error with %q, got %v", want, err)
 		}
@@ -169,10 +167,10 @@ func TestStatusTellsWhatWasConfigured(t *testing.T) {
 	private, preshared := throughline.NewPrivateKey(), throughline.NewPresharedKey()
 	peer := throughline.NewPrivateKey().Public()
 	if err := dev.Configure(throughline.Config{
-		PrivateKey: &private, ListenPort: ptr(uint16(1234)), Mark: ptr(uint32(7)),
+		PrivateKey: &private, ListenPort: new(uint16(1234)), Mark: new(uint32(7)),
 		Peers: []throughline.PeerConfig{{
-			PublicKey: peer, PresharedKey: &preshared, Endpoint: ptr(netip.MustParseAddrPort("[::ffff:192.0.2.7]:99")),
-			PersistentKeepalive: ptr(25 * time.Second),
+			PublicKey: peer, PresharedKey: &preshared, Endpoint: new(netip.MustParseAddrPort("[::ffff:192.0.2.7]:99")),
+			PersistentKeepalive: new(25 * time.Second),
 			AllowedIPs: []netip.Prefix{
 				netip.MustParsePrefix("fd00::1/64"), netip.MustParsePrefix("10.1.2.3/8"), netip.MustParsePrefix("::ffff:10.9.0.0/112"),
 			},

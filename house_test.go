@@ -21,7 +21,7 @@ import (
 
 // floors lists every room from the top of the house to its cellar. A room may use rooms on lower floors only.
 var floors = [][]string{
-	{"cmd/throughline"},
+	{"cmd/throughline", "tools/rename"},
 	{"cmd/throughline/internal/demo", "proxy/wireproxy"},
 	{"netstack", "proxy"},
 	{"proxy/internal/forward", "proxy/internal/login", "proxy/internal/socks5"},
@@ -108,11 +108,7 @@ func TestArrowsPointDown(t *testing.T) {
 		}
 		for _, imp := range s.file.Imports {
 			name, _ := strconv.Unquote(imp.Path.Value)
-			room, ours := strings.CutPrefix(name, "throughline/")
-			if name == "throughline" {
-				room, ours = ".", true
-			}
-			if ours && floor[room] <= at {
+			if room, ours := roomOf(t, name); ours && floor[room] <= at {
 				t.Errorf("%s: %s may not use %s, which is not below it", s.path, s.room, room)
 			}
 		}
@@ -259,24 +255,6 @@ func receiverExported(d *ast.FuncDecl) bool {
 	return ok && id.IsExported()
 }
 
-// TestTypesComeAlone holds that who names a key or reads a file compiles no device, no socket and no TUN.
-func TestTypesComeAlone(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}}", "./wgtypes", "./conf", "./uapi/text", "./proxy/...").Output()
-	if err != nil {
-		t.Fatal("go list:", err)
-	}
-	deps := strings.Fields(string(out))
-	if !slices.Contains(deps, "throughline/wgtypes") {
-		t.Fatalf("go list found %v", deps)
-	}
-	for _, dep := range deps {
-		switch room, ours := strings.CutPrefix(dep, "throughline/"); {
-		case dep == "throughline", ours && (room == "internal/engine" || room == "tun" || room == "udp" || strings.HasPrefix(room, "tun/") || strings.HasPrefix(room, "udp/")):
-			t.Errorf("the types, the readers of files or the proxy depend on %s", dep)
-		}
-	}
-}
-
 // TestProxyKnowsNoWireGuard holds that the proxy compiles nothing of the tunnel: not the library, no reader of files, no stack.
 func TestProxyKnowsNoWireGuard(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "./proxy").Output()
@@ -300,7 +278,7 @@ func TestCoreImportsLittle(t *testing.T) {
 	}
 	for dep := range strings.FieldsSeq(string(out)) {
 		allowed := false
-		for _, ours := range []string{"throughline", "golang.org/x/crypto", "golang.org/x/sys", "github.com/gaissmai/bart"} {
+		for _, ours := range []string{modulePath(t), "golang.org/x/crypto", "golang.org/x/sys", "github.com/gaissmai/bart"} {
 			allowed = allowed || dep == ours || strings.HasPrefix(dep, ours+"/")
 		}
 		if !allowed {

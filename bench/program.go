@@ -113,7 +113,7 @@ func gather(ctx context.Context, top string, peerNames []string, extra []program
 }
 
 func build(ctx context.Context, top, to string) error {
-	if text, err := os.ReadFile(filepath.Join(top, "go.mod")); err != nil || !strings.HasPrefix(string(text), "module throughline\n") {
+	if _, err := os.Stat(filepath.Join(top, "cmd/throughline/main.go")); err != nil {
 		return errors.New("this is not the folder bench of the repository: cd there")
 	}
 	// The revision is asked of git by commit, which also works for root in somebody else's repository.

@@ -56,8 +56,8 @@ var System Resolver = ResolverFunc(func(ctx context.Context, host string) ([]net
 // A Peer is one whose endpoint has a name.
 type Peer struct {
 	PublicKey wgtypes.PublicKey
-	Host      string
-	Port      uint16
+	Host      string // the name
+	Port      uint16 // of the endpoint: it is the same whatever the name's address
 	Source    string // where the name was read, such as file:line; it is logged, and may be empty
 }
 

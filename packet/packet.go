@@ -7,6 +7,8 @@
 // after its padded length, so that sealing turns it into a datagram, and opening a datagram into a packet, without
 // moving a byte. [Batch.Append] lays packets so that the datagrams they become touch each other: a train of them is one
 // contiguous piece of memory, and leaves by one system call.
+//
+// Limits: a batch holds at most [MaxPackets] packets and the bytes of its slab, [SlabSize] unless it was made smaller.
 package packet
 
 import (

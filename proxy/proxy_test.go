@@ -61,7 +61,7 @@ func TestHalfClose(t *testing.T) {
 			c := connectTo(t, "tcp", p.addr(0))
 			send(t, c, make([]byte, n)...)
 			c.(*net.TCPConn).CloseWrite()
-			expect(t, c, []byte(fmt.Sprint(n))...)
+			expect(t, c, fmt.Append(nil, n)...)
 			expectEnd(t, c)
 			c = connectTo(t, "tcp", p.addr(1))
 			expect(t, c, []byte("over")...)

@@ -3,6 +3,13 @@
 // A [Device] has one or more queues. A [Queue] moves whole batches: where the kernel offers TCP segmentation offload, a
 // super-packet is read and split into the batch's slab, and packets of one flow are merged and written by one system
 // call. A Device that isn't the kernel's (a user-space stack, a test's pipe) implements the same two interfaces.
+//
+// Concurrency: the methods of a Device may be called from any goroutine. A Queue has one reader and one writer at a time;
+// the two may run beside each other.
+//
+// Ownership: a batch is borrowed until Read or Write returns. A device owns its queues, and Close ends them.
+//
+// Limits: a Read appends no more than its batch has room for, and waits for the first packet only.
 package tun
 
 import "throughline/packet"

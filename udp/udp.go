@@ -4,6 +4,12 @@
 // call where the kernel can (UDP_SEGMENT), receives coalesced datagrams as they come (UDP_GRO), and falls back plainly,
 // losing nothing, where it can't. A test's network, or a transport that wraps datagrams, implements the same interfaces.
 //
+// Concurrency: the methods of a Conn may be called from any goroutine, Close while others wait. A [Receiver] has one caller
+// at a time. Batches are borrowed for the length of a call.
+//
+// Limits: a Receive appends no more than its batch has room for. What a socket's own buffer has no room for, the kernel
+// drops.
+//
 // On Linux its system calls are raw, as the TUN's are: none of them waits, for the descriptors don't block, and the
 // runtime needn't know of calls that don't. To inform it wakes its monitor thread whenever the process was idle, which
 // costs a lone packet more than everything else on its path (measured: half of the processor time, a third of a ping's).

@@ -7,8 +7,8 @@ import (
 
 // An Event is something that happened to a device, or to one of its peers.
 type Event struct {
-	Kind     EventKind
-	At       time.Time
+	Kind     EventKind      // what happened
+	At       time.Time      // when
 	Peer     PublicKey      // the peer it happened to; zero for Up and Down
 	Endpoint netip.AddrPort // where the peer is: of HandshakeComplete, and of EndpointMoved the new one; else invalid
 }

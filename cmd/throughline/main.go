@@ -1,7 +1,8 @@
 // Throughline is a userspace WireGuard. As `throughline INTERFACE` it is a daemon that stands in for wireguard-go: it
 // makes the interface, and is set up by wg(8) and wg-quick(8).
 //
-// Only this package reads arguments and the environment, writes to the terminal, and exits.
+// Only this package reads arguments and the environment, writes to the terminal, and exits. Its goroutines stand in the
+// table of ARCHITECTURE.md, its limits in those of the packages it runs.
 package main
 
 import (

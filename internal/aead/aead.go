@@ -8,6 +8,8 @@
 // Several implementations compute the same bytes ([Implementation]); the fastest depends on the machine, and is chosen
 // when the device is made. A [Key] may be used by several goroutines at once, on packets that share no bytes. Slab and
 // train are borrowed until a call returns. Nothing is allocated.
+//
+// Limits: a train is no longer than its slab. How many packets one key may seal is for the session to limit.
 package aead
 
 import (

@@ -7,6 +7,8 @@
 // knows only which value has a prefix, not which prefixes a value has: the values keep that themselves.
 //
 // The trie is github.com/gaissmai/bart.
+//
+// Limits: none of its own. How many prefixes there are is for the caller to limit.
 package allowedips
 
 import (

@@ -18,8 +18,6 @@ import (
 	"throughline/wgtypes"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 func prefixes(list ...string) (out []netip.Prefix) {
 	for _, s := range list {
 		out = append(out, netip.MustParsePrefix(s))
@@ -114,7 +112,7 @@ func TestAllOrNothing(t *testing.T) {
 		}
 		before := a.Status()
 		err := a.Configure(&wgtypes.Config{
-			PrivateKey: &wgtypes.PrivateKey{0: 8, 31: 64}, ListenPort: ptr(uint16(7777)), Mark: ptr(uint32(9)), ReplacePeers: true,
+			PrivateKey: &wgtypes.PrivateKey{0: 8, 31: 64}, ListenPort: new(uint16(7777)), Mark: new(uint32(9)), ReplacePeers: true,
 			Peers: []wgtypes.PeerConfig{{PublicKey: wgtypes.PublicKey{7}, AllowedIPs: prefixes("0.0.0.0/0")}},
 		})
 		if !errors.Is(err, syscall.EADDRINUSE) {
@@ -235,7 +233,7 @@ func TestPersistentKeepalive(t *testing.T) {
 		}
 		b.wantsNothing(0) // a keepalive is nothing to deliver
 
-		a.configure(&wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: b.public(), PersistentKeepalive: ptr(time.Duration(0))}}})
+		a.configure(&wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: b.public(), PersistentKeepalive: new(time.Duration(0))}}})
 		datagrams = net.Stats().Sent
 		time.Sleep(time.Hour)
 		if n := net.Stats().Sent - datagrams; n != 0 {
@@ -346,7 +344,7 @@ func manyPeers(n int) *wgtypes.Config {
 		b := [4]byte{byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}
 		c.Peers = append(c.Peers, wgtypes.PeerConfig{
 			PublicKey: wgtypes.PublicKey{0: 1, 1: b[1], 2: b[2], 3: b[3], 31: 9},
-			Endpoint:  ptr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), uint16(i)|1)),
+			Endpoint:  new(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), uint16(i)|1)),
 			AllowedIPs: []netip.Prefix{
 				netip.PrefixFrom(netip.AddrFrom4([4]byte{10, b[1], b[2], b[3]}), 32),
 				netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 13: b[1], 14: b[2], 15: b[3]}), 128),

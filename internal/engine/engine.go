@@ -19,6 +19,9 @@
 // The packet path takes no lock but, once for each train that arrives, indexEntry.windowMu (for the replay window) and
 // Engine.sinkMu, and Peer.stateMu where a packet has to wait for a session or comes with another than the one we send
 // with.
+//
+// Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait, and [wire.MaxStaged] packets a peer; what is too
+// much is dropped and counted. Goroutines are a few for each queue and socket, and none for each peer.
 package engine
 
 import (

@@ -278,7 +278,7 @@ func TestMarkForgetsTheSource(t *testing.T) {
 		if !a.peer(b).Endpoint().Src.IsValid() {
 			t.Fatal("no source was learned")
 		}
-		a.configure(&wgtypes.Config{Mark: ptr(uint32(7))})
+		a.configure(&wgtypes.Config{Mark: new(uint32(7))})
 		if src := a.peer(b).Endpoint().Src; src.IsValid() {
 			t.Errorf("the source is still %v", src)
 		}

@@ -1,5 +1,7 @@
 // Package linux knows the kernel that this process runs on: its version, and what is wrong with that version where it
 // can't be found out by trying. What a distribution mended on its own is not in it.
+//
+// A [Version] is a value, so any goroutine may use one. Of a release only the first three numbers are read.
 package linux
 
 // A Version is a kernel's version: major, minor, patch.

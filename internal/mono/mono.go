@@ -1,6 +1,9 @@
 // Package mono is the type of the tunnel's time: a clock that never goes back and that counts sleep.
 //
-// It has no clock of its own. The engine reads one, once a batch, and passes the moment down.
+// It has no clock of its own. The engine reads one, once a batch, and passes the moment down. A [Time] is a
+// value, so any goroutine may use one.
+//
+// Limits: a Time is bounded by what 63 bits hold of nanoseconds, 292 years from its origin.
 package mono
 
 import "time"

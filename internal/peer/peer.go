@@ -4,6 +4,9 @@
 // It has no clock, no lock and no goroutine of its own. Its fields are of three kinds: atomics, which any goroutine
 // may use; and two groups that the owner guards by a lock each, as the fields say. An idle peer costs memory only, and little
 // of it: what a handshake or a session needs is allocated when it begins and freed when it ends.
+//
+// Limits: at most [wire.MaxStaged] packets wait, [wire.MaxHandshakeAttempts] handshakes are tried in a row, and three
+// keypairs are kept beside those that are late.
 package peer
 
 import (

@@ -3,6 +3,8 @@
 //
 // It escapes what stands in a label and in a help text; names of metrics and of labels are the caller's constants, and
 // stand as they are. Values are whole numbers. A Text belongs to one goroutine.
+//
+// Limits: the whole text is built in memory before it is written.
 package promtext
 
 import (

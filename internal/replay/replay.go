@@ -3,6 +3,8 @@
 // It knows nothing of keys: only counters whose packets were authenticated may be shown to it, or a forger moves the
 // window. A [Window] is a value of about 1 KiB, owned by one session and one direction. It has no lock: its owner shows
 // it one counter at a time.
+//
+// Limits: a counter is taken at most once, and only if it is less than [wire.ReplayWindow] below the highest.
 package replay
 
 import "throughline/internal/wire"

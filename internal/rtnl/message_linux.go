@@ -2,6 +2,11 @@
 // [Watch] receives those of all that may change routes, and looks a route up.
 //
 // All belong to the network namespace of the thread that opened them, whichever thread uses them later.
+//
+// Concurrency: a Conn and a Watch may be used by any number of goroutines; requests go one after the other. Events have one
+// reader at a time. A Watch has one goroutine, which Close waits for.
+//
+// Limits: an answer is at most 16 KiB and is waited for 2 s at most; a Watch tells of changes once a second at most.
 package rtnl
 
 import (

@@ -3,6 +3,9 @@
 //
 // A keypair never changes once made but for its sending counter, which is atomic, and its replay window, which the
 // caller guards. Seal and Open work on disjoint trains from any number of goroutines at once.
+//
+// Limits: a keypair seals and opens no more than [wire.RejectAfterMessages] packets, and for [wire.RejectAfterTime] at most;
+// the caller asks [Keypair.CanSend] and [Keypair.CanReceive].
 package session
 
 import (

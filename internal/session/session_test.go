@@ -3,7 +3,7 @@ package session
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -190,19 +190,19 @@ func TestRotation(t *testing.T) {
 		return k
 	}
 	show := func(k Keypairs, gone Retired) string {
-		s := fmt.Sprintf("%s %s %s ", named[k.Previous], named[k.Current], named[k.Next])
+		words := []string{named[k.Previous], named[k.Current], named[k.Next]}
 		for _, late := range k.Late {
 			if late != nil {
-				s += named[late] + " "
+				words = append(words, named[late])
 			}
 		}
-		s += "gone"
+		words = append(words, "gone")
 		for _, g := range gone {
 			if g != nil {
-				s += " " + named[g]
+				words = append(words, named[g])
 			}
 		}
-		return s
+		return strings.Join(words, " ")
 	}
 	var k Keypairs
 	var gone Retired

@@ -20,8 +20,8 @@ func TestPadded(t *testing.T) {
 			t.Errorf("Padded(%d, %d) = %d, want %d", c.n, c.mtu, got, c.want)
 		}
 	}
-	for mtu := 0; mtu < 100; mtu++ {
-		for n := 0; n < 300; n++ {
+	for mtu := range 100 {
+		for n := range 300 {
 			p := Padded(n, mtu)
 			if p < n || p > n+PaddingMultiple-1 {
 				t.Fatalf("Padded(%d, %d) = %d", n, mtu, p)

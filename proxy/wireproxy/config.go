@@ -181,15 +181,15 @@ func (r *reader) readSection(from *conf.Section) {
 	s := proxy.Section{Name: from.Name, At: from.Pos.String(), MaxConnections: proxy.DefaultConnections, IdleTimeout: proxy.DefaultIdleTCP, ResolveLocally: r.locally}
 	lacks := func(problem string) { r.wrong(&conf.Error{Pos: from.Pos, Problem: problem}) }
 	keys := ""
-	names := "[Interface] [Peer] [Resolve]"
+	names := []string{"[Interface] [Peer] [Resolve]"}
 	for _, k := range kinds {
 		if strings.EqualFold(k.name, from.Name) {
 			s.Kind, keys = k.kind, k.keys
 		}
-		names += " [" + k.name + "]"
+		names = append(names, "["+k.name+"]")
 	}
 	if keys == "" { // its entries can't be judged
-		lacks("there is no section of this name; use one of " + names)
+		lacks("there is no section of this name; use one of " + strings.Join(names, " "))
 		return
 	}
 	if s.Kind == proxy.UDPClientTunnel || s.Kind == proxy.UDPServerTunnel {

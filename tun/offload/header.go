@@ -8,6 +8,8 @@
 // It does no I/O, allocates nothing on the packet path, and trusts nothing it is given: neither the kernel's header nor
 // the packets. Headers it doesn't know are passed through (merge) or refused (split). Nothing here is safe for concurrent
 // use; a Super and a Merger belong to one goroutine. A batch is borrowed for the length of a call.
+//
+// Limits: a packet or a super-packet has at most 64 KiB, a write at most [MaxPieces] packets, or 64 datagrams.
 package offload
 
 import (
@@ -36,8 +38,8 @@ const (
 
 // A Header is the virtio-net header of one packet.
 type Header struct {
-	Flags      uint8
-	GSOType    uint8
+	Flags      uint8  // bits such as NeedsCsum
+	GSOType    uint8  // a value such as GSOTCPv4
 	HdrLen     uint16 // a hint; wrong for packets the host forwards
 	GSOSize    uint16 // payload bytes of each segment but the last
 	CsumStart  uint16 // where summing begins

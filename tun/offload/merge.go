@@ -18,11 +18,11 @@ const (
 
 // A Write is what one system call writes: a packet, or several of one flow.
 type Write struct {
-	First int // the index of its first packet
-	N     int // how many packets it holds
-	Len   int // the bytes of the IP packet written
-	Head  int // the length of the headers, which the packets but the first leave out; set when N > 1
-	UDP   bool
+	First int  // the index of its first packet
+	N     int  // how many packets it holds
+	Len   int  // the bytes of the IP packet written
+	Head  int  // the length of the headers, which the packets but the first leave out; set when N > 1
+	UDP   bool // its packets are UDP's, else TCP's or of any other kind
 
 	last, size int    // the last packet's index, the first's payload bytes
 	seq        uint32 // the sequence number that would go on

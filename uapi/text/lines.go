@@ -151,9 +151,5 @@ func (l *lines) next() ([]byte, error) {
 
 // cut splits a line at its first "=".
 func cut(line []byte) (key, value []byte, ok bool) {
-	i := bytes.IndexByte(line, '=')
-	if i < 0 {
-		return nil, nil, false
-	}
-	return line[:i], line[i+1:], true
+	return bytes.Cut(line, []byte{'='})
 }

@@ -5,8 +5,8 @@
 // in the fake time of a testing/synctest bubble; make the [Net] inside the bubble then. Chance comes from the seed
 // alone: the same calls in the same order have the same fate. Everything is safe for concurrent use.
 //
-// It doesn't imitate fragmentation (what is larger than the path MTU is refused), ICMP, or a sender that waits: a queue
-// that is full drops.
+// It doesn't imitate fragmentation (what is larger than the path MTU is refused), ICMP, or a sender that waits: the
+// queue of a socket is bounded, and drops when it is full.
 package udptest
 
 import (
@@ -32,9 +32,9 @@ type Options struct {
 
 // A Datagram is what a hook sees, and may alter.
 type Datagram struct {
-	From, To netip.AddrPort
-	Mark     uint32 // the sender's firewall mark
-	Data     []byte // its own copy
+	From, To netip.AddrPort // as they are on the wire
+	Mark     uint32         // the sender's firewall mark
+	Data     []byte         // its own copy
 }
 
 // Stats count the fates of datagrams.

@@ -2,6 +2,8 @@
 //
 // Nothing is cached, all of it is safe for concurrent use, and no goroutine is started. Nothing of a message is believed; a
 // malformed one is an error. An answer by UDP has at most 4096 bytes, one by TCP at most 65535.
+//
+// Limits: a query asks for datagrams of at most 1232 bytes; what doesn't fit is asked for over a connection.
 package dns
 
 import (

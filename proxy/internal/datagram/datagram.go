@@ -1,7 +1,8 @@
 // Package datagram reads and writes datagrams of any network, without an allocation where the socket can do that, and
 // keeps buffers for them.
 //
-// All of it may be used by any number of goroutines.
+// All of it may be used by any number of goroutines. A buffer holds the largest datagram there is; how many are in use is for
+// the callers to limit.
 package datagram
 
 import (

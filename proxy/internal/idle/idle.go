@@ -2,6 +2,8 @@
 //
 // A [Clock] and a [Watch] may be used by any number of goroutines; noting that something moved is one atomic store. A Clock
 // has no timer of its own: its users look at it when their reads end, or have a Watch look, which has one.
+//
+// Limits: a limit of 0 is none; a limit is noticed at most 30 seconds late.
 package idle
 
 import (

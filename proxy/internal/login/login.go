@@ -1,6 +1,6 @@
 // Package login holds a user name and a password, and compares those of clients with them in constant time.
 //
-// A Login doesn't change, and may be used by any number of goroutines.
+// A Login doesn't change, and may be used by any number of goroutines. It doesn't limit how often somebody tries.
 package login
 
 import (

@@ -2,8 +2,8 @@
 //
 // It opens nothing and speaks no protocol. [Join] uses the caller's goroutine and one more, which has ended when it
 // returns, and owns both connections from then on. Where the kernel can move the bytes (two TCP sockets on Linux) it does.
-// Else each direction has a buffer of 2 KiB, and while it moves much one of 32 KiB; 1,024 directions at a time have one,
-// so that many connections can't take much memory, whatever they do.
+// Else each direction has a buffer of 2 KiB, and while it moves much one of 32 KiB; at most 1,024 directions have one
+// at a time, so that many connections can't take much memory, whatever they do.
 package relay
 
 import (

@@ -2,6 +2,8 @@
 //
 // It knows messages only: what is served, to which clients and for how long, the caller decides. The readers read a message
 // to its last byte and not one further, so that what follows stays in the connection. Nothing here is shared or kept.
+//
+// Limits: those of lengths of one byte, so that a message has at most 513 bytes.
 package socks5
 
 import (
@@ -43,6 +45,7 @@ const (
 	LoginVersion = 1 // RFC 1929 §2
 )
 
+// What may be wrong with a message.
 var (
 	ErrVersion     = errors.New("not SOCKS5")
 	ErrAddressType = errors.New("unknown address type")

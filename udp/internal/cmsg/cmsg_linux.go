@@ -4,6 +4,8 @@
 //
 // A message is a header (length, level, type; the length counts the header), data, and padding to the machine's
 // alignment. recvmsg(2), cmsg(3).
+//
+// Limits: a message to send fits into SendSize bytes, what comes with a datagram into ReceiveSize.
 package cmsg
 
 import (

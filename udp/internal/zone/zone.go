@@ -1,4 +1,7 @@
 // Package zone translates between the names of links, which netip.Addr has, and their indices, which the kernel has.
+//
+// [Names] may be used by several goroutines at once, and start none. They hold one snapshot of the links, asked for at most
+// once a second, and only when something isn't in it or it is 30 s old.
 package zone
 
 import (

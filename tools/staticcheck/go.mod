@@ -1,4 +1,4 @@
-module throughline/tools
+module throughline/tools/staticcheck
 
 go 1.26.0
 
