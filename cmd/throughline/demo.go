@@ -43,8 +43,8 @@ configuration and no network, and leaves nothing behind.
 On another machine, bring the page to yours: ssh -L 8080:127.0.0.1:PORT there,
 with --listen 127.0.0.1:PORT, and open http://127.0.0.1:8080/.
 
-Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, see
-'throughline --help'.
+Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and
+THROUGHLINE_CIPHER_IMPLEMENTATION, see 'throughline --help'.
 `
 
 // onceWithin is how long --once may take without --seconds. It takes three seconds on a usual machine.
@@ -123,6 +123,7 @@ func runDemo(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	env.printNotices(os.Stderr)
 	c.host = env.host
 	c.host.Address = netip.MustParseAddr("127.0.0.1") // so that the tunnel's sockets can't be reached from outside
 	c.cipher, c.log = env.cipher, env.logger(slog.LevelWarn)

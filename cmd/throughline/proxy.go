@@ -34,7 +34,7 @@ SIGTERM comes. It needs no privileges and makes no interface.
   -i ADDRESS:PORT   answer there to HTTP requests for /readyz and /metrics, from any client
   -n                check the file, report what is wrong with it, and end
 
-Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, see 'throughline --help'. Without
+Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER_IMPLEMENTATION, see 'throughline --help'. Without
 LOG_LEVEL warnings are logged, too.
 
 The file is wireproxy's. A value that begins with $ is an environment variable's ($$ stands for $).
@@ -102,6 +102,7 @@ func runProxy(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	env.printNotices(os.Stderr)
 	path := fs.Arg(0)
 	f, cfg, err := wireproxy.Load(path, os.LookupEnv)
 	if f != nil {
