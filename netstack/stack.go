@@ -50,7 +50,6 @@ import (
 	"os"
 	"sync"
 
-	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -139,9 +138,7 @@ func New(o Options) (*Stack, error) {
 	if o.Buffer < tcp.MinBufferSize || o.Buffer > maxBuffer {
 		return nil, fmt.Errorf("netstack: a buffer limit of %d bytes, not from %d to %d", o.Buffer, tcp.MinBufferSize, maxBuffer)
 	}
-	if log.IsLogging(log.Info) && !log.IsLogging(log.Debug) { // gVisor's own: on stderr, and a packet can make it speak
-		log.SetLevel(log.Warning)
-	}
+	silencing.Do(silence)
 	s := &Stack{events: make(chan tun.Event, 1), done: make(chan struct{})}
 	for _, a := range o.Addresses {
 		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6() {
