@@ -21,13 +21,23 @@ import (
 // These tests run `throughline demo --tun` as an operator does, in the test's own network namespace.
 
 // ordinary are the words before a command that make its user nobody, with no privileges. They end the test where that
-// can't be: in a user namespace there is one user only.
+// can't be: in a user namespace there is one user only. Where the machine keeps the TUN's device to root, the command sees
+// one that is everybody's, as it is on most machines, in a mount namespace of its own.
 func ordinary(t *testing.T) []string {
 	t.Helper()
-	if out, err := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "true").CombinedOutput(); err != nil {
+	nobody := []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"}
+	if out, err := exec.Command(nobody[0], append(nobody[1:], "true")...).CombinedOutput(); err != nil {
 		t.Skipf("no other user here: %s", out)
 	}
-	return []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"}
+	info, err := os.Stat("/dev/net/tun")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm()&0o006 == 0o006 {
+		return nobody
+	}
+	script := "mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 && exec " + strings.Join(nobody, " ") + ` "$@"`
+	return []string{"unshare", "--mount", "sh", "-c", script, "sh"}
 }
 
 // surroundings are what a demo must leave as it found it: interfaces, addresses, routes, and what can keep a namespace
