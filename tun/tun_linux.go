@@ -255,7 +255,7 @@ const anySegments = 65535
 // built elsewhere, and the kernel cuts up one that has too many segments and queues each by itself, which costs far more.
 // It is a matter of speed only, so where it can't be done, in another network namespace say, it is not.
 func (d *device) limitSegments(st linkState) {
-	segments := min(packet.MaxTrain/(st.mtu+packet.Headroom+packet.Tailroom), maxSegments)
+	segments := min(packet.MaxSuperPacket/(st.mtu+packet.Headroom+packet.Tailroom), maxSegments)
 	if st.forwards || segments < 2 {
 		segments = anySegments
 	}

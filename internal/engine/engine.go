@@ -252,8 +252,8 @@ func (e *Engine) listen(port uint16, mark uint32) (*sockets, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p, ok := conn.(udp.Partial); ok && p.Lacks() != nil {
-		e.log.Error("sockets: no peer can be reached in one address family", "error", p.Lacks())
+	if p, ok := conn.(udp.Partial); ok && p.MissingFamily() != nil {
+		e.log.Error("sockets: no peer can be reached in one address family", "error", p.MissingFamily())
 	}
 	if mark != 0 {
 		if err := conn.SetMark(mark); err != nil {

@@ -81,7 +81,7 @@ func New(mtu int) *Link {
 	// midst of a stream is short.
 	payload := mtu - tcpRoom
 	sent := packet.Headroom + wire.Padded(payload+header.IPv4MinimumSize+header.TCPMinimumSize+timestamp, mtu) + packet.Tailroom
-	l := &Link{mtu: mtu, gso: max(1, packet.MaxTrain/sent) * payload}
+	l := &Link{mtu: mtu, gso: max(1, packet.MaxSuperPacket/sent) * payload}
 	l.filled.L, l.drained.L = &l.mu, &l.mu
 	l.merger.TCP = true
 	return l
