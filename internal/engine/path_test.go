@@ -87,7 +87,7 @@ func (c *nullConn) Send(b *packet.Batch) error { c.sent += len(b.Packets); retur
 type halfConn struct{ nullConn }
 
 func (c *halfConn) Listen(uint16) (udp.Conn, error) { return c, nil }
-func (c *halfConn) MissingFamily() error                    { return errors.New("IPv6 is broken") }
+func (c *halfConn) MissingFamily() error            { return errors.New("IPv6 is broken") }
 
 // An address family that has no socket is logged whenever sockets are opened.
 func TestLacksAreLogged(t *testing.T) {
