@@ -1,5 +1,5 @@
-// Package ratelimit is what a single source may ask for under load: token buckets for the senders of handshake messages.
-// Whitepaper §5.3; the kernel module's rate and burst.
+// Package ratelimit bounds the handshake messages of each source under load, by token buckets. Whitepaper §5.3; the
+// kernel module's rate and burst.
 //
 // A source is an IPv4 address or an IPv6 /64, for a host that has one address of a /64 has them all. The engine asks
 // only while it is under load, and only for messages with a valid cookie: a sender that is counted here can receive at its
