@@ -43,8 +43,8 @@
 // # Limits
 //
 // 1,048,576 peers; 128 packets that wait for a session for each peer, of which the oldest is dropped for a newer one; a
-// keepalive of at most [MaxKeepalive]. An idle device needs about 1 MiB, and each idle peer about 700 bytes. A process
-// that may use FIPS 140's ciphers only can't have a device: New says so.
+// keepalive of at most [MaxKeepalive]. An idle device needs about 1 MiB, and each idle peer about 700 bytes. In a process
+// that may use FIPS 140's ciphers only New returns an error.
 //
 // # Compatibility
 //

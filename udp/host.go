@@ -235,13 +235,13 @@ func sendFamily(s *socket, b *packet.Batch, v6 bool) error {
 
 // dropRun drops the live packets of r because of err, and returns the error that says so; nil if there were none.
 func dropRun(b *packet.Batch, r *packet.Run, err error) error {
-	lived := false
+	dropped := false
 	for i := r.First; i < r.First+r.N; i++ {
 		if p := &b.Packets[i]; p.Drop == 0 {
-			p.Drop, lived = packet.DropSend, true
+			p.Drop, dropped = packet.DropSend, true
 		}
 	}
-	if !lived {
+	if !dropped {
 		return nil
 	}
 	return sendError(r.Endpoint.Addr, err)

@@ -171,7 +171,7 @@ func TestGivingUp(t *testing.T) {
 		if a.drops[packet.DropHandshake].Load() != 1 {
 			t.Errorf("the staged packets were not dropped: %v", a.reasons())
 		}
-		net.Mend(a.host, b.host)
+		net.Heal(a.host, b.host)
 		b.wantsNothing(time.Hour)
 		a.send(datagram(a.inner, b.inner, 2, 100))
 		b.wants(datagram(a.inner, b.inner, 2, 100))

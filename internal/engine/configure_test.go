@@ -305,8 +305,8 @@ func TestTUNEnds(t *testing.T) {
 	})
 }
 
-// Ten thousand peers at rest: few goroutines, and little memory for each.
-func TestManyPeersAtRest(t *testing.T) {
+// Ten thousand idle peers: few goroutines, and little memory for each.
+func TestManyIdlePeers(t *testing.T) {
 	const n, most = 10_000, 2 << 10
 	e, _, _, _ := newPath(t)
 	change := manyPeers(n)

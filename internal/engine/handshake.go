@@ -225,7 +225,7 @@ func (e *Engine) installKeypair(p *Peer, entry *indexEntry, now mono.Time, step 
 	due := p.Timers.SessionDerived(now)
 	if kp.Initiator {
 		p.Timers.HandshakeComplete(now)
-		p.Waiting.Store(p.Flushing || p.Staged.Len() > 0) // what was staged goes first: until flush has sent it, packets are staged
+		p.Waiting.Store(p.Flushing || p.Staged.Len() > 0) // until flush has sent what was staged
 		p.Sending.Store(kp)
 	}
 	p.stateMu.Unlock()

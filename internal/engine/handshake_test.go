@@ -238,12 +238,12 @@ func TestTimersWakeWithTheMachine(t *testing.T) {
 		b.knows(a)
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
-		time.Sleep(time.Minute) // at rest, but that keys are to be erased
+		time.Sleep(time.Minute) // idle, but that keys are to be erased
 		slept.Add(int64(time.Hour))
 		net.Cut(a.host, b.host) // the network takes longer to wake
 		a.send(datagram(a.inner, b.inner, 2, 100))
 		time.Sleep(time.Second)
-		net.Mend(a.host, b.host)
+		net.Heal(a.host, b.host)
 		woke := time.Now()
 		b.wants(datagram(a.inner, b.inner, 2, 100))
 		if took := time.Since(woke); took > 2*wire.RekeyTimeout {

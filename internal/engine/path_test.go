@@ -156,7 +156,7 @@ func fullTrain(from, to string) (train [][]byte) {
 	return train
 }
 
-func TestTheWalkOutAllocatesNothing(t *testing.T) {
+func TestOutboundAllocatesNothing(t *testing.T) {
 	_, s, out, _ := newPath(t, fullTrain("10.0.0.1", "10.0.0.2")...)
 	b := newOutBatch()
 	walk := func() {
@@ -176,7 +176,7 @@ func TestTheWalkOutAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestTheWalkOutToManyPeersAllocatesNothing(t *testing.T) {
+func TestOutboundToManyPeersAllocatesNothing(t *testing.T) {
 	var mixed [][]byte
 	for i := range uint32(64) {
 		mixed = append(mixed, datagram(netip.MustParseAddr("10.0.0.1"), netip.AddrFrom4([4]byte{10, 0, byte(i % 3), 2}), i, 128))
@@ -215,7 +215,7 @@ func TestTheWalkOutToManyPeersAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestTheWalkInAllocatesNothing(t *testing.T) {
+func TestInboundAllocatesNothing(t *testing.T) {
 	e, s, _, in := newPath(t, fullTrain("10.0.0.2", "10.0.0.1")...)
 	e.sink = s
 	b := newInBatch()

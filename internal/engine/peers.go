@@ -119,7 +119,7 @@ func (e *Engine) eraseKeys(p *Peer) {
 	e.erase(p)
 }
 
-// erase does what eraseKeys says. handshakeMu is held.
+// erase is eraseKeys with handshakeMu held.
 func (e *Engine) erase(p *Peer) {
 	if index, pending := p.Handshake.Pending(); pending {
 		p.Handshake.GiveUp()

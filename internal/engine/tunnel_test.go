@@ -315,7 +315,7 @@ func TestDownAndUp(t *testing.T) {
 }
 
 // An hour without traffic: no peer is in the wheel, no keys are held, nothing is sent.
-func TestAPeerAtRest(t *testing.T) {
+func TestIdlePeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
@@ -326,7 +326,7 @@ func TestAPeerAtRest(t *testing.T) {
 		before := net.Stats().Sent
 		time.Sleep(time.Hour)
 		if n := net.Stats().Sent - before; n != 0 {
-			t.Errorf("%d datagrams were sent at rest", n)
+			t.Errorf("%d datagrams were sent while idle", n)
 		}
 		for _, x := range []*node{a, b} {
 			if x.order[0].timer.Armed() {

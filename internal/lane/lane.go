@@ -10,7 +10,7 @@
 //
 // Ownership: the lane owns its batches. A stage borrows one until it returns.
 //
-// The life of a slot of the ring, and who owns its batch:
+// The states of a slot of the ring, and the owner of its batch:
 //
 //	+------> free            nobody; the slots behind those in flight
 //	|          |  a worker with the read side takes the first of them

@@ -59,7 +59,7 @@ type Node[T any] struct {
 	next, prev *Node[T]
 }
 
-// Init says what item the node stands for, mostly a pointer to what the node is embedded in. It is called once.
+// Init sets the item that the node stands for, mostly a pointer to what the node is embedded in. It is called once.
 func (n *Node[T]) Init(item T) {
 	n.item = item
 	n.due.Store(int64(mono.Never))

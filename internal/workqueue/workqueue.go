@@ -49,7 +49,7 @@ type Node[T any] struct {
 	next *Node[T]      // guarded by Queue.mu
 }
 
-// Init says what item the node stands for, mostly a pointer to what the node is embedded in. It is called once.
+// Init sets the item that the node stands for, mostly a pointer to what the node is embedded in. It is called once.
 func (n *Node[T]) Init(item T) { n.item = item }
 
 // New returns an empty queue with room for capacity messages.
