@@ -19,7 +19,7 @@ const Taken Drop = 1<<8 - 1
 // The reasons, by where they are found.
 const (
 	// Outbound, from the TUN.
-	DropMalformed  Drop = iota + 1 // not an IP packet, or shorter than its header says
+	DropMalformed  Drop = iota + 1 // not an IP packet, or a virtio header that doesn't fit it
 	DropNoPeer                     // no peer's allowed IPs contain the destination
 	DropNoEndpoint                 // the peer's endpoint is not known yet
 	DropStagedFull                 // the oldest of too many packets waiting for a session
