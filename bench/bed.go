@@ -112,9 +112,9 @@ func (b *bed) lay(ctx context.Context, kind string, mtu int) error {
 	return nil
 }
 
-// trainless are the features of a network device that let many packets cross as one, as ethtool(8) calls them when it
+// segmentation is the features of a network device that let super-packets cross whole, as ethtool(8) calls them when it
 // sets them and when it shows them.
-var trainless = [][2]string{
+var segmentation = [][2]string{
 	{"tso", "tcp-segmentation-offload"}, {"gso", "generic-segmentation-offload"}, {"gro", "generic-receive-offload"},
 	{"tx-udp-segmentation", "tx-udp-segmentation"},
 }
@@ -122,7 +122,7 @@ var trainless = [][2]string{
 // segment makes every packet cross the cable alone, and holds that it does.
 func (s *side) segment(ctx context.Context) error {
 	args := []string{"-K", "cable"}
-	for _, f := range trainless {
+	for _, f := range segmentation {
 		args = append(args, f[0], "off")
 	}
 	if err := quietly(s.in(ctx, "ethtool", args...)); err != nil {
@@ -134,7 +134,7 @@ func (s *side) segment(ctx context.Context) error {
 	}
 	for line := range strings.Lines(string(out)) {
 		name, state, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		for _, f := range trainless {
+		for _, f := range segmentation {
 			if name == f[1] && !strings.HasPrefix(state, "off") {
 				return fmt.Errorf("%s can't be turned off on this kernel's veth: there is no segmenting bed", name)
 			}

@@ -27,7 +27,7 @@ background once the interface is there, unless -f is given. Set it up with wg(8)
 
 Without privileges: 'proxy' serves SOCKS5, HTTP proxies and forwarded ports through a tunnel, as one file
 says; 'demo' shows a tunnel at work, on a page that comes through it. 'throughline proxy --help' and
-'throughline demo --help' tell more. Interfaces of these names need -f first.
+'throughline demo --help' say how. Interfaces of these names need -f first.
 
 ` + environmentUsage
 
