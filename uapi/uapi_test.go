@@ -2,13 +2,31 @@ package uapi
 
 import (
 	"bufio"
+	"errors"
 	"net/netip"
 	"strings"
 	"sync"
+	"testing"
 
 	"throughline/uapi/text"
 	"throughline/wgtypes"
 )
+
+// TestUnsupported checks what systems without wg(8)'s sockets report; here it runs for all of them.
+func TestUnsupported(t *testing.T) {
+	for system, missing := range map[string]string{"windows": "named pipe", "plan9": "plan9", "js": "Unix sockets"} {
+		err := unsupported(system)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%s: %v doesn't wrap errors.ErrUnsupported", system, err)
+		}
+		if text := err.Error(); !strings.HasPrefix(text, "uapi: ") || !strings.Contains(text, missing) {
+			t.Errorf("%s: the error is %q, without %q", system, text, missing)
+		}
+	}
+	if !errors.Is(ErrUnsupported, errors.ErrUnsupported) {
+		t.Errorf("%v doesn't wrap errors.ErrUnsupported", ErrUnsupported)
+	}
+}
 
 // key returns a key of one repeated byte.
 func key[K ~[32]byte](b byte) (k K) {
