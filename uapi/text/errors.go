@@ -12,8 +12,8 @@ import (
 // that looks like one.
 type ParseError struct {
 	Line   int           // counted from 1, the first line after the operation
-	Key    string        // what stands before the "=", when it is safe to show
-	Value  string        // what stands behind it, when it is safe to show
+	Key    string        // what comes before the "=", when it is safe to show
+	Value  string        // what comes after it, when it is safe to show
 	Reason string        // what is wrong
 	Errno  syscall.Errno // EPROTO for a line that isn't key=value or is too long, E2BIG beyond a limit, else EINVAL
 }

@@ -11,7 +11,7 @@ import (
 	"throughline/wgtypes"
 )
 
-// ReadConfig reads a set request from behind its first line, "set=1", up to and including the empty line that ends it,
+// ReadConfig reads a set request from after its first line, "set=1", up to and including the empty line that ends it,
 // and returns the change. Lines count from 1 there.
 //
 // The protocol's lines take effect one after the other. A peer that is named twice, or whose allowed IPs are added and then
