@@ -55,7 +55,7 @@ func (l *pipes) dial() net.Conn {
 	return ours
 }
 
-// served runs f with a server of dev in a bubble of simulated time, and checks that the server ends well.
+// served runs f with a server of dev in simulated time, and checks that Serve then returns nil.
 func served(t *testing.T, dev Device, log *slog.Logger, f func(t *testing.T, l *pipes)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -71,7 +71,7 @@ func served(t *testing.T, dev Device, log *slog.Logger, f func(t *testing.T, l *
 	})
 }
 
-// say writes a request and returns the answer, which must come in time.
+// say writes a request and returns the answer.
 func say(t *testing.T, c net.Conn, request string) string {
 	t.Helper()
 	go io.WriteString(c, request)
@@ -159,7 +159,7 @@ func TestSetErrors(t *testing.T) {
 	}
 }
 
-// keeper keeps what it should not.
+// A keeper is a device that keeps what it should not.
 type keeper struct {
 	model
 	kept wgtypes.Config
@@ -179,7 +179,7 @@ func TestServeWipesKeys(t *testing.T) {
 	}
 }
 
-// TestRequestWithoutEnd is cut off within a request: it is answered, and nothing of it is applied.
+// TestRequestWithoutEnd sends only part of a request: it is answered, and nothing of it is applied.
 func TestRequestWithoutEnd(t *testing.T) {
 	for request, want := range map[string]string{
 		"":                     "",
@@ -204,7 +204,7 @@ func TestRequestWithoutEnd(t *testing.T) {
 	}
 }
 
-// A script is a connection on which the other side has said everything, and hears everything.
+// A script is a connection whose other side has sent everything, and receives everything.
 type script struct {
 	net.Conn
 	in  bytes.Reader
@@ -259,8 +259,8 @@ func TestSilenceEnds(t *testing.T) {
 	}
 }
 
-// TestDeafClient reads nothing of its answer.
-func TestDeafClient(t *testing.T) {
+// TestClientThatDoesNotRead sends a request and doesn't read the answer.
+func TestClientThatDoesNotRead(t *testing.T) {
 	served(t, &model{}, nil, func(t *testing.T, l *pipes) {
 		c := l.dial()
 		defer c.Close()
@@ -272,7 +272,7 @@ func TestDeafClient(t *testing.T) {
 	})
 }
 
-// TestSlowRequest trickles, each piece within the server's ioTimeout.
+// TestSlowRequest sends a request in pieces, each within the server's ioTimeout.
 func TestSlowRequest(t *testing.T) {
 	served(t, &model{}, nil, func(t *testing.T, l *pipes) {
 		c := l.dial()
@@ -336,7 +336,7 @@ func TestTooManyBusyConnections(t *testing.T) {
 	})
 }
 
-// slow is a device that takes its time to configure.
+// A slow is a device whose Configure takes time.
 type slow struct {
 	model
 	begun, go_ chan struct{}
@@ -429,7 +429,7 @@ func TestClient(t *testing.T) {
 			t.Errorf("got %+v, %v", st, err)
 		}
 		if err := c.Set(wgtypes.Config{Peers: []wgtypes.PeerConfig{{Endpoint: new(fullStatus.Peers[1].Endpoint)}}}); err == nil {
-			t.Error("an endpoint that is none was sent")
+			t.Error("an invalid endpoint was sent")
 		}
 		dev.refuse = fmt.Errorf("udp: %w", syscall.EADDRINUSE)
 		if err := c.Set(fullConfig); !errors.Is(err, syscall.EADDRINUSE) {
@@ -466,7 +466,7 @@ func TestClientOfABadServer(t *testing.T) {
 			defer c.Close()
 			first := c.Set(wgtypes.Config{})
 			if first == nil || strings.Contains(first.Error(), "xxx") {
-				t.Errorf("%.20q was taken for an answer: %v", answer, first)
+				t.Errorf("%.20q was accepted as an answer: %v", answer, first)
 			}
 			if err := c.Set(wgtypes.Config{}); err != first {
 				t.Errorf("%.20q: the next request on the connection: %v", answer, err)
@@ -478,7 +478,7 @@ func TestClientOfABadServer(t *testing.T) {
 	}
 }
 
-// FuzzConversation says anything at all and holds that every request is answered, once and in order, and that what is
+// FuzzConversation says anything at all and checks that every request is answered, once and in order, and that what is
 // applied was asked for.
 func FuzzConversation(f *testing.F) {
 	f.Add([]byte("get=1\n\nset=1\nlisten_port=7\nreplace_peers=true\npublic_key=" + hexOf(1) + "\nallowed_ip=::/0\nallowed_ip=-::/0\n\nget=1\n\n"))

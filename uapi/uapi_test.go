@@ -42,7 +42,7 @@ func hexOf(b byte) string {
 	return strings.Repeat(string([]byte{digits[b>>4], digits[b&15]}), 32)
 }
 
-// parsed returns a configuration and a status that are well known to be good.
+// parsed returns a configuration and a status from texts that must be right.
 func parsed(config, status string) (wgtypes.Config, wgtypes.Status) {
 	cfg, err := text.ReadConfig(bufio.NewReader(strings.NewReader(config + "\n")))
 	if err != nil {
@@ -67,7 +67,8 @@ var fullConfig, fullStatus = parsed(
 		"public_key="+hexOf(0x04)+"\npreshared_key="+hexOf(0)+"\nprotocol_version=1\n",
 )
 
-// A model is a device that holds a configuration, slowly and plainly, as config.go says what a Config means.
+// A model is a device that only holds a configuration. It is a slow and simple implementation of what the comments in
+// config.go say.
 type model struct {
 	mu      sync.Mutex
 	st      wgtypes.Status

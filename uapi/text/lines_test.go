@@ -14,7 +14,7 @@ import (
 
 var errBroken = errors.New("broken")
 
-// saying reads as s, and then breaks.
+// saying returns a reader of s that fails at its end.
 func saying(s string) *bufio.Reader {
 	return bufio.NewReader(io.MultiReader(strings.NewReader(s), iotest.ErrReader(errBroken)))
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A server is what one server does with a question: it answers after a time, or never.
+// A server says how a DNS server answers a question: with what, and after how long, or never.
 type server func(kind uint16, tcp bool) (msg string, after time.Duration)
 
 const never = time.Hour
@@ -76,7 +76,7 @@ func (s *servers) serve(c net.Conn, name string, tcp bool) {
 // about returns an answer of a kind, with one address or none.
 func about(kind uint16, records int) string {
 	const header = 12
-	m := said(ok, "\x00"+string(rune(records)), "")
+	m := reply(ok, "\x00"+string(rune(records)), "")
 	binary.BigEndian.PutUint16(m[header+11:], kind)
 	switch {
 	case records == 0:
@@ -90,7 +90,7 @@ func about(kind uint16, records int) string {
 
 func TestLookup(t *testing.T) {
 	const ms = time.Millisecond
-	// answers has both kinds answered after their times, with an address.
+	// answers makes a server that answers about each kind after its time, with an address.
 	answers := func(v6, v4 time.Duration) server {
 		return func(kind uint16, _ bool) (string, time.Duration) {
 			if kind == AAAA {
@@ -100,7 +100,7 @@ func TestLookup(t *testing.T) {
 		}
 	}
 	silent := answers(never, never)
-	// lossy loses the first n questions.
+	// lossy makes a server that doesn't get the first n questions.
 	lossy := func(n int) server {
 		return func(kind uint16, tcp bool) (string, time.Duration) {
 			if n--; n >= 0 {
