@@ -166,8 +166,8 @@ func TestLife(t *testing.T) {
 			}
 			want(0, "", 1)
 		}
-		if said := log.String(); strings.Count(said, "\n") != 2 || !strings.Contains(said, "endpoint=server.test:51820 source=wg0.conf:3:12 error=\"no answer\"") || !strings.Contains(said, "resolves again") {
-			t.Errorf("logged %s", said)
+		if text := log.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "endpoint=server.test:51820 source=wg0.conf:3:12 error=\"no answer\"") || !strings.Contains(text, "resolves again") {
+			t.Errorf("logged %s", text)
 		}
 
 		// While nothing is sent, the name isn't looked up.
@@ -210,8 +210,8 @@ func TestLife(t *testing.T) {
 		want(1, "198.51.100.9", firstPause)
 		want(1, "198.51.100.9", 2*firstPause-1)
 		want(0, "198.51.100.9", 0)
-		if said := log.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "doesn't resolve") {
-			t.Errorf("logged %s", said)
+		if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "doesn't resolve") {
+			t.Errorf("logged %s", text)
 		}
 	})
 }
@@ -241,8 +241,8 @@ func TestSlowResolver(t *testing.T) {
 		if took := time.Since(start); took != lookupTimeout || dev.endpoint() != "[2001:db8::1]:2" {
 			t.Errorf("ready after %v, the endpoint is %s", took, dev.endpoint())
 		}
-		if said := log.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "slow.test:1") || !strings.Contains(said, context.DeadlineExceeded.Error()) {
-			t.Errorf("logged %s", said)
+		if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "slow.test:1") || !strings.Contains(text, context.DeadlineExceeded.Error()) {
+			t.Errorf("logged %s", text)
 		}
 		log.Reset()
 		time.Sleep(firstPause + lookupTimeout/2) // to the middle of the next look-up
@@ -300,8 +300,8 @@ func TestRefusedEndpoint(t *testing.T) {
 		dev, names, log := &device{peers: []wgtypes.PeerStatus{{PublicKey: key1}}, wrong: errors.New("no such family")}, new(zone), new(bytes.Buffer)
 		names.set("192.0.2.1")
 		follow(t, dev, names, log, Peer{PublicKey: key1, Host: "server.test", Port: 1})
-		if said := log.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "no such family") || !strings.Contains(said, "to=192.0.2.1:1") {
-			t.Errorf("logged %s", said)
+		if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "no such family") || !strings.Contains(text, "to=192.0.2.1:1") {
+			t.Errorf("logged %s", text)
 		}
 	})
 }

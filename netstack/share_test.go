@@ -26,7 +26,7 @@ func TestShareOfMany(t *testing.T) {
 		return int(s.limit.Load())
 	}
 	for _, c := range []struct{ waiting, limit int }{
-		{1, most}, {16, most}, {17, most / 2}, {32, most / 2}, {100, most / 8}, {80, most / 8}, // rests between two limits
+		{1, most}, {16, most}, {17, most / 2}, {32, most / 2}, {100, most / 8}, {80, most / 8}, // between two limits, it stays
 		{10_000, leastShare}, {100, most / 16}, {0, most},
 	} {
 		if got := at(c.waiting); got != c.limit {

@@ -324,11 +324,11 @@ func TestFromFileRefuses(t *testing.T) {
 	}
 	defer tcp.Close()
 	for name, open := range map[string]func() (*os.File, error){
-		"no socket":          func() (*os.File, error) { return os.Open(os.DevNull) },
-		"one not listening":  conn.(*net.UnixConn).File,
-		"one of UDP":         udp.File,
-		"one of TCP":         tcp.(*net.TCPListener).File,
-		"one that is nobody": func() (*os.File, error) { return os.NewFile(1<<20, "nothing"), nil },
+		"no socket":                    func() (*os.File, error) { return os.Open(os.DevNull) },
+		"one not listening":            conn.(*net.UnixConn).File,
+		"one of UDP":                   udp.File,
+		"one of TCP":                   tcp.(*net.TCPListener).File,
+		"a descriptor that isn't open": func() (*os.File, error) { return os.NewFile(1<<20, "nothing"), nil },
 	} {
 		f, err := open()
 		if err != nil {

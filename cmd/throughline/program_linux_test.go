@@ -39,9 +39,9 @@ func TestProgramFailsInOneLine(t *testing.T) {
 		if !ok || exit.ExitCode() != 1 {
 			t.Errorf("%q %s: %v, want exit status 1", c.args, c.env, err)
 		}
-		said := stderr.String()
-		if strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "throughline: ") || !strings.Contains(said, c.want) {
-			t.Errorf("%q %s: printed %q, want one line with %q", c.args, c.env, said, c.want)
+		printed := stderr.String()
+		if strings.Count(printed, "\n") != 1 || !strings.HasPrefix(printed, "throughline: ") || !strings.Contains(printed, c.want) {
+			t.Errorf("%q %s: printed %q, want one line with %q", c.args, c.env, printed, c.want)
 		}
 		if stdout.Len() != 0 {
 			t.Errorf("%q: on stdout: %q", c.args, stdout.String())

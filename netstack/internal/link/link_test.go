@@ -92,8 +92,8 @@ func TestReadRefusesSmallBatch(t *testing.T) {
 	}
 }
 
-// TestQueueBounds checks that bulk waits above the lower bound, that the rest goes on to the upper one, and that a sender that
-// waits goes on when there is room, or at the end.
+// TestQueueBounds checks that TCP data waits at the lower bound, that other packets are queued up to the upper one, and that a
+// sender that waits continues when there is space, or after Shutdown.
 func TestQueueBounds(t *testing.T) {
 	l := newLink(t)
 	bulk, small := super(46*mss, mss), super(0, mss)

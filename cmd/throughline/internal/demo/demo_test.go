@@ -212,8 +212,8 @@ func TestForeignSites(t *testing.T) {
 
 func TestOnce(t *testing.T) {
 	d := start(t)
-	told := map[string]bool{}
-	r, err := d.Once(within(t), Plan{Bytes: 4<<20 + 5, Streams: 3, Pings: 5}, func(what string, done, total int64) { told[what] = done <= total })
+	reports := map[string]bool{}
+	r, err := d.Once(within(t), Plan{Bytes: 4<<20 + 5, Streams: 3, Pings: 5}, func(what string, done, total int64) { reports[what] = done <= total })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,8 +224,8 @@ func TestOnce(t *testing.T) {
 		t.Errorf("%d bytes of datagrams for %d of content", r.Datagrams, want)
 	}
 	for _, what := range []string{"down, 1 stream", "up, 1 stream", "down, 3 streams", "up, 3 streams", "5 pings"} {
-		if !told[what] {
-			t.Errorf("the progress of %q was reported as %v", what, told)
+		if !reports[what] {
+			t.Errorf("the progress of %q was reported as %v", what, reports)
 		}
 	}
 	for i, s := range r.Walk.Up {
