@@ -2,8 +2,8 @@ package throughline
 
 import "throughline/wgtypes"
 
-// What a device is told and what it tells. The types are [throughline/wgtypes]'s, a package that can be used without
-// compiling a device.
+// What a device is configured with and what it returns. The types are [throughline/wgtypes]'s, a package that can be used
+// without compiling a device.
 type (
 	Config       = wgtypes.Config       // a change to a device
 	PeerConfig   = wgtypes.PeerConfig   // a change to one peer of a device

@@ -23,8 +23,8 @@ type Options struct {
 	// Network opens the sockets of the outer side; nil stands for the operating system's.
 	Network udp.Network
 
-	// Logger hears what happens: handshakes at debug level, what needs an operator at warn and error. No secret is ever
-	// logged, and nothing for each packet. Nil stands for silence.
+	// Logger logs handshakes at debug level, and what needs an operator at warn and error. No secret is ever logged, and
+	// nothing for each packet. Nil: nothing is logged.
 	Logger *slog.Logger
 
 	// CipherImplementation names the code that seals and opens packets, one of [CipherImplementations]; "" stands for the
@@ -52,8 +52,7 @@ type Device struct {
 	done   chan struct{}
 }
 
-// New returns a device that runs: it has no key and no peers yet, and is down until the TUN says that it is up, or
-// [Device.Up] is called.
+// New returns a running device without a key or peers. It is down until its TUN sends [tun.Up], or [Device.Up] is called.
 func New(o Options) (*Device, error) { return newDevice(o, boottime) }
 
 func newDevice(o Options, clock func() mono.Time) (*Device, error) {
@@ -85,7 +84,7 @@ func newDevice(o Options, clock func() mono.Time) (*Device, error) {
 	return d, nil
 }
 
-// follow does what the TUN says, until it is gone. Close waits for it through done.
+// follow handles the TUN's events until the TUN ends. Close waits for it through done.
 func (d *Device) follow() {
 	defer close(d.done)
 	events := d.tun.Events()
@@ -96,15 +95,15 @@ func (d *Device) follow() {
 				d.engine.Close()
 				return
 			}
-			d.heed(ev)
-		case <-d.engine.Gone():
+			d.handleEvent(ev)
+		case <-d.engine.TUNEnded():
 			d.engine.Close()
 			return
 		}
 	}
 }
 
-func (d *Device) heed(ev tun.Event) {
+func (d *Device) handleEvent(ev tun.Event) {
 	if ev&tun.MTU != 0 {
 		if mtu, err := d.tun.MTU(); err == nil {
 			d.engine.SetMTU(mtu)
@@ -127,18 +126,18 @@ func (d *Device) heed(ev tun.Event) {
 	}
 }
 
-// Up opens the sockets, unless they are open, and lets traffic through. Nobody has to call it for a TUN that is up, or is
-// set up later: that sends tun.Up, and the device follows. Call it to have that done when it returns, and its error. A port
-// in use is an error that wraps syscall.EADDRINUSE.
+// Up opens the sockets, unless they are open. It need not be called: a TUN that is up, or is set up later, sends
+// [tun.Up], and the device follows. Call it to have the sockets open when it returns, or its error. A port in use is an
+// error that wraps syscall.EADDRINUSE.
 func (d *Device) Up() error { return wrap(d.engine.Up()) }
 
 // Down closes the sockets and forgets every session; configuration and peers stay.
 func (d *Device) Down() { d.engine.Down() }
 
-// Rebind closes the sockets and opens new ones on the same port; sessions stay. It is for when the host's network changed
-// under the sockets: an interface they were bound to came back, a system took them away while it slept. What is on its way
-// in that moment is lost. While the device is down it does nothing. When the port can't be had any more the device is
-// down, and the error wraps syscall.EADDRINUSE; [Device.Up] tries again.
+// Rebind closes the sockets and opens new ones on the same port; sessions stay. It is for changes of the host's network
+// that sockets don't outlive: an interface they were bound to was made anew, the system closed them while it slept.
+// Datagrams that arrive or are sent meanwhile are lost. While the device is down it does nothing. When the port can't be
+// had any more the device is down, and the error wraps syscall.EADDRINUSE; [Device.Up] tries again.
 func (d *Device) Rebind() error { return wrap(d.engine.Rebind()) }
 
 // Done returns a channel that is closed when the device has ended: it was closed, or its interface was deleted.
@@ -162,7 +161,7 @@ func (d *Device) Configure(c Config) error {
 	return wrap(d.engine.Configure(&c))
 }
 
-// wrap names the package an operator knows in front of an error.
+// wrap puts the module's name before an error that isn't nil.
 func wrap(err error) error {
 	if err == nil {
 		return nil

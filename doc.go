@@ -3,7 +3,7 @@
 //
 // # Usage
 //
-// Open a TUN, make a device of it with [New], tell it its key and its peers with [Device.Configure], and close it with
+// Open a TUN, make a device of it with [New], give it a key and peers with [Device.Configure], and close it with
 // [Device.Close]:
 //
 //	dev, err := throughline.New(throughline.Options{TUN: t})
@@ -12,10 +12,10 @@
 //		PublicKey: theirs, Endpoint: &endpoint, AllowedIPs: prefixes,
 //	}}})
 //
-// Keys are read with [ParsePrivateKey] and its like, or made with [NewPrivateKey]. Files that wg and wg-quick read become a
-// Config in package [throughline/conf]; a peer whose endpoint has a name is followed by package [throughline/endpoint].
-// What a device is and did is asked with [Device.Status], or for one peer with [Device.Peer]; what happens to it is heard by
-// [Device.Subscribe]; [Device.WaitHandshake] waits until a peer can be spoken to.
+// Keys are read with [ParsePrivateKey] and its like, or made with [NewPrivateKey]. Files that wg and wg-quick read become
+// a Config in package [throughline/conf]; a peer whose endpoint has a name is followed by package [throughline/endpoint].
+// [Device.Status] returns what a device is and did, [Device.Peer] the same for one peer; [Device.Subscribe] its events;
+// [Device.WaitHandshake] waits until there is a session with a peer.
 //
 // # Which TUN
 //
@@ -42,9 +42,9 @@
 //
 // # Limits
 //
-// 1,048,576 peers; 128 packets for each peer that wait for a session, of which the oldest gives way; a keepalive of at most
-// [MaxKeepalive]. A device at rest needs about 1 MiB, and each peer at rest about 700 bytes. A process that may use FIPS
-// 140's ciphers only can't have a device: New says so.
+// 1,048,576 peers; 128 packets that wait for a session for each peer, of which the oldest is dropped for a newer one; a
+// keepalive of at most [MaxKeepalive]. An idle device needs about 1 MiB, and each idle peer about 700 bytes. In a process
+// that may use FIPS 140's ciphers only New returns an error.
 //
 // # Compatibility
 //

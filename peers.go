@@ -14,7 +14,7 @@ import (
 // ErrNoPeer is what methods return, wrapped, for a public key that no peer of the device has.
 var ErrNoPeer = engine.ErrNoPeer
 
-// Peer returns what one peer is and did at this moment, without looking at the others; false if there is no such peer.
+// Peer returns what one peer is and did at this moment, at less cost than a Status; false if there is no such peer.
 func (d *Device) Peer(key PublicKey) (PeerStatus, bool) { return d.engine.Peer(key) }
 
 // Peers iterates over the peers, in the order in which they were added. It holds no lock over the whole: each peer is as it
@@ -25,13 +25,13 @@ func (d *Device) Peers() iter.Seq[PeerStatus] { return d.engine.Peers() }
 // for neither. While the device is down nothing is sent.
 func (d *Device) Keepalive(key PublicKey) error { return wrap(d.engine.Keepalive(key)) }
 
-// WaitHandshake waits until there is a session with a peer, and has a handshake begun if there is none. It returns nil at
-// once if there is one. While the device is down, or the peer doesn't answer, it goes on waiting: ctx says for how long. A
-// peer that isn't there, or is removed meanwhile, is an error that wraps [ErrNoPeer]; a device that was closed, one that
-// wraps net.ErrClosed.
+// WaitHandshake waits until there is a session with a peer, and begins a handshake if there is none. It returns nil at
+// once if there is one. While the device is down, or the peer doesn't answer, it goes on waiting: ctx says for how long.
+// A peer that isn't there, or is removed meanwhile, is an error that wraps [ErrNoPeer]; a device that was closed, one
+// that wraps net.ErrClosed.
 func (d *Device) WaitHandshake(ctx context.Context, key PublicKey) error {
-	// An event that finds the subscription full is lost, but each that is read leads to another look, and those that filled
-	// it are read afterwards.
+	// An event that finds the subscription full is lost, but each that is read has Established asked again, and those
+	// that filled it are read afterwards.
 	s := d.engine.Subscribe(16)
 	defer s.Close()
 	for ask := true; ; {
@@ -64,10 +64,10 @@ type EventKind = wgtypes.EventKind
 // What can happen.
 const (
 	EventUp                = wgtypes.Up                // the device opened its sockets
-	EventDown              = wgtypes.Down              // it closed them, and forgot its sessions
+	EventDown              = wgtypes.Down              // the device closed its sockets, and forgot its sessions
 	EventHandshakeComplete = wgtypes.HandshakeComplete // a session with the peer was made or renewed
-	EventEndpointMoved     = wgtypes.EndpointMoved     // the peer spoke from another address or port than before
-	EventPeerSilent        = wgtypes.PeerSilent        // the peer answered no handshake for a minute and a half
+	EventEndpointMoved     = wgtypes.EndpointMoved     // something authenticated came from the peer from another address or port than before
+	EventPeerSilent        = wgtypes.PeerSilent        // the peer answered no initiation for a minute and a half
 )
 
 // A Subscription receives what happens to a device from when it was made. Its methods are safe for concurrent use.
@@ -75,8 +75,9 @@ type Subscription struct {
 	events *broadcast.Subscription[Event]
 }
 
-// Subscribe returns a subscription to what happens to the device, so that nobody has to ask for its status again and again.
-// At most size events wait to be read; when there are as many, newer ones are lost, and counted: the device waits for nobody.
+// Subscribe returns a subscription to the device's events, in place of asking for its status again and again. At most
+// size events wait to be read; when there are as many, newer ones are lost, and counted: the device never waits for a
+// reader.
 func (d *Device) Subscribe(size int) *Subscription { return &Subscription{d.engine.Subscribe(size)} }
 
 // Events returns the channel of the events, always the same. It is closed when the device or the subscription is.

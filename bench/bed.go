@@ -112,9 +112,9 @@ func (b *bed) connect(ctx context.Context, kind string, mtu int) error {
 	return nil
 }
 
-// offloads are the features of a network device that let many packets cross as one super-packet, by the names that
+// segmentation is the features of a network device that let many packets cross as one super-packet, by the names that
 // ethtool(8) has for setting and for showing them.
-var offloads = [][2]string{
+var segmentation = [][2]string{
 	{"tso", "tcp-segmentation-offload"}, {"gso", "generic-segmentation-offload"}, {"gro", "generic-receive-offload"},
 	{"tx-udp-segmentation", "tx-udp-segmentation"},
 }
@@ -122,7 +122,7 @@ var offloads = [][2]string{
 // segment turns the offloads of the cable off, so that every packet crosses it alone, and checks that they are off.
 func (s *side) segment(ctx context.Context) error {
 	args := []string{"-K", "cable"}
-	for _, f := range offloads {
+	for _, f := range segmentation {
 		args = append(args, f[0], "off")
 	}
 	if err := runQuietly(s.in(ctx, "ethtool", args...)); err != nil {
@@ -134,7 +134,7 @@ func (s *side) segment(ctx context.Context) error {
 	}
 	for line := range strings.Lines(string(out)) {
 		name, state, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		for _, f := range offloads {
+		for _, f := range segmentation {
 			if name == f[1] && !strings.HasPrefix(state, "off") {
 				return fmt.Errorf("%s can't be turned off on this kernel's veth, so -bed segmenting doesn't work here", name)
 			}

@@ -36,8 +36,8 @@
 // The addresses and the MTU of a stack don't change. A TCP connection buffers up to Options.Buffer each way, a UDP socket
 // 1 MiB received and 256 KiB to be sent; the number of connections is bounded by memory alone. A listener keeps at most 4096
 // connections that nobody has accepted. There are no raw sockets and no multicast groups, and IPv6 zones are ignored.
-// gVisor's logger belongs to the process: New raises its threshold from info to warnings, because a received packet can
-// make it write to stderr.
+// gVisor's logger belongs to the process: New makes it discard what would go to stderr, as a received packet can cause a
+// line, unless the program has set up a logger of its own or the debug level.
 //
 // This package and its own internal/link alone import gVisor.
 package netstack
@@ -50,7 +50,6 @@ import (
 	"os"
 	"sync"
 
-	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -140,9 +139,7 @@ func New(o Options) (*Stack, error) {
 	if o.Buffer < tcp.MinBufferSize || o.Buffer > maxBuffer {
 		return nil, fmt.Errorf("netstack: a buffer limit of %d bytes, not from %d to %d", o.Buffer, tcp.MinBufferSize, maxBuffer)
 	}
-	if log.IsLogging(log.Info) && !log.IsLogging(log.Debug) { // gVisor's own logger, to stderr: a packet can make it write
-		log.SetLevel(log.Warning)
-	}
+	silencing.Do(silence)
 	s := &Stack{events: make(chan tun.Event, 1), done: make(chan struct{})}
 	for _, a := range o.Addresses {
 		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6() {

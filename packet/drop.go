@@ -7,23 +7,23 @@ import (
 	"slices"
 )
 
-// A Drop says why a packet went no further. A dropped packet is not an error: each reason has a counter, and the
-// counters are what an operator looks at. The zero Drop is no drop, and Taken isn't one either.
+// A Drop says why a packet went no further. A dropped packet is not an error: each reason has a counter, which a status
+// shows. The zero Drop is no drop, and Taken isn't one either.
 type Drop uint8
 
 // Taken marks a packet that was taken out of its batch and goes on elsewhere: staged for a session to come, or copied to
 // the handshake workers. It is no reason and has no counter. Every stage passes the packet over as it does a dropped one,
-// by the same comparison of Packet.Drop with zero; only what counts drops has to tell the two apart. See [Drop.Counted].
+// by the same comparison of Packet.Drop with zero; only what counts drops has to distinguish the two. See [Drop.Counted].
 const Taken Drop = 1<<8 - 1
 
 // The reasons, by where they are found.
 const (
 	// Outbound, from the TUN.
-	DropMalformed  Drop = iota + 1 // not an IP packet, or shorter than its header says
+	DropMalformed  Drop = iota + 1 // not an IP packet, or a virtio header that doesn't fit it
 	DropNoPeer                     // no peer's allowed IPs contain the destination
 	DropNoEndpoint                 // the peer's endpoint is not known yet
 	DropStagedFull                 // the oldest of too many packets waiting for a session
-	DropHandshake                  // the handshake was given up, and what waited for it with it
+	DropHandshake                  // staged when the handshake was given up
 	DropSend                       // the socket refused it
 	DropDown                       // the device is down
 
@@ -33,13 +33,13 @@ const (
 	DropIndex       // no session or handshake has this receiver index
 	DropExpired     // the session is too old, or its counter used up
 	DropTag         // the authentication tag is wrong
-	DropReplay      // the counter came before, or is too old to tell
-	DropInner       // what was inside is no IP packet, or shorter than its header says
+	DropReplay      // the counter was received before, or is older than the replay window
+	DropInner       // the inner packet is no IP packet, or shorter than its header says
 	DropNotAllowed  // the inner source address is not among the peer's allowed IPs
 	DropTUN         // the TUN refused it
 	DropMAC1        // a handshake message whose mac1 is wrong
 	DropMAC2        // under load, and without a valid cookie; a cookie reply was sent
-	DropRate        // under load, and more from this source than is fair
+	DropRate        // under load, and more from this source than its rate
 	DropQueue       // the handshake queue is full
 	DropInitiation  // an initiation that didn't decrypt, from an unknown peer, replayed, or too soon after the last
 	DropResponse    // a response that didn't decrypt or answers nothing

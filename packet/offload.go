@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// An Offload is a set of the kinds of work that a kernel can do for many packets at once. A switch that turns some off, a
-// status that tells of them, the environment and the flags all spell them as [Offload.String] does.
+// An Offload is a set of the kinds of work that a kernel can do for many packets at once. Configuration, status,
+// environment and flags all spell them as [Offload.String] does.
 type Offload uint8
 
 // The offloads. The first four are a TUN's, the last two a socket's.
@@ -79,7 +79,7 @@ func (o *Offload) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// OffloadStates tells the state of each single offload that one end of a batch's way knows.
+// OffloadStates is the state of each single offload of a TUN, of sockets, or of both.
 type OffloadStates map[Offload]OffloadState
 
 // An OffloadState says whether an offload is in use.
@@ -119,7 +119,7 @@ func (s *OffloadState) UnmarshalText(text []byte) error {
 	return fmt.Errorf("packet: %q is no state of an offload", text)
 }
 
-// Merge returns the state over two parts of one end: on when both are, withdrawn when one is.
+// Merge returns the common state of two sockets' offload: on when both are, withdrawn when one is.
 func (s OffloadState) Merge(t OffloadState) OffloadState {
 	if s == OffloadWithdrawn || t == OffloadWithdrawn {
 		return OffloadWithdrawn

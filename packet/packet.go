@@ -1,12 +1,12 @@
-// Package packet is the batch: a slab of memory and the packets that lie in it, the one thing that flows.
+// Package packet is the batch: a slab of memory and the packets that lie in it, which all of the packet path works on.
 //
-// A batch is filled by one reader (a TUN queue or a UDP socket), worked on in place, and drained by one writer. Nothing
+// A batch is filled by one reader (a TUN queue or a UDP socket), worked on in place, and written by one writer. Nothing
 // is copied between slabs. Batches are reused for ever; a batch belongs to one goroutine at a time and has no lock.
 //
 // Layout, the same in both directions: the IP packet lies at Off with [Headroom] bytes before it and [Tailroom] bytes
-// after its padded length, so that sealing turns it into a datagram, and opening a datagram into a packet, without
-// moving a byte. [Batch.Append] lays packets so that the datagrams they become touch each other: a train of them is one
-// contiguous piece of memory, and leaves by one system call.
+// after its padded length, so that sealing turns it into a datagram, and opening a datagram into a packet, without moving
+// a byte. [Batch.Append] lays packets so that the datagrams they become touch each other: a train of them is contiguous
+// memory, which a socket can send by one system call.
 //
 // Limits: a batch holds at most [MaxPackets] packets and the bytes of its slab, [SlabSize] unless it was made smaller.
 package packet
@@ -21,39 +21,40 @@ import (
 )
 
 const (
-	// Headroom is what lies free before each IP packet: the transport header, or a virtio header on the way to a TUN.
+	// Headroom is the bytes free before each IP packet, for the transport header, or for a virtio header when it is
+	// written to a TUN.
 	Headroom = wire.TransportHeaderSize
 
-	// Tailroom is what lies free after each padded IP packet: the tag.
+	// Tailroom is the bytes free after each padded IP packet, for the tag.
 	Tailroom = wire.TagSize
 
-	// MaxTrain bounds the bytes of a train of datagrams that leaves by one system call. With the headers that the kernel
-	// adds it stays below 64 KiB: a longer one would be cut up by the kernel before it leaves.
-	MaxTrain = 64<<10 - 64
+	// MaxSuperPacket bounds the bytes of a super-packet of datagrams (UDP_SEGMENT), UDP headers excluded. With the
+	// headers that the kernel adds it stays below 64 KiB: a longer one the kernel would segment before its driver could.
+	MaxSuperPacket = 64<<10 - 64
 
-	// SlabSize holds the largest super-packet twice, or a super-packet and what one drain of small packets brings.
+	// SlabSize is the bytes of a slab: room for the largest super-packet twice.
 	SlabSize = 160 << 10
 
 	// MaxPackets bounds the packets in one batch. It also bounds what a batch can reorder: far below the replay window.
 	MaxPackets = 512
 )
 
-// An Endpoint is where a peer is: its outer address and port, and the local address it is spoken to from. It is a
-// value; equal endpoints compare equal with ==.
+// An Endpoint is a peer's outer address and port, and the local address that it is sent to from. It is a value; equal
+// endpoints compare equal with ==.
 type Endpoint struct {
 	Addr  netip.AddrPort // the peer's; unmapped (never IPv4 in IPv6)
 	Src   netip.Addr     // the local address its last datagram arrived at; the zero Addr lets the kernel choose
 	SrcIf uint32         // the index of the interface it arrived on; 0 lets the kernel choose
 }
 
-// A Packet describes one packet or datagram of a batch. It is in one of three states, which Drop tells: live (zero),
-// dropped (with the reason), or [Taken] out of the batch. The length is no state: a live packet of no bytes, padding cut
-// off, is a keepalive (whitepaper §6.5), which counts as received, and of which there is nothing to write to a TUN.
+// A Packet describes one packet or datagram of a batch. It is in one of three states, by its Drop: live (zero), dropped
+// (with the reason), or [Taken] out of the batch. The length is no state: a live packet of no bytes, padding cut off, is
+// a keepalive (whitepaper §6.5), which counts as received, and of which there is nothing to write to a TUN.
 type Packet struct {
 	Off, Len int // its bytes are Slab[Off : Off+Len]
 
-	// Four zero bytes and the counter. It lies here, and not only as a number, because a cipher.AEAD wants it by address:
-	// made for the call it would be an allocation.
+	// Four zero bytes and the counter. It is stored as the nonce because a cipher.AEAD takes a slice: one made for the
+	// call would be an allocation.
 	nonce [nonceSize]byte
 
 	Drop Drop // why it goes no further in this batch; zero while it is live
@@ -61,10 +62,10 @@ type Packet struct {
 
 const nonceSize = 12
 
-// Counter returns what the packet is sealed or opened with, once it is part of a train. Whitepaper §5.4.6.
+// Counter returns the counter that the packet is sealed or opened with, once it is part of a train. Whitepaper §5.4.6.
 func (p *Packet) Counter() uint64 { return binary.LittleEndian.Uint64(p.nonce[nonceSize-8:]) }
 
-// SetCounter sets it.
+// SetCounter sets the counter.
 func (p *Packet) SetCounter(counter uint64) {
 	binary.LittleEndian.PutUint64(p.nonce[nonceSize-8:], counter)
 }
@@ -73,8 +74,8 @@ func (p *Packet) SetCounter(counter uint64) {
 // not to be written, and changes with the counter. Whitepaper §5.4.6.
 func (p *Packet) Nonce() []byte { return p.nonce[:] }
 
-// SortByCounter puts a train in the order in which it was sent. The wire may have changed the order; within a batch it costs
-// next to nothing to mend that, and what is in order can be merged. Mostly it is in order, and one look tells.
+// SortByCounter sorts a train into the order in which it was sent, which the network may have changed: what is in order
+// can be merged. Mostly it is in order, which one pass finds.
 func SortByCounter(train []Packet) {
 	byCounter := func(p, q Packet) int { return cmp.Compare(p.Counter(), q.Counter()) }
 	if !slices.IsSortedFunc(train, byCounter) {
@@ -82,7 +83,7 @@ func SortByCounter(train []Packet) {
 	}
 }
 
-// A Run is a run of packets in a batch, Packets[First:First+N], that come from or go to one endpoint.
+// A Run is datagrams consecutive in a batch, Packets[First:First+N], that come from or go to one endpoint.
 type Run struct {
 	First, N int
 	Endpoint Endpoint
@@ -153,9 +154,9 @@ func (b *Batch) Append(p []byte) bool {
 func (b *Batch) Free() (off int, free []byte) { return b.used, b.Slab[b.used:] }
 
 // Received records n bytes that a socket received at the offset [Batch.Free] gave, from one endpoint: one datagram, or
-// when 0 < size < n several that were coalesced, each of size bytes but the last. The next datagram will lie behind
-// them, at a multiple of 16. Datagrams beyond the batch's room for packets are left out; the number left out is returned.
-func (b *Batch) Received(n, size int, from Endpoint) (left int) {
+// when 0 < size < n several that were coalesced, each of size bytes but the last. The next datagram will lie behind them,
+// at a multiple of 16. It returns how many datagrams it omitted because the batch has no room for more packets.
+func (b *Batch) Received(n, size int, from Endpoint) (omitted int) {
 	if size <= 0 || size > n {
 		size = n
 	}
@@ -166,11 +167,11 @@ func (b *Batch) Received(n, size int, from Endpoint) (left int) {
 		off += l
 	}
 	if size > 0 {
-		left = (end - off + size - 1) / size
+		omitted = (end - off + size - 1) / size
 	}
 	if k := len(b.Packets) - first; k > 0 {
 		b.Runs = append(b.Runs, Run{First: first, N: k, Endpoint: from})
 	}
 	b.used = min((end+15)&^15, len(b.Slab))
-	return left
+	return omitted
 }

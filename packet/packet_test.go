@@ -65,16 +65,16 @@ func TestReceived(t *testing.T) {
 		{"one datagram", 100, 0, []int{100}},
 		{"one, its own size given", 100, 100, []int{100}},
 		{"one, a larger size given", 100, 1452, []int{100}},
-		{"a train", 300, 100, []int{100, 100, 100}},
-		{"a train with a short tail", 250, 100, []int{100, 100, 50}},
+		{"a super-packet", 300, 100, []int{100, 100, 100}},
+		{"a super-packet with a short tail", 250, 100, []int{100, 100, 50}},
 		{"an empty datagram", 0, 0, nil},
 		{"a negative size", 10, -1, []int{10}},
 	} {
 		b := New()
 		b.Received(32, 0, from) // something before
 		off, _ := b.Free()
-		if left := b.Received(c.n, c.size, from); left != 0 {
-			t.Errorf("%s: %d left out", c.name, left)
+		if omitted := b.Received(c.n, c.size, from); omitted != 0 {
+			t.Errorf("%s: %d omitted", c.name, omitted)
 		}
 		var got []int
 		for _, p := range b.Packets[1:] {
@@ -110,11 +110,11 @@ func TestReceived(t *testing.T) {
 
 func TestReceivedBeyondRoom(t *testing.T) {
 	b := NewSize(64<<10, 10)
-	if left := b.Received(20*50, 50, Endpoint{}); left != 10 || len(b.Packets) != 10 {
-		t.Errorf("%d packets and %d left out, want 10 and 10", len(b.Packets), left)
+	if omitted := b.Received(20*50, 50, Endpoint{}); omitted != 10 || len(b.Packets) != 10 {
+		t.Errorf("%d packets and %d omitted, want 10 and 10", len(b.Packets), omitted)
 	}
-	if left := b.Received(70, 50, Endpoint{}); left != 2 || len(b.Packets) != 10 || len(b.Runs) != 1 {
-		t.Errorf("%d left out of a full batch, %d runs", left, len(b.Runs))
+	if omitted := b.Received(70, 50, Endpoint{}); omitted != 2 || len(b.Packets) != 10 || len(b.Runs) != 1 {
+		t.Errorf("%d omitted of a full batch, %d runs", omitted, len(b.Runs))
 	}
 }
 

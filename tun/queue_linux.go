@@ -22,37 +22,37 @@ const maxRead = 65536
 // (tun_put_user: EINVAL for a GSO type it doesn't know), and that packet is gone then; so many are no packet's fault.
 const maxRefused = 16
 
-// A queue is a TUN's descriptor: reads and writes in the shape the kernel was asked for. Its reading half and its writing
-// half share nothing that changes but the states of offloads.
+// A queue reads from and writes to a TUN's descriptor. Its reading half and its writing half share nothing that changes
+// but the states of offloads.
 type queue struct {
-	rc    syscall.RawConn
-	vnet  int              // the length of the virtio header before each packet: offload.HeaderSize, or 0
-	gone  func() bool      // reports whether the interface is gone; then the device ends
-	state [4]atomic.Uint32 // of each of packet.TUNOffloads, by the number of its bit
-	apart atomic.Bool      // datagrams aren't merged now, though they could be
+	rc          syscall.RawConn
+	vnet        int              // the length of the virtio header before each packet: offload.HeaderSize, or 0
+	gone        func() bool      // reports whether the interface is gone; then the device ends
+	state       [4]atomic.Uint32 // packet.OffloadState of each of packet.TUNOffloads, by the number of its bit
+	separateUDP atomic.Bool      // UDPGRO is suspended: datagrams aren't merged
 
 	// The reading half.
-	read       func(fd uintptr) bool // made once: a closure made per call is an allocation
-	rb         *packet.Batch
-	rerr       error
-	more       bool
-	refused    int // reads, since the last that brought something or found nothing
-	super      offload.Super
-	guess      scatter
-	left       []byte // a super-packet that a batch had no room for; its memory stays
-	leftHeader offload.Header
+	read            func(fd uintptr) bool // made once: a closure made per call is an allocation
+	rb              *packet.Batch
+	rerr            error
+	more            bool
+	refused         int // reads refused in a row
+	super           offload.Super
+	scatter         scatter
+	remainder       []byte // the segments that the last batch had no room for, as a super-packet; its memory is kept
+	remainderHeader offload.Header
 
 	// The writing half.
-	write  func(fd uintptr) bool
-	wb     *packet.Batch
-	werr   error
-	merger offload.Merger
-	writes []offload.Write
-	w      int  // the write to be done now
-	single int  // when it was refused as a whole: the packet of it to be written now, else -1
-	lost   bool // one of its packets was refused
-	why    unix.Errno
-	iov    [offload.MaxPieces]unix.Iovec
+	write      func(fd uintptr) bool
+	wb         *packet.Batch
+	werr       error
+	merger     offload.Merger
+	writes     []offload.Write
+	w          int  // index in writes, or without virtio headers in wb.Packets, of the write to be done now
+	single     int  // when a merged write was refused: the packet of it to be written now, else -1
+	anyRefused bool // one of its packets was refused too
+	refusal    unix.Errno
+	iov        [offload.MaxIovecs]unix.Iovec
 
 	// The system calls; a test's kernel may refuse what this one takes.
 	sysRead   func(fd uintptr, p []byte) (int, unix.Errno)
@@ -62,7 +62,7 @@ type queue struct {
 
 func (q *queue) init(rc syscall.RawConn, vnet int, gone func() bool) {
 	q.rc, q.vnet, q.gone, q.single = rc, vnet, gone, -1
-	q.read, q.write = q.drain, q.flush
+	q.read, q.write = q.drain, q.writeAll
 	q.sysRead, q.sysWrite, q.sysWritev = sysRead, sysWrite, sysWritev
 }
 
@@ -73,10 +73,10 @@ func (q *queue) Read(b *packet.Batch) (more bool, err error) {
 	}
 	q.rb, q.rerr, q.more = b, nil, false
 	defer func() { q.rb = nil }()
-	if len(q.left) > 0 {
+	if len(q.remainder) > 0 {
 		off, _ := b.Next()
-		q.split(copy(b.Slab[off:], q.left), q.leftHeader)
-		if _, room := b.Next(); room < maxRead || len(q.left) > 0 {
+		q.split(copy(b.Slab[off:], q.remainder), q.remainderHeader)
+		if _, room := b.Next(); room < maxRead || len(q.remainder) > 0 {
 			return true, nil
 		}
 	}
@@ -89,21 +89,21 @@ func (q *queue) Read(b *packet.Batch) (more bool, err error) {
 	return q.more, q.rerr
 }
 
-// drain reads until the TUN is empty or the batch has no room for another read. It reports false when there was nothing
-// at all, to be called again when there is.
+// drain reads until the TUN is empty or the batch has no room for another read. It reports false when there was nothing,
+// to be called again when there is.
 func (q *queue) drain(fd uintptr) bool {
 	b := q.rb
 	for {
 		off, room := b.Next()
-		if room < maxRead || len(q.left) > 0 {
+		if room < maxRead || len(q.remainder) > 0 {
 			q.more = true
 			return true
 		}
-		scattered := q.vnet > 0 && q.guess.plan(b)
+		scattered := q.vnet > 0 && q.scatter.plan(b)
 		var n int
 		var err unix.Errno
 		if scattered {
-			n, err = q.guess.read(fd)
+			n, err = q.scatter.read(fd)
 		} else {
 			n, err = q.sysRead(fd, b.Slab[off-q.vnet:off+room])
 		}
@@ -126,8 +126,8 @@ func (q *queue) drain(fd uintptr) bool {
 	}
 }
 
-// ends reports whether reading is over because the kernel refused a read. What was read before goes first: the next read
-// will find that the interface is still gone, or be refused like this one.
+// ends counts a refused read, and reports whether Read is to return. Packets read before are returned without the error:
+// the next Read meets it again.
 func (q *queue) ends(err unix.Errno) bool {
 	q.refused++
 	switch gone := q.gone(); {
@@ -142,7 +142,7 @@ func (q *queue) ends(err unix.Errno) bool {
 	return true
 }
 
-// take lays the packet of n bytes just read at off, or what it stands for.
+// take places the packet of n bytes just read at off, or its segments if it is a super-packet.
 func (q *queue) take(off, n int) {
 	b := q.rb
 	if n <= 0 {
@@ -158,7 +158,7 @@ func (q *queue) take(off, n int) {
 		q.split(n, h)
 		return
 	}
-	q.guess.forget()
+	q.scatter.forget()
 	if !offload.Complete(h, b.Slab[off:off+n]) {
 		q.drop(n)
 		return
@@ -166,9 +166,9 @@ func (q *queue) take(off, n int) {
 	b.Place(n)
 }
 
-// takeScattered lays what was read in pieces at off. When the guess was right nothing moves.
+// takeScattered places the n bytes of a scatter read at off. When the guess was right no payload moves.
 func (q *queue) takeScattered(off, n int) {
-	b, g := q.rb, &q.guess
+	b, g := q.rb, &q.scatter
 	if first := g.head + g.size; n > first {
 		h := offload.ReadHeader(b.Slab[off-offload.HeaderSize:])
 		if h.GSOType != offload.GSONone && q.super.Parse(h, b.Slab[off:off+first], n) && g.inPlace(&q.super) {
@@ -183,30 +183,30 @@ func (q *queue) takeScattered(off, n int) {
 	q.take(off, n)
 }
 
-// split lays the segments of the super-packet of n bytes that lies where the next packet is to be laid, and keeps those
-// there is no room for until the next Read.
+// split places the segments of the super-packet of n bytes that lies where the next packet is to lie, and keeps those
+// that there is no room for until the next Read.
 func (q *queue) split(n int, h offload.Header) {
 	b := q.rb
 	off, _ := b.Next()
 	p := b.Slab[off : off+n]
-	q.left = q.left[:0]
+	q.remainder = q.remainder[:0]
 	if !q.super.Parse(h, p, n) {
 		q.drop(n)
 		return
 	}
 	if q.super.Lay(b) < q.super.Segments() {
 		// Segments of a hundred bytes or so, of a peer with a tiny MSS: rare enough to copy.
-		if q.left == nil {
-			q.left = make([]byte, 0, maxRead)
+		if q.remainder == nil {
+			q.remainder = make([]byte, 0, maxRead)
 		}
-		q.left, q.leftHeader = q.left[:q.super.Rest(q.left[:cap(q.left)], p)], h
+		q.remainder, q.remainderHeader = q.remainder[:q.super.Remainder(q.remainder[:cap(q.remainder)], p)], h
 	}
 	q.super.Spread(b)
 	q.super.Finish(b)
-	q.guess.guess(&q.super)
+	q.scatter.learn(&q.super)
 }
 
-// drop lays the malformed packet of n bytes, so that it is counted. Its headers are kept for those who look at drops.
+// drop places the malformed packet of n bytes, so that it is counted; at most its first 128 bytes, for debugging.
 func (q *queue) drop(n int) {
 	q.rb.Place(min(n, 128))
 	q.rb.Packets[len(q.rb.Packets)-1].Drop = packet.DropMalformed
@@ -217,7 +217,7 @@ func (q *queue) Write(b *packet.Batch) error {
 	q.wb, q.werr, q.w = b, nil, 0
 	defer func() { q.wb = nil }()
 	if q.vnet > 0 {
-		q.merger.TCP, q.merger.UDP = q.is(packet.TCPGRO), q.is(packet.UDPGRO) && !q.apart.Load()
+		q.merger.TCP, q.merger.UDP = q.is(packet.TCPGRO), q.is(packet.UDPGRO) && !q.separateUDP.Load()
 		q.writes = q.merger.Merge(b)
 	} else {
 		q.w = nextLive(b, -1)
@@ -241,10 +241,10 @@ func nextLive(b *packet.Batch, i int) int {
 	return i
 }
 
-// flush writes from where it stopped. It reports false when the TUN takes nothing now, to be called again when it does.
-func (q *queue) flush(fd uintptr) bool {
+// writeAll writes q.writes from q.w on. It reports false when the TUN takes nothing now, to be called again when it does.
+func (q *queue) writeAll(fd uintptr) bool {
 	if q.vnet == 0 {
-		return q.flushPlain(fd)
+		return q.writePlain(fd)
 	}
 	b := q.wb
 	for q.w < len(q.writes) {
@@ -257,7 +257,7 @@ func (q *queue) flush(fd uintptr) bool {
 			p := b.Packets[w.First]
 			err = q.sysWrite(fd, b.Slab[p.Off-offload.HeaderSize:p.Off+p.Len])
 		default:
-			err = q.sysWritev(fd, q.pieces(w))
+			err = q.sysWritev(fd, q.iovecs(w))
 		}
 		switch {
 		case err == unix.EINTR:
@@ -271,18 +271,18 @@ func (q *queue) flush(fd uintptr) bool {
 		case q.single >= 0:
 			if err != 0 {
 				b.Packets[q.single].Drop = packet.DropTUN
-				q.lost = true
+				q.anyRefused = true
 			}
 			if q.single = q.merger.Next(q.single); q.single >= 0 {
 				continue
 			}
-			if !q.lost {
+			if !q.anyRefused {
 				q.withdraw(w)
 			}
 		case err != 0 && w.N > 1:
-			// Refused as a whole. Each packet is tried by itself; one that the kernel won't have costs only itself.
+			// Refused as a whole. Each packet is tried by itself; one that the kernel refuses is dropped alone.
 			q.merger.Undo(b, w)
-			q.single, q.lost, q.why = w.First, false, err
+			q.single, q.anyRefused, q.refusal = w.First, false, err
 			continue
 		case err != 0:
 			b.Packets[w.First].Drop = packet.DropTUN
@@ -292,10 +292,11 @@ func (q *queue) flush(fd uintptr) bool {
 	return true
 }
 
-// withdraw ends the merging that made w: the kernel refused w, and took all its packets one by one. Some kernels refuse
-// every merged write, some those with a short last packet (Linux 6.6.44). A kernel that was short of memory is asked again.
+// withdraw stops merging packets of w's protocol: the kernel refused w, and took all its packets one by one. Some kernels
+// refuse every merged write, some those with a short last packet (Linux 6.6.44). A kernel that was short of memory is
+// asked again.
 func (q *queue) withdraw(w *offload.Write) {
-	if q.why == unix.ENOMEM || q.why == unix.ENOBUFS {
+	if q.refusal == unix.ENOMEM || q.refusal == unix.ENOBUFS {
 		return
 	}
 	if w.UDP {
@@ -305,8 +306,8 @@ func (q *queue) withdraw(w *offload.Write) {
 	}
 }
 
-// flushPlain is flush for a TUN without virtio headers.
-func (q *queue) flushPlain(fd uintptr) bool {
+// writePlain is writeAll for a TUN without virtio headers.
+func (q *queue) writePlain(fd uintptr) bool {
 	b := q.wb
 	for q.w < len(b.Packets) {
 		switch err := q.sysWrite(fd, b.Bytes(q.w)); err {
@@ -327,9 +328,8 @@ func (q *queue) flushPlain(fd uintptr) bool {
 	return true
 }
 
-// pieces lists what w writes: virtio header, headers and payload of the first packet in one piece, then the payload of
-// each other.
-func (q *queue) pieces(w *offload.Write) []unix.Iovec {
+// iovecs returns what w writes: virtio header, headers and payload of the first packet, then the payload of each other.
+func (q *queue) iovecs(w *offload.Write) []unix.Iovec {
 	n, from := 0, -offload.HeaderSize
 	for i := w.First; i >= 0; i = q.merger.Next(i) {
 		p := &q.wb.Packets[i]
@@ -357,7 +357,7 @@ func (q *queue) offloads() packet.OffloadStates {
 	for o := range packet.TUNOffloads.Each() {
 		states[o] = packet.OffloadState(q.stateOf(o).Load())
 	}
-	if states[packet.UDPGRO] == packet.OffloadOn && q.apart.Load() {
+	if states[packet.UDPGRO] == packet.OffloadOn && q.separateUDP.Load() {
 		states[packet.UDPGRO] = packet.OffloadOff
 	}
 	return states

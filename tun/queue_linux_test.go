@@ -322,7 +322,7 @@ func TestWriteApart(t *testing.T) {
 		n     int
 		state packet.OffloadState
 	}{{false, 1, packet.OffloadOn}, {true, 2, packet.OffloadOff}, {false, 1, packet.OffloadOn}} {
-		k.q.apart.Store(c.apart)
+		k.q.separateUDP.Store(c.apart)
 		b := packet.New()
 		b.Append(udpPacket(100))
 		b.Append(udpPacket(100))

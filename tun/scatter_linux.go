@@ -11,47 +11,48 @@ import (
 )
 
 // A scatter reads a super-packet so that the payload of each segment comes to lie where the segment will be sealed, and
-// splitting it copies headers only. It has to guess the shape of the next super-packet, and guesses that of the last:
-// in bulk TCP that is nearly always right. When it wasn't, the pieces are put together again.
+// splitting it copies headers only. It has to guess the shape of the next super-packet, and guesses that of the last: in
+// bulk TCP that is nearly always right. When it wasn't, what was read is gathered into one piece again.
 type scatter struct {
-	head, size int // the guess: bytes of headers, and of payload in a segment; no size: there is none
-	iov        [maxPieces]unix.Iovec
-	off        [maxPieces]int // where each piece lies in the slab
-	n          int            // pieces of the present read
+	head, size int // the guess: bytes of headers, and of payload in a segment; no guess while size is 0
+	iov        [maxIovecs]unix.Iovec
+	off        [maxIovecs]int // where each iovec lies in the slab
+	n          int            // iovecs of the present read
 }
 
-// maxPieces bounds the pieces of a read: the segments of a super-packet of 64 KiB of MSS 1024 or more. What has smaller
-// ones is read whole: the kernel's work for each piece would be dearer than the copy saved.
-const maxPieces = 65
+// maxIovecs bounds the iovecs of a read, one for each segment: those of a super-packet of 64 KiB whose segments have 1024
+// bytes or more. One with smaller segments is read whole: the kernel's work for each iovec would cost more than the copy
+// saved.
+const maxIovecs = 65
 
-// guess takes the shape of a super-packet that was just read, for the next.
-func (s *scatter) guess(super *offload.Super) {
+// learn makes the shape of the super-packet that was just read the guess for the next.
+func (s *scatter) learn(super *offload.Super) {
 	s.head, s.size = super.Shape()
-	if super.Segments() < 3 || s.size < maxRead/(maxPieces-1) {
+	if super.Segments() < 3 || s.size < maxRead/(maxIovecs-1) {
 		s.size = 0
 	}
 }
 
-// forget forgets the guess: what was read was no super-packet.
+// forget drops the guess: what was read was no super-packet.
 func (s *scatter) forget() { s.size = 0 }
 
-// plan lays out a read at the offset where b's next packet is to be. It reports false when there is no guess, or not
-// enough room for one that is wrong.
+// plan prepares a read to the offset where b's next packet is to be. It reports false when there is no guess, or not
+// enough room should it be wrong.
 func (s *scatter) plan(b *packet.Batch) bool {
-	if s.size == 0 || cap(b.Packets)-len(b.Packets) < maxPieces {
+	if s.size == 0 || cap(b.Packets)-len(b.Packets) < maxIovecs {
 		return false
 	}
 	off, _ := b.Next()
 	stride := packet.Headroom + wire.Padded(s.head+s.size, b.MTU) + packet.Tailroom
-	left := maxRead - s.head
+	remaining := maxRead - s.head
 	s.n = 0
-	for left > 0 && s.n < maxPieces {
-		at, n := off+s.n*stride+s.head, min(left, s.size)
-		if s.n == 0 { // the virtio header, the headers and the first payload in one piece
+	for remaining > 0 && s.n < maxIovecs {
+		at, n := off+s.n*stride+s.head, min(remaining, s.size)
+		if s.n == 0 { // the virtio header, the headers and the first payload together
 			at, n = off-offload.HeaderSize, offload.HeaderSize+s.head+n
-			left -= s.size
+			remaining -= s.size
 		} else {
-			left -= n
+			remaining -= n
 		}
 		if at+n+packet.Tailroom+wire.PaddingMultiple > len(b.Slab) {
 			return false
@@ -61,7 +62,7 @@ func (s *scatter) plan(b *packet.Batch) bool {
 		s.iov[s.n].SetLen(n)
 		s.n++
 	}
-	return left <= 0
+	return remaining <= 0
 }
 
 // read reads as planned.
@@ -77,15 +78,15 @@ func (s *scatter) inPlace(super *offload.Super) bool {
 	return head == s.head && size == s.size
 }
 
-// gather puts the n bytes that were read together again, virtio header and all, as a plain read would have laid them.
+// gather moves the n bytes that were read, virtio header included, to where a read without a plan would have put them.
 func (s *scatter) gather(b *packet.Batch, n int) {
 	to := s.off[0]
 	for i := 0; i < s.n && n > 0; i++ {
-		piece := min(n, int(s.iov[i].Len))
+		length := min(n, int(s.iov[i].Len))
 		if i > 0 { // downwards, so in this order nothing is overwritten before it has moved
-			copy(b.Slab[to:to+piece], b.Slab[s.off[i]:])
+			copy(b.Slab[to:to+length], b.Slab[s.off[i]:])
 		}
-		to += piece
-		n -= piece
+		to += length
+		n -= length
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"throughline/tun/offload"
 )
 
-// What is read in pieces comes out as what is read whole, whatever follows what.
+// A scatter read yields the packets that a whole read does, whatever the sequence of super-packets.
 func TestScatteredReadsAreLikePlainOnes(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	shapes := []struct{ n, size int }{
@@ -29,7 +29,7 @@ func TestScatteredReadsAreLikePlainOnes(t *testing.T) {
 			switch rnd.IntN(6) {
 			case 0:
 				s.p = udpPacket(rnd.IntN(1400))
-			case 1: // larger than the first piece, and no super-packet
+			case 1: // larger than the first iovec, and no super-packet
 				s.p = udpPacket(1500 + rnd.IntN(60000))
 			case 2: // malformed
 				shape := shapes[rnd.IntN(len(shapes))]
@@ -53,7 +53,7 @@ func TestScatteredReadsAreLikePlainOnes(t *testing.T) {
 		for _, s := range all {
 			plain.send(s.h, s.p)
 			for more := true; more; {
-				plain.q.guess.forget()
+				plain.q.scatter.forget()
 				more = plain.read(b)
 				want = append(want, shown(b)...)
 			}
@@ -69,7 +69,7 @@ func TestScatteredReadsAreLikePlainOnes(t *testing.T) {
 				t.Fatalf("round %d: packet %d of %d differs", round, i, len(want))
 			}
 		}
-		if scattering.q.guess.size != 0 {
+		if scattering.q.scatter.size != 0 {
 			inPlace++
 		}
 	}
@@ -98,7 +98,7 @@ func BenchmarkReadSuperPackets(b *testing.B) {
 			for b.Loop() {
 				k.send(h, p)
 				if name == "plain" {
-					k.q.guess.forget()
+					k.q.scatter.forget()
 				}
 				k.read(batch)
 			}

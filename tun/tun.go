@@ -1,4 +1,4 @@
-// Package tun is the inner side of a tunnel: a network interface whose packets come to this process and go from it.
+// Package tun is the inner side of a tunnel: a network interface whose packets this process reads and writes.
 //
 // A [Device] has one or more queues. A [Queue] moves whole batches: where the kernel offers TCP segmentation offload, a
 // super-packet is read and split into the batch's slab, and packets of one flow are merged and written by one system
@@ -36,7 +36,7 @@ type Device interface {
 	Queues() []Queue
 
 	// Events returns a channel of what happens to the interface, always the same one. It is closed when the device is
-	// closed and when the interface is deleted; deletion is how the daemon learns that its work is over.
+	// closed and when the interface is deleted; the daemon ends then.
 	//
 	// A device counts as down until it sends Up. One that is up when it is opened sends Up as its first event; one that
 	// can't be set down, as it is in memory or in user space, is up from the start, and so is one that can't find out. So
@@ -52,17 +52,17 @@ type Device interface {
 
 // A Queue is one ordered path in and out of a device.
 type Queue interface {
-	// Read resets nothing: it appends to b, which the caller has reset, at least one packet unless it returns an error.
-	// It waits for the first packet and then takes what else is there without waiting, until b is full. Packets are
-	// laid as Batch.Place lays them. more says that the queue is known to hold more. One caller at a time.
+	// Read appends to b, which the caller has reset, at least one packet unless it returns an error. It waits for the
+	// first packet, and then appends what else is there without waiting, until b is full. Packets lie as Batch.Place lays
+	// them. more says that the queue is known to hold more. One caller at a time.
 	//
 	// A packet too large or malformed for the kernel's own header is dropped, not an error. After Close, or when the
 	// interface is gone, it returns an error that is os.ErrClosed.
 	Read(b *packet.Batch) (more bool, err error)
 
-	// Write delivers every packet of b that is not dropped and not empty, in order. Each packet must have
-	// packet.Headroom free bytes before it in the slab; Write may overwrite those and the packets themselves. A packet
-	// that the kernel refuses gets Drop DropTUN and costs only itself. The error is for what concerns the whole queue:
-	// os.ErrClosed after Close. One caller at a time; it may run beside Read.
+	// Write delivers every packet of b that is not dropped and not empty, in order. Each packet must have packet.Headroom
+	// free bytes before it in the slab; Write may overwrite those and the packets themselves. A packet that the kernel
+	// refuses gets Drop DropTUN; the others are written. The error is for what concerns the whole queue: os.ErrClosed
+	// after Close. One caller at a time; it may run beside Read.
 	Write(b *packet.Batch) error
 }

@@ -33,7 +33,7 @@ type device struct {
 	link *link // nil when rtnetlink is not to be had
 
 	events chan Event
-	stop   chan struct{} // closed when the listener is to end
+	stop   chan struct{} // closed when listen is to end
 	ending sync.Once
 	ended  sync.WaitGroup // the listener
 	closed atomic.Bool
@@ -150,7 +150,7 @@ func newDevice(fd int, name string, vnet bool, opts Options) (Device, error) {
 		}
 		d.negotiate(fd, opts.Off)
 	}
-	// Only now: the poller finds nothing to wait for in a descriptor without interface.
+	// Only now: the poller can't wait on a descriptor without an interface.
 	d.file = os.NewFile(uintptr(fd), "tun "+name)
 	rc, err := d.file.SyscallConn()
 	if err != nil {
@@ -179,7 +179,7 @@ func newDevice(fd int, name string, vnet bool, opts Options) (Device, error) {
 	if err == nil {
 		d.adapt(st)
 	} else {
-		st.up = true // for all that is known: nothing would ever say so
+		st.up = true // assumed: without rtnetlink nothing would say so
 	}
 	if vnet && err == nil && !st.up {
 		d.probe(fd)
@@ -237,11 +237,11 @@ var (
 	openLink = newLink
 )
 
-// adapt makes the device fit what its interface is now. Merged datagrams that the host forwards leave as super-packets
-// of equal segments, which some kernels corrupt.
+// adapt adapts the offloads to the state of the interface. Merged datagrams that the host forwards are sent as
+// super-packets of equal segments, which some kernels corrupt.
 func (d *device) adapt(st linkState) {
-	d.q.apart.Store(st.forwards && running().CorruptsEqualSegments())
-	d.shape(st)
+	d.q.separateUDP.Store(st.forwards && running().CorruptsEqualSegments())
+	d.limitSegments(st)
 }
 
 // maxSegments is the most segments that UDP_SEGMENT takes in one send, on kernels before 6.9.
@@ -250,12 +250,12 @@ const maxSegments = 64
 // anySegments is a link's gso_max_segs when it was never set: the kernel's GSO_MAX_SEGS.
 const anySegments = 65535
 
-// shape makes the host's TCP build super-packets that fill one super-packet of datagrams each: at an MTU of 1420, 45
-// segments and not 47, of which two would leave by a send of their own. Not on a router: super-packets that it forwards
-// were built elsewhere, and the kernel cuts up one that has too many segments and queues each by itself, which costs far
-// more. It is a matter of speed only, so where it can't be done, in another network namespace say, it is not.
-func (d *device) shape(st linkState) {
-	segments := min(packet.MaxTrain/(st.mtu+packet.Headroom+packet.Tailroom), maxSegments)
+// limitSegments makes the host's TCP build super-packets that fill one super-packet of datagrams each: at an MTU of 1420,
+// 45 segments and not 47, of which two would need another send. Not on a router: super-packets that it forwards were
+// built elsewhere, and the kernel cuts up one that has too many segments and queues each by itself, which costs far more.
+// It is a matter of speed only, so where it can't be done, in another network namespace say, it is not.
+func (d *device) limitSegments(st linkState) {
+	segments := min(packet.MaxSuperPacket/(st.mtu+packet.Headroom+packet.Tailroom), maxSegments)
 	if st.forwards || segments < 2 {
 		segments = anySegments
 	}
@@ -307,7 +307,7 @@ func (d *device) Close() error {
 	return err
 }
 
-// end makes the listener end, which closes events.
+// end ends listen, which closes events.
 func (d *device) end() {
 	d.ending.Do(func() {
 		close(d.stop)
@@ -317,7 +317,7 @@ func (d *device) end() {
 	})
 }
 
-// isGone reports whether the device was closed or the interface deleted; then the listener ends.
+// isGone reports whether the device was closed or the interface deleted; if so it ends listen.
 func (d *device) isGone() bool {
 	if _, _, err := ifname(d.rc); err == nil {
 		return false
@@ -326,7 +326,7 @@ func (d *device) isGone() bool {
 	return true
 }
 
-// explain makes the error of a call on the descriptor one for the caller.
+// explain returns the error that the caller gets for err, which a call on the descriptor returned.
 func (d *device) explain(err error) error {
 	switch {
 	case err == nil:
@@ -339,8 +339,8 @@ func (d *device) explain(err error) error {
 	return fmt.Errorf("tun: %w", err)
 }
 
-// listen sends events of changes until the device is closed or the interface is gone. st is what the device began with;
-// for the engine an interface begins down.
+// listen sends events of changes until the device is closed or the interface is gone. st is the state that the device was
+// opened in; for the engine an interface begins down.
 func (d *device) listen(st linkState) {
 	defer close(d.events)
 	if st.up {
@@ -352,7 +352,7 @@ func (d *device) listen(st linkState) {
 	}
 	defer d.link.close()
 	for {
-		// Look before waiting: something may have changed since st was asked for, or since the last look.
+		// Ask before waiting: something may have changed since st was asked for.
 		if d.isGone() {
 			return
 		}
@@ -380,7 +380,7 @@ func (d *device) listen(st linkState) {
 	}
 }
 
-// send puts e into the channel, together with what wasn't received yet. It never waits.
+// send sends e, joined to the event that wasn't received yet. It never waits.
 func (d *device) send(e Event) {
 	if e == 0 {
 		return

@@ -12,7 +12,7 @@ type setupError struct{ err error }
 
 func (e *setupError) Error() string { return e.err.Error() }
 
-// setUp does to a socket what is to be done before it is bound.
+// setUp binds a socket to h.Interface and calls h.Control, before it is bound to its port.
 func (h *Host) setUp(network, address string, c syscall.RawConn) error {
 	if h.Interface != "" {
 		if err := bindToInterface(network, c, h.Interface); err != nil {

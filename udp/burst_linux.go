@@ -8,13 +8,13 @@ import (
 )
 
 const (
-	maxBurst      = 8       // messages: most of a system call is saved
+	maxBurst      = 8       // messages; more save little
 	smallDatagram = 2 << 10 // bytes, or fewer: worth a copy
 	burstAfter    = 4       // small datagrams in a row
 )
 
-// A burst is several messages that were received by one system call, and what of them is not yet in a batch: they may
-// be larger than was expected, and fill it. The zero burst is empty, and has no memory until it is needed.
+// A burst is several messages that were received by one system call. Some may have to wait for the next batch: they may
+// be larger than expected, and fill one. The zero burst is empty, and has no memory until it is needed.
 type burst struct {
 	*burstMemory
 	next, n int // messages next to n are yet to be unpacked
@@ -37,7 +37,7 @@ func newBurstMemory() *burstMemory {
 	return m
 }
 
-// receiveBurst receives several messages, to be unpacked. The burst must be empty.
+// receiveBurst receives several messages, for unpack. The burst must be empty.
 func (r *receiver) receiveBurst(fd uintptr) syscall.Errno {
 	u := &r.burst
 	if u.burstMemory == nil {
@@ -55,7 +55,7 @@ func (r *receiver) receiveBurst(fd uintptr) syscall.Errno {
 	return 0
 }
 
-// unpack copies what is left of the burst into the batch. It reports whether all had room; if not there is more.
+// unpack copies the burst's messages that aren't yet in a batch into this one. It reports whether all had room.
 func (r *receiver) unpack() bool {
 	for u := &r.burst; u.next < u.n; u.next++ {
 		i := u.next

@@ -9,7 +9,7 @@ import (
 )
 
 // destinations remembers the endpoints to which the kernel refused super-packets, and of what size: on the path to them a
-// link's MTU is less than a segment (plain datagrams would be fragmented), or a driver is broken. After plainLife they
+// link's MTU is less than a segment (plain datagrams would be fragmented), or a driver is broken. After refusalLife they
 // are tried again. It is bounded: one that is forgotten costs a system call. The zero value is empty, and asking it costs
 // one atomic load.
 type destinations struct {
@@ -25,7 +25,7 @@ type refusal struct {
 }
 
 const (
-	plainLife       = time.Minute
+	refusalLife     = time.Minute
 	maxDestinations = 128
 )
 
@@ -48,8 +48,8 @@ func (d *destinations) limit(a netip.AddrPort) int {
 	return r.size
 }
 
-// refuse remembers that a super-packet of size was refused to a.
-func (d *destinations) refuse(a netip.AddrPort, size int) {
+// add remembers that a super-packet to a whose segments are of size bytes was refused.
+func (d *destinations) add(a netip.AddrPort, size int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.m == nil {
@@ -58,11 +58,11 @@ func (d *destinations) refuse(a netip.AddrPort, size int) {
 	if r, ok := d.m[a]; ok {
 		size = min(size, r.size)
 	} else if len(d.m) == maxDestinations {
-		for other := range d.m { // any: the map's order is random
+		for other := range d.m { // any one
 			delete(d.m, other)
 			break
 		}
 	}
-	d.m[a] = refusal{size, time.Now().Add(plainLife)}
+	d.m[a] = refusal{size, time.Now().Add(refusalLife)}
 	d.n.Store(int32(len(d.m)))
 }

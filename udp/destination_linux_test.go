@@ -21,27 +21,27 @@ func TestDestinations(t *testing.T) {
 			}
 		}
 		want(0, math.MaxInt)
-		d.refuse(at(0), 1452)
-		d.refuse(at(1), 100)
+		d.add(at(0), 1452)
+		d.add(at(1), 100)
 		want(0, 1452)
 		want(1, 100)
 		want(2, math.MaxInt)
-		d.refuse(at(0), 1400)
-		d.refuse(at(0), 1452)
+		d.add(at(0), 1400)
+		d.add(at(0), 1452)
 		want(0, 1400)
-		time.Sleep(plainLife / 2)
-		d.refuse(at(1), 100)
-		time.Sleep(plainLife / 2)
+		time.Sleep(refusalLife / 2)
+		d.add(at(1), 100)
+		time.Sleep(refusalLife / 2)
 		want(0, math.MaxInt) // tried anew
 		want(1, 100)
 		for i := range 10 * maxDestinations {
-			d.refuse(at(i), 9)
+			d.add(at(i), 9)
 			want(i, 9)
 		}
 		if len(d.m) != maxDestinations || int(d.n.Load()) != maxDestinations {
 			t.Fatalf("%d destinations, counted %d", len(d.m), d.n.Load())
 		}
-		time.Sleep(plainLife)
+		time.Sleep(refusalLife)
 		for i := range 10 * maxDestinations {
 			want(i, math.MaxInt)
 		}

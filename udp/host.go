@@ -29,7 +29,7 @@ type Host struct {
 	// it isn't implemented (other than on Linux and macOS), Listen's error wraps errors.ErrUnsupported.
 	Interface string
 
-	// Control, if not nil, is called for each socket once, after it was created and bound to Interface and before it is
+	// Control, if not nil, is called once for each socket, after it was created and bound to Interface and before it is
 	// bound to its port, as that of a net.ListenConfig is: to set further options, or to have the system exempt the
 	// socket from the routes into the tunnel (Android's VpnService.protect). network is "udp4" or "udp6". Its error is
 	// Listen's (wrapped), which then leaves no socket open. Listen may open and give up sockets while it looks for a port
@@ -39,8 +39,8 @@ type Host struct {
 }
 
 const (
-	// bufferSize is what is asked for as the sockets' buffers: about 5 ms at 10 Gbit/s, so that a burst survives until
-	// the reader is scheduled.
+	// bufferSize is the size in bytes asked for as each socket's buffers: about 5 ms at 10 Gbit/s, so that a burst fits
+	// until the reader is scheduled.
 	bufferSize = 7 << 20
 
 	// listenAttempts bounds how often a port that was free in IPv4 may turn out taken in IPv6.
@@ -83,7 +83,7 @@ func (h *Host) listenAt(port uint16) (*conn, error) {
 	return c, nil
 }
 
-// listen opens a port in both families, or in the one in which it can be.
+// listen opens a port in both families, or in the one of the two that has it.
 func listen(open func(network string, port uint16) (*socket, error), port uint16) (*conn, error) {
 	for attempt := 1; ; attempt++ {
 		c := &conn{port: port}
@@ -95,12 +95,12 @@ func listen(open func(network string, port uint16) (*socket, error), port uint16
 		}
 		if c.v6, err6 = open("udp6", c.port); err6 == nil {
 			c.port = c.v6.port()
-			c.lack("IPv4", err4)
+			c.noteMissing("IPv4", err4)
 			return c, nil
 		}
 		switch {
 		case err4 == nil && !ofBoth(err6):
-			c.lack("IPv6", err6)
+			c.noteMissing("IPv6", err6)
 			return c, nil
 		case familyMissing(err6):
 			return nil, err4 // which says more
@@ -115,8 +115,8 @@ func listen(open func(network string, port uint16) (*socket, error), port uint16
 	}
 }
 
-// ofBoth reports whether an error that one family had is no reason to do without it: the port must be the same in both,
-// that no descriptor is left will pass, and what is to be done before a socket is bound is to be done to both.
+// ofBoth reports whether an error of one family's socket is Listen's, and not a reason to do without the family: the port
+// must be the same in both, a lack of descriptors is temporary, and setUp must succeed for both.
 func ofBoth(err error) bool {
 	if _, ok := errors.AsType[*setupError](err); ok {
 		return true
@@ -154,10 +154,10 @@ func (h *Host) open(network string, port uint16) (*socket, error) {
 
 // A conn is the sockets of both families, one of which may be nil.
 type conn struct {
-	port   uint16
-	v4, v6 *socket
-	lacks  error // why one is nil, when the host has the family
-	routes routes
+	port    uint16
+	v4, v6  *socket
+	missing error // why one is nil, if the host has the family
+	routes  routes
 
 	markMu sync.Mutex
 	mark   uint32 // guarded by markMu
@@ -166,13 +166,13 @@ type conn struct {
 // Port implements [Conn].
 func (c *conn) Port() uint16 { return c.port }
 
-// Lacks implements [Partial].
-func (c *conn) Lacks() error { return c.lacks }
+// MissingFamily implements [Partial].
+func (c *conn) MissingFamily() error { return c.missing }
 
-// lack notes why a family can't be had. That a host has none of it is no news.
-func (c *conn) lack(family string, err error) {
+// noteMissing records why a family has no socket; nothing if the host doesn't have the family.
+func (c *conn) noteMissing(family string, err error) {
 	if err != nil && !familyMissing(err) {
-		c.lacks = fmt.Errorf("udp: listen on port %d in %s: %w", c.port, family, err)
+		c.missing = fmt.Errorf("udp: listen on port %d in %s: %w", c.port, family, err)
 	}
 }
 
@@ -219,7 +219,7 @@ func (c *conn) Send(b *packet.Batch) error {
 	return err6
 }
 
-// sendFamily sends the runs of b that go to one family.
+// sendFamily sends the runs of b to endpoints of one family by its socket s, or drops them if that is nil.
 func sendFamily(s *socket, b *packet.Batch, v6 bool) error {
 	if s != nil {
 		return s.send(b)
@@ -227,21 +227,21 @@ func sendFamily(s *socket, b *packet.Batch, v6 bool) error {
 	var first error
 	for i := range b.Runs {
 		if r := &b.Runs[i]; isFamily(r.Endpoint.Addr.Addr(), v6) {
-			first = cmpErr(first, dropRun(b, r, syscall.EAFNOSUPPORT))
+			first = firstError(first, dropRun(b, r, syscall.EAFNOSUPPORT))
 		}
 	}
 	return first
 }
 
-// dropRun drops what lives of r, and returns the error that says so; nil when nothing lived.
+// dropRun drops the live packets of r because of err, and returns the error that says so; nil if there were none.
 func dropRun(b *packet.Batch, r *packet.Run, err error) error {
-	lived := false
+	dropped := false
 	for i := r.First; i < r.First+r.N; i++ {
 		if p := &b.Packets[i]; p.Drop == 0 {
-			p.Drop, lived = packet.DropSend, true
+			p.Drop, dropped = packet.DropSend, true
 		}
 	}
-	if !lived {
+	if !dropped {
 		return nil
 	}
 	return sendError(r.Endpoint.Addr, err)
@@ -254,15 +254,15 @@ func sendError(to netip.AddrPort, err error) error {
 	return fmt.Errorf("udp: send to %v: %w", to, err)
 }
 
-// cmpErr returns the first error that is one.
-func cmpErr(a, b error) error {
+// firstError returns a unless it is nil, else b.
+func firstError(a, b error) error {
 	if a != nil {
 		return a
 	}
 	return b
 }
 
-// isFamily reports whether a is of the family; the address that is none counts as IPv6, where the kernel refuses it.
+// isFamily reports whether a is of the family. The zero Addr counts as IPv6, where the kernel refuses it.
 func isFamily(a netip.Addr, v6 bool) bool { return a.Is4() != v6 }
 
 // SetMark implements [Conn].

@@ -135,7 +135,8 @@ func wantSent(t testing.TB, c Conn, b *packet.Batch) {
 	}
 }
 
-// wantReceived receives exactly the datagrams, in order, the empty left out, and returns whence they came.
+// wantReceived receives exactly the datagrams, in order, the empty left out, and returns the endpoints that they came
+// from.
 func wantReceived(t testing.TB, r Receiver, data [][]byte) (e packet.Endpoint) {
 	t.Helper()
 	b := packet.New()
@@ -376,13 +377,13 @@ func TestListenFamilies(t *testing.T) {
 			if c.err4 != nil {
 				broken, what = c.err4, "IPv4"
 			}
-			switch lacks := got.Lacks(); {
+			switch missing := got.MissingFamily(); {
 			case c.is4 && c.is6, familyMissing(broken):
-				if lacks != nil {
-					t.Errorf("%s: lacks %v", c.name, lacks)
+				if missing != nil {
+					t.Errorf("%s: missing %v", c.name, missing)
 				}
-			case !errors.Is(lacks, broken) || !strings.Contains(lacks.Error(), what):
-				t.Errorf("%s: lacks %v, want %s: %v", c.name, lacks, what, broken)
+			case !errors.Is(missing, broken) || !strings.Contains(missing.Error(), what):
+				t.Errorf("%s: missing %v, want %s: %v", c.name, missing, what, broken)
 			}
 			for _, s := range got.sockets() {
 				if s.port() != got.port {
@@ -447,7 +448,7 @@ func TestCloseUnblocks(t *testing.T) {
 }
 
 // TestListenAnew holds what an engine that opens its sockets anew relies on: while a Conn is open its port is in use, and
-// when Close has returned it is free, whoever was receiving and sending.
+// when Close has returned it is free, even if others were receiving and sending.
 func TestListenAnew(t *testing.T) {
 	c := newConn(t, &Host{})
 	port := c.Port()

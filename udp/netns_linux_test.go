@@ -23,8 +23,8 @@ import (
 // Real refusals come from real networks: these tests make network namespaces, with links between them. They need root,
 // or a kernel that lets anybody make a user namespace; then they run themselves again in one.
 
-// A netns is a network namespace, and the thread that lives in it. Sockets that the thread opens stay in it, whoever
-// uses them.
+// A netns is a network namespace, and the thread that lives in it. Sockets that the thread opens stay in it, whatever
+// thread uses them.
 type netns struct {
 	t   *testing.T
 	do  chan func()
@@ -245,7 +245,7 @@ func TestMustNotFragment(t *testing.T) {
 	})
 }
 
-// TestSource speaks from each of two addresses, as the peer spoke to it, and when one is gone from the other.
+// TestSource sends from each of two addresses, the one that the peer sent to, and when one is removed from the other.
 func TestSource(t *testing.T) {
 	inNamespaces(t, func(t *testing.T) {
 		na, nb := pair(t)
@@ -290,14 +290,14 @@ func TestSource(t *testing.T) {
 			if !slices.Equal(k.segments, []int{1000}) || len(k.got) == 0 {
 				t.Errorf("left as %v after %v", k.segments, k.got)
 			}
-			if o := a.Offloads(); o[packet.GSO] != packet.OffloadOn || a.v4.plain.limit(e.Addr) != noLimit || a.v6.plain.limit(e.Addr) != noLimit {
+			if o := a.Offloads(); o[packet.GSO] != packet.OffloadOn || a.v4.refusing.limit(e.Addr) != noLimit || a.v6.refusing.limit(e.Addr) != noLimit {
 				t.Error("super-packets were blamed for the source")
 			}
 		}
 	})
 }
 
-// TestLinkLocal speaks to and from link-local addresses, whose zone must be kept.
+// TestLinkLocal sends to and from link-local addresses, whose zone must be kept.
 func TestLinkLocal(t *testing.T) {
 	inNamespaces(t, func(t *testing.T) {
 		na, nb := pair(t)

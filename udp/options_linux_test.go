@@ -13,10 +13,10 @@ import (
 // TestOptions opens sockets as on other kernels.
 func TestOptions(t *testing.T) {
 	for _, c := range []struct {
-		host         Host
-		release      linux.Version
-		gso, unequal bool
-		gro          bool
+		host            Host
+		release         linux.Version
+		gso, avoidEqual bool
+		gro             bool
 	}{
 		{Host{}, linux.Version{5, 11, 22}, true, false, false},
 		{Host{}, linux.Version{5, 12, 0}, true, false, true},
@@ -41,8 +41,8 @@ func TestOptions(t *testing.T) {
 				t.Errorf("%+v on %v: UDP_GRO is %d, %v", c.host, c.release, on, err)
 			}
 		})
-		if (s.gso.Load() == uint32(packet.OffloadOn)) != c.gso || s.unequal != c.unequal || s.gro != c.gro {
-			t.Errorf("%+v on %v: GSO %d, unequal %t, GRO %t", c.host, c.release, s.gso.Load(), s.unequal, s.gro)
+		if (s.gso.Load() == uint32(packet.OffloadOn)) != c.gso || s.avoidEqual != c.avoidEqual || s.gro != c.gro {
+			t.Errorf("%+v on %v: GSO %d, avoidEqual %t, GRO %t", c.host, c.release, s.gso.Load(), s.avoidEqual, s.gro)
 		}
 	}
 }

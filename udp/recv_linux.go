@@ -21,14 +21,14 @@ const (
 	// loopback or a veth as it was sent.
 	maxCoalesced = 128
 
-	// receiveTries bounds what is passed over, refused or without bytes, before a receiver comes up for air: it would
-	// not see that it is closed.
+	// receiveTries bounds the errors and the messages without bytes that one drain ignores: it doesn't see that the
+	// socket is closed.
 	receiveTries = 256
 )
 
-// A receiver receives from one socket. It lies on the heap, as part of its socket: the kernel writes to its fields.
+// A receiver receives from one socket. It is part of its socket, on the heap, as the kernel writes to its fields.
 //
-// Super-packets, and what comes alone, are received by recvmsg straight into the slab, each right behind the last. When
+// Super-packets and single datagrams are received by recvmsg straight into the slab, each right behind the last. When
 // small datagrams come one by one and there are more, a burst of them is received by recvmmsg, and copied: the copy of a
 // small datagram costs less than a system call. (Measured on loopback in a virtual machine, for 128 and 1452 bytes: 0.9
 // and 1.0 µs a datagram against 1.35 and 1.4.) recvmmsg alone wouldn't do, as it needs to know beforehand where each
@@ -49,14 +49,14 @@ type receiver struct {
 	errno syscall.Errno
 }
 
-// A slot is what the kernel fills beside the data of a message.
+// A slot is where the kernel puts what it returns of a message: its data by iov, sender and control messages.
 type slot struct {
 	iov     unix.Iovec
 	name    sockaddr
 	control [cmsg.ReceiveSize]byte
 }
 
-// point makes h, which it readies to receive, point to the slot.
+// point makes h receive into the slot.
 func (sl *slot) point(h *unix.Msghdr) {
 	h.Name = &sl.name[0]
 	h.Iov = &sl.iov
@@ -65,7 +65,7 @@ func (sl *slot) point(h *unix.Msghdr) {
 	ready(h)
 }
 
-// ready sets back what the kernel writes to h.
+// ready resets the fields of h that the kernel writes.
 func ready(h *unix.Msghdr) {
 	h.Namelen = uint32(len(sockaddr{}))
 	h.SetControllen(cmsg.ReceiveSize)
@@ -95,10 +95,10 @@ func (r *receiver) Receive(b *packet.Batch) (more bool, err error) {
 	return false, r.errno
 }
 
-// got reports whether there is something to return with.
+// got reports whether this call of Receive has appended packets.
 func (r *receiver) got() bool { return len(r.b.Packets) > r.first }
 
-// drain takes what is there. It returns false when nothing was, to be called again when something is.
+// drain receives what is there. It returns false when nothing was, to be called again when something is.
 func (r *receiver) drain(fd uintptr) bool {
 	b := r.b
 	if !r.unpack() {
@@ -153,14 +153,14 @@ func (r *receiver) receiveOne(fd uintptr, free []byte) syscall.Errno {
 	return 0
 }
 
-// A message is what was received at once: a datagram, or a super-packet of them.
+// A message is what recvmsg returns once: a datagram, or a super-packet of them.
 type message struct {
 	n, size int // bytes; those of each datagram but the last
 	from    packet.Endpoint
 }
 
-// parse reads what the kernel left of n bytes of data. A message that is truncated, that has no sender, that has no
-// bytes, or whose control messages are not to be trusted is none.
+// parse returns the message of n bytes that the kernel put into h and sl; false if it is truncated, has no sender or no
+// bytes, or its control messages are malformed.
 func (r *receiver) parse(h *unix.Msghdr, sl *slot, n int) (m message, ok bool) {
 	if n == 0 || h.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
 		return m, false

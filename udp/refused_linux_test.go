@@ -130,7 +130,7 @@ func needGSO(t *testing.T, c *conn) {
 	if o := c.Offloads(); o[packet.GSO] != packet.OffloadOn {
 		t.Fatalf("GSO is %v on kernel %v", o[packet.GSO], linux.Running())
 	}
-	c.v4.unequal, c.v6.unequal = false, false
+	c.v4.avoidEqual, c.v6.avoidEqual = false, false
 }
 
 func TestRefusals(t *testing.T) {
@@ -147,8 +147,8 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"nothing", nil, times(130, 500), []int{500, 500, 500}, 1, true, packet.OffloadOn, []int{500, 500, 500}},
 		{"nothing, mixed", nil, times(45, 1452, append(times(3, 128), 9)...), []int{1452, 128}, 1, true, packet.OffloadOn, []int{1452, 128}},
-		{"as large as can be", nil, append(times(2, packet.MaxTrain/2), times(2, packet.MaxTrain/2+1)...), append([]int{packet.MaxTrain / 2}, plain(2)...), 1, true, packet.OffloadOn,
-			append([]int{packet.MaxTrain / 2}, plain(2)...)},
+		{"as large as can be", nil, append(times(2, packet.MaxSuperPacket/2), times(2, packet.MaxSuperPacket/2+1)...), append([]int{packet.MaxSuperPacket / 2}, plain(2)...), 1, true, packet.OffloadOn,
+			append([]int{packet.MaxSuperPacket / 2}, plain(2)...)},
 		{"only one is taken at a time", func() func([]unix.Mmsghdr) (int, syscall.Errno) {
 			return func([]unix.Mmsghdr) (int, syscall.Errno) { return 1, 0 }
 		},
@@ -212,7 +212,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestLost has the kernel refuse for good: it costs what it must, and no more.
+// TestLost has the kernel refuse datagrams for good: those are dropped, and no others.
 func TestLost(t *testing.T) {
 	for _, c := range []struct {
 		errno syscall.Errno
@@ -262,10 +262,10 @@ func TestLost(t *testing.T) {
 		if !b.Runs[1].Endpoint.Src.IsValid() {
 			t.Errorf("%v: the source was blamed", c.errno)
 		}
-		if a.v4.plain.limit(good.Addr) != noLimit {
+		if a.v4.refusing.limit(good.Addr) != noLimit {
 			t.Errorf("%v: the super-packets of another were blamed", c.errno)
 		}
-		if c.errno != unix.EMSGSIZE && a.v4.plain.limit(bad) != noLimit {
+		if c.errno != unix.EMSGSIZE && a.v4.refusing.limit(bad) != noLimit {
 			t.Errorf("%v: super-packets were blamed", c.errno)
 		}
 		if k.calls > c.calls+2 { // two for the good ones
@@ -307,7 +307,7 @@ func TestNoEqualSegments(t *testing.T) {
 		a, r := newConn(t, &Host{}), newConn(t, &Host{})
 		needGSO(t, a)
 		watch(t, r)
-		a.v4.unequal, a.v6.unequal = true, true
+		a.v4.avoidEqual, a.v6.avoidEqual = true, true
 		k := newSeam(a)
 		for _, c := range []struct{ sizes, segments []int }{
 			{times(2, 100), times(2, 0)},
@@ -354,8 +354,8 @@ func TestCloseUnblocksSend(t *testing.T) {
 	}
 }
 
-// TestPieces looks at how many pieces of memory a super-packet is to the kernel.
-func TestPieces(t *testing.T) {
+// TestIovecs counts the iovecs of a super-packet.
+func TestIovecs(t *testing.T) {
 	a := newConn(t, &Host{})
 	needGSO(t, a)
 	for _, c := range []struct {

@@ -14,9 +14,8 @@ import (
 	"throughline/udp/internal/cmsg"
 )
 
-// The words of this file and of refused_linux.go: a *run* of the batch goes to one endpoint. It is cut into *sends*, each
-// a datagram or a *super-packet* of them that the kernel segments (UDP_SEGMENT). A *plan* is the sends that leave by one
-// sendmmsg.
+// In this file and refused_linux.go, a run of the batch is cut into sends, each a datagram or a super-packet of them,
+// which the kernel segments (UDP_SEGMENT). A plan is the sends that are handed to one sendmmsg.
 
 const (
 	maxSegments = 64  // in a super-packet: the limit of kernels before 6.9
@@ -27,13 +26,13 @@ const (
 // A send is what is known of msgs[i] beside what the kernel reads.
 type send struct {
 	run        int // in b.Runs
-	first, end int // packets of b from first to end; the dropped among them don't leave
+	first, end int // b.Packets[first:end], of which the live ones are sent
 	segment    int // the segments' size; 0: a datagram
 	src        bool
 }
 
-// A sender is the memory of one call of Send. It comes from a pool, so that calls don't wait for each other, and lies
-// on the heap, as the kernel reads it.
+// A sender is the memory of one call of Send. It comes from a pool, so that calls don't wait for each other, and is on
+// the heap, as the kernel reads it.
 type sender struct {
 	msgs     [maxSends]unix.Mmsghdr
 	sends    [maxSends]send
@@ -50,7 +49,8 @@ type sender struct {
 
 	refused refused // what is to be done differently for a run
 
-	// For the closures, which are made once: which sends, and what came of it.
+	// Arguments and results of sendmmsg, which the two closures call: they are made once, as a closure made per call is
+	// an allocation.
 	control func(fd uintptr)
 	wait    func(fd uintptr) bool
 	from    int
@@ -74,34 +74,34 @@ var senders = sync.Pool{New: func() any {
 func (s *socket) send(b *packet.Batch) error {
 	x := senders.Get().(*sender)
 	x.s, x.b, x.run, x.pkt, x.refused = s, b, 0, 0, noneRefused
-	err := x.all()
+	err := x.sendAll()
 	x.s, x.b = nil, nil
 	senders.Put(x)
 	return err
 }
 
-// all makes plans and carries them out.
-func (x *sender) all() (first error) {
+// sendAll makes plans and transmits them, until every live packet is sent or dropped. It returns the first error of a drop.
+func (x *sender) sendAll() (first error) {
 	for x.plan(); x.n > 0; x.plan() {
 		for i := 0; i < x.n; {
-			sent, err := x.leave(i)
+			sent, err := x.transmit(i)
 			if sent > 0 {
-				x.left(i, i+sent)
+				x.transmitted(i, i+sent)
 				i += sent
-				continue // what is behind them, if anything is, has its error reported as the first of the next call
+				continue // if sends[i] is refused, the next call returns why
 			}
 			what := giveUp
 			if errno, ok := err.(syscall.Errno); ok {
-				what = x.refuse(i, errno)
+				what = x.decide(i, errno)
 			}
-			if what == again {
+			if what == retry {
 				continue
 			}
-			if what == anew {
+			if what == replan {
 				x.run, x.pkt = x.sends[i].run, x.sends[i].first
 				break
 			}
-			first = cmpErr(first, x.drop(i, err))
+			first = firstError(first, x.drop(i, err))
 			i++
 		}
 		clear(x.iovs[:x.niov]) // borrowed
@@ -109,8 +109,8 @@ func (x *sender) all() (first error) {
 	return first
 }
 
-// leave hands sends[i:n] to the kernel, and returns how many of them it took. When that is none, err is why.
-func (x *sender) leave(i int) (sent int, err error) {
+// transmit hands sends[i:n] to the kernel, and returns how many of them it took. When that is none, err is why.
+func (x *sender) transmit(i int) (sent int, err error) {
 	x.from = i
 	// Control, unlike Write, takes no lock: several senders are in the kernel at once.
 	if err = x.s.rc.Control(x.control); err == nil && x.errno == unix.EAGAIN {
@@ -127,7 +127,7 @@ func (x *sender) leave(i int) (sent int, err error) {
 	return x.sent, nil
 }
 
-// sendmmsg returns false when the socket's buffer is full.
+// sendmmsg calls sendmmsg(2) for sends[from:n]. It returns false when the socket's buffer is full.
 func (x *sender) sendmmsg(fd uintptr) bool {
 	for {
 		x.sent, x.errno = x.s.sys.sendmmsg(fd, x.msgs[x.from:x.n])
@@ -137,13 +137,13 @@ func (x *sender) sendmmsg(fd uintptr) bool {
 	}
 }
 
-// drop gives up sends[i].
+// drop drops the packets of sends[i], which err refused.
 func (x *sender) drop(i int, err error) error {
 	m := &x.sends[i]
 	return dropRun(x.b, &packet.Run{First: m.first, N: m.end - m.first, Endpoint: x.b.Runs[m.run].Endpoint}, err)
 }
 
-// plan lays as many sends as there is room for, from the packet it is to begin with, and moves that on.
+// plan makes a plan of as many sends as there is room for, beginning with the packet at x.pkt, which it advances.
 func (x *sender) plan() {
 	x.n, x.niov = 0, 0
 	for ; x.run < len(x.b.Runs); x.run, x.pkt = x.run+1, 0 {
@@ -155,7 +155,7 @@ func (x *sender) plan() {
 		}
 		limit := x.segmentLimit(r.Endpoint.Addr)
 		src := x.source(&r.Endpoint)
-		plain := 0 // packets before this one go as datagrams
+		plain := 0 // packets before this one are sent as datagrams
 		for x.pkt < end {
 			if x.b.Packets[x.pkt].Drop != 0 {
 				x.pkt++
@@ -164,13 +164,13 @@ func (x *sender) plan() {
 			if x.n == maxSends || x.niov > maxIovecs-maxSegments {
 				return
 			}
-			if x.pkt >= plain && x.s.unequal && x.b.Packets[x.pkt].Len < limit {
+			if x.pkt >= plain && x.s.avoidEqual && x.b.Packets[x.pkt].Len < limit {
 				plain = x.equals(x.pkt, end)
 			}
 			if x.pkt < plain {
-				x.lay(x.run, x.pkt, x.pkt+1, limit, src)
+				x.addSend(x.run, x.pkt, x.pkt+1, limit, src)
 			} else {
-				x.lay(x.run, x.pkt, end, limit, src)
+				x.addSend(x.run, x.pkt, end, limit, src)
 			}
 		}
 	}
@@ -181,14 +181,14 @@ func (x *sender) segmentLimit(a netip.AddrPort) int {
 	if packet.OffloadState(x.s.gso.Load()) != packet.OffloadOn {
 		return 0
 	}
-	limit := x.s.plain.limit(a)
+	limit := x.s.refusing.limit(a)
 	if x.refused.run == x.run {
 		limit = min(limit, x.refused.limit)
 	}
 	return limit
 }
 
-// source returns the source that is to be asked for, or the zero Addr.
+// source returns the source address to ask for, or the zero Addr.
 func (x *sender) source(e *packet.Endpoint) netip.Addr {
 	if e.Src.Is4() != e.Addr.Addr().Is4() || e.Src.Is4In6() || x.refused.run == x.run && x.refused.src {
 		return netip.Addr{}
@@ -196,7 +196,7 @@ func (x *sender) source(e *packet.Endpoint) netip.Addr {
 	return e.Src
 }
 
-// A super is a super-packet that grows datagram by datagram; these rules decide where it ends.
+// A super is a super-packet that grows datagram by datagram; takes decides where it ends.
 type super struct {
 	size, segments, total int
 	ended, unequal        bool
@@ -206,7 +206,7 @@ func begin(size int) super { return super{size: size, segments: 1, total: size} 
 
 // takes reports whether a datagram of n bytes may join, and counts it in.
 func (t *super) takes(n int) bool {
-	if t.ended || n == 0 || n > t.size || t.segments == maxSegments || t.total+n > packet.MaxTrain {
+	if t.ended || n == 0 || n > t.size || t.segments == maxSegments || t.total+n > packet.MaxSuperPacket {
 		return false
 	}
 	t.segments++
@@ -216,7 +216,7 @@ func (t *super) takes(n int) bool {
 	return true
 }
 
-// equals returns the end of the super-packet that begins with packet i, when all its segments are equal, else i.
+// equals returns the end of the super-packet that would begin with packet i, if all its segments have one size, else i.
 func (x *sender) equals(i, end int) int {
 	t := begin(x.b.Packets[i].Len)
 	j := i + 1
@@ -231,9 +231,9 @@ func (x *sender) equals(i, end int) int {
 	return j
 }
 
-// lay adds the send that begins with packet i, which lives, of those before end: a super-packet when there is one to be
-// made of datagrams below limit. It moves x.pkt behind it.
-func (x *sender) lay(run, i, end, limit int, src netip.Addr) {
+// addSend adds to the plan the send that begins with packet i, which is live, of those before end: a super-packet if
+// there is one to be made of datagrams below limit. It advances x.pkt beyond it.
+func (x *sender) addSend(run, i, end, limit int, src netip.Addr) {
 	m, h := &x.sends[x.n], &x.msgs[x.n].Hdr
 	*m = send{run: run, first: i, src: src.IsValid()}
 	e := &x.b.Runs[run].Endpoint
@@ -251,7 +251,7 @@ func (x *sender) lay(run, i, end, limit int, src netip.Addr) {
 		if j > i && !t.takes(p.Len) {
 			break
 		}
-		data := x.b.Bytes(j) // sees to it that it lies in the slab
+		data := x.b.Bytes(j) // panics unless it lies in the slab
 		if p.Off == behind {
 			iov := &x.iovs[x.niov-1]
 			iov.SetLen(int(iov.Len) + p.Len)

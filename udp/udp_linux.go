@@ -23,14 +23,14 @@ type socket struct {
 	bound uint32 // the index of the interface it is bound to; 0: all of them
 	rx    receiver
 
-	gso      atomic.Uint32 // an Offload; packet.OffloadOn may change to packet.OffloadWithdrawn
-	unequal  bool          // this kernel corrupts super-packets of equal segments: none is sent
-	plain    destinations  // to which super-packets are refused
-	refusals atomic.Int32  // destinations that refused super-packets with EINVAL since a super-packet last got out
-	gro      bool
+	gso        atomic.Uint32 // an Offload; packet.OffloadOn may change to packet.OffloadWithdrawn
+	avoidEqual bool          // this kernel corrupts super-packets whose segments are all of one size: none is sent
+	refusing   destinations  // those that refuse super-packets
+	refusals   atomic.Int32  // destinations that refused super-packets with EINVAL since a super-packet last got out
+	gro        bool
 }
 
-// newSocket takes over pc, and sets its options. What an old kernel or a container refuses is done without.
+// newSocket returns a socket that owns pc, and sets its options; those that the kernel or a container refuses stay unset.
 func (h *Host) newSocket(pc *net.UDPConn, v6 bool) (*socket, error) {
 	rc, err := pc.SyscallConn()
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *socket) setOptions(fd int, h *Host, release linux.Version) {
 	if h.Off&packet.GSO == 0 {
 		if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err == nil {
 			s.gso.Store(uint32(packet.OffloadOn))
-			s.unequal = release.CorruptsEqualSegments()
+			s.avoidEqual = release.CorruptsEqualSegments()
 		}
 	}
 	if h.Off&packet.GRO == 0 && release.HasSoundGRO() {
@@ -96,5 +96,5 @@ func (s *socket) offloads() packet.OffloadStates {
 	return states
 }
 
-// isLinkLocal reports whether a means anything only together with a link.
+// isLinkLocal reports whether a is valid only together with a link.
 func isLinkLocal(a netip.Addr) bool { return a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() }

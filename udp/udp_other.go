@@ -72,7 +72,7 @@ func (s *socket) send(b *packet.Batch) (first error) {
 				if errno, ok := errors.AsType[syscall.Errno](err); ok {
 					err = errno
 				}
-				first = cmpErr(first, sendError(r.Endpoint.Addr, err))
+				first = firstError(first, sendError(r.Endpoint.Addr, err))
 			}
 		}
 	}

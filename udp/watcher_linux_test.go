@@ -50,7 +50,7 @@ func (ns *netns) index(name string) uint32 {
 	return ifr.Uint32()
 }
 
-// wantChanged looks whenever a change is told, as long as one isn't stale that is to be.
+// wantChanged asks after each change that is notified, until what is to be stale is.
 func wantChanged(t *testing.T, c *conn, stale map[packet.Endpoint]bool) {
 	t.Helper()
 	late := time.After(5 * time.Second)

@@ -9,9 +9,9 @@ import (
 
 // A Config is a change to a device: what is nil or empty stays as it is. It is applied whole or not at all.
 type Config struct {
-	PrivateKey   *PrivateKey  // the zero key takes the device's key away; others are clamped
+	PrivateKey   *PrivateKey  // the zero key removes the device's key; others are clamped
 	ListenPort   *uint16      // 0 picks a free port
-	Mark         *uint32      // the firewall mark of outgoing datagrams; 0 takes it away
+	Mark         *uint32      // the firewall mark of outgoing datagrams; 0: none
 	ReplacePeers bool         // remove every peer that Peers doesn't name
 	Peers        []PeerConfig // applied in this order; a peer may be named more than once
 }
@@ -20,9 +20,9 @@ type Config struct {
 // set. The device's own public key is ignored as a peer.
 type PeerConfig struct {
 	PublicKey           PublicKey
-	Remove              bool            // remove the peer; the rest is not looked at
+	Remove              bool            // remove the peer; the other fields are ignored
 	UpdateOnly          bool            // do nothing when the peer is not there
-	PresharedKey        *PresharedKey   // the zero key takes it away
+	PresharedKey        *PresharedKey   // the zero key removes it
 	Endpoint            *netip.AddrPort // an IPv4-mapped IPv6 address is unmapped
 	PersistentKeepalive *time.Duration  // whole seconds, 0 (off) to [MaxKeepalive]
 	ReplaceAllowedIPs   bool            // forget the allowed IPs the peer has, first
@@ -83,7 +83,7 @@ func canonicalPrefixes(prefixes []netip.Prefix) ([]netip.Prefix, error) {
 }
 
 // CanonicalPrefix returns the prefix as allowed IPs hold it: IPv4 in IPv6 unmapped, without a zone, the bits behind its
-// length zero. What is not a prefix gives the zero Prefix.
+// length zero. For an invalid prefix it returns the zero Prefix.
 func CanonicalPrefix(p netip.Prefix) netip.Prefix {
 	addr, bits := p.Addr(), p.Bits()
 	if addr.Is4In6() && bits >= 96 {

@@ -1,6 +1,7 @@
-// Package wgtypes is what a WireGuard device is told and what it tells: its keys, a [Config] that changes it, a [Status]
-// of what it is and did. Package throughline has these types under the same names; a program that reads configuration
-// files, or speaks to another program's device, needs no more than this package, and compiles no device with it.
+// Package wgtypes is the types of a WireGuard device's interface: its keys, a [Config] that changes it, a [Status] of
+// what it is and did, an [Event]. Package throughline has these types under the same names; a program that reads
+// configuration files, or configures another program's device, needs no more than this package, and compiles no device
+// with it.
 //
 // Concurrency: these are values. They have no locks; one that is shared must not be written.
 //

@@ -21,8 +21,8 @@ const (
 	Up                EventKind = iota + 1 // the device opened its sockets
 	Down                                   // the device closed its sockets, and forgot its sessions
 	HandshakeComplete                      // a session with the peer was made or renewed, and can be used in both directions
-	EndpointMoved                          // something authentic came from the peer from another address or port than before
-	PeerSilent                             // the peer answered no handshake for a minute and a half: attempts end until there is something to send
+	EndpointMoved                          // something authenticated came from the peer from another address or port than before
+	PeerSilent                             // the peer answered no initiation for a minute and a half: attempts end until there is something to send
 )
 
 var eventNames = [...]string{Up: "up", Down: "down", HandshakeComplete: "handshake complete", EndpointMoved: "endpoint moved", PeerSilent: "peer silent"}

@@ -19,8 +19,8 @@ type Status struct {
 	// CipherImplementation names the code that seals and opens packets, one of those that this machine can run.
 	CipherImplementation string
 
-	// Offloads tells of each kind of work that the kernel can do for many packets at once whether it is in use. The sockets'
-	// are there while the device is up. What the TUN or the network doesn't know isn't listed.
+	// Offloads says of each offload whether it is in use. The sockets' are listed while the device is up, and none that
+	// the TUN or the network doesn't know.
 	Offloads packet.OffloadStates
 }
 

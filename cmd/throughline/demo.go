@@ -44,8 +44,8 @@ To see the page of a demo on another machine, run it there with
 --listen 127.0.0.1:PORT, run ssh -L 8080:127.0.0.1:PORT MACHINE here, and open
 http://127.0.0.1:8080/.
 
-Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, see
-'throughline --help'.
+Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and
+THROUGHLINE_CIPHER_IMPLEMENTATION, see 'throughline --help'.
 `
 
 // onceTimeout is how long --once may take without --seconds. It takes three seconds on an ordinary machine.
@@ -124,6 +124,7 @@ func runDemo(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	env.printNotices(os.Stderr)
 	c.host = env.host
 	c.host.Address = netip.MustParseAddr("127.0.0.1") // so that the tunnel's sockets can't be reached from outside
 	c.cipher, c.log = env.cipher, env.logger(slog.LevelWarn)

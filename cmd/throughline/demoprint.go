@@ -18,7 +18,7 @@ func (c *demoCall) printDryRun(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("This demo would make, until it ends:\n")
 	if c.tun && !mayUseNamespaces() {
-		b.WriteString("  - another process of this program, in a user namespace in which this user counts as root\n")
+		b.WriteString("  - a copy of this program, in a user namespace where this user counts as root\n")
 	}
 	for _, what := range c.options().Makes() {
 		fmt.Fprintf(&b, "  - %s\n", what)

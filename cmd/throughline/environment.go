@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -15,12 +16,13 @@ import (
 
 // The environment variables that operators set. Those that begin with WG_, and LOG_LEVEL, are wireguard-go's.
 const (
-	logLevel     = "LOG_LEVEL"
-	inForeground = "WG_PROCESS_FOREGROUND"
-	tunFD        = "WG_TUN_FD"
-	uapiFD       = "WG_UAPI_FD"
-	offloadsOff  = "THROUGHLINE_OFFLOADS_OFF"
-	cipherName   = "THROUGHLINE_CIPHER"
+	logLevel       = "LOG_LEVEL"
+	inForeground   = "WG_PROCESS_FOREGROUND"
+	tunFD          = "WG_TUN_FD"
+	uapiFD         = "WG_UAPI_FD"
+	offloadsOff    = "THROUGHLINE_OFFLOADS_OFF"
+	implementation = "THROUGHLINE_CIPHER_IMPLEMENTATION"
+	formerName     = "THROUGHLINE_CIPHER" // the former name of implementation, which is still read
 )
 
 // The environment variables that the program sets for a copy of itself.
@@ -38,7 +40,8 @@ const environmentUsage = `Environment:
   WG_UAPI_FD=N                     a listening configuration socket to use instead of making one
   THROUGHLINE_OFFLOADS_OFF=LIST    offloads not to use: tso, uso, tcp-gro, udp-gro (of the interface), gso,
                                    gro (of the sockets), or all; LOG_LEVEL=verbose logs which are in use
-  THROUGHLINE_CIPHER=NAME          the code that encrypts and decrypts packets (default: the fastest that
+  THROUGHLINE_CIPHER_IMPLEMENTATION=NAME
+                                   the code that encrypts and decrypts packets (default: the fastest that
                                    this machine can run); a wrong name lists those that it can
 `
 
@@ -50,7 +53,8 @@ type environment struct {
 	foreground      bool
 	tunFD, uapiFD   int      // -1: not set
 	host            udp.Host // its Off is used for the TUN too
-	cipher          string   // "": the fastest
+	cipher          string   // the implementation; "": the fastest
+	notices         []string // what an operator should change, a line each
 }
 
 // silent is above every level.
@@ -69,8 +73,8 @@ func readEnvironment() (*environment, error) {
 	if e.host.Off, err = packet.ParseOffloads(os.Getenv(offloadsOff)); err != nil {
 		return nil, fmt.Errorf("%s: %w", offloadsOff, err)
 	}
-	if e.cipher = os.Getenv(cipherName); e.cipher != "" && !slices.Contains(throughline.CipherImplementations(), e.cipher) {
-		return nil, fmt.Errorf("%s is %q, which this machine doesn't have: use %s", cipherName, e.cipher, strings.Join(throughline.CipherImplementations(), ", "))
+	if err := e.chooseCipher(); err != nil {
+		return nil, err
 	}
 	level := os.Getenv(logLevel)
 	e.levelSet = level != ""
@@ -84,6 +88,32 @@ func readEnvironment() (*environment, error) {
 		e.logInBackground = true
 	}
 	return e, nil
+}
+
+// chooseCipher reads which implementation of the cipher to use.
+func (e *environment) chooseCipher() error {
+	variable, name := implementation, os.Getenv(implementation)
+	if former := os.Getenv(formerName); former != "" {
+		e.notices = append(e.notices, fmt.Sprintf("%s is the former name of %s: use that one", formerName, implementation))
+		if name == "" {
+			variable, name = formerName, former
+		}
+	}
+	if have := throughline.CipherImplementations(); name != "" && !slices.Contains(have, name) {
+		return fmt.Errorf("%s is %q, which this machine doesn't have: use %s", variable, name, strings.Join(have, ", "))
+	}
+	e.cipher = name
+	return nil
+}
+
+// printNotices prints the notices, unless nothing is to be logged, or this is a copy of a program that has printed them.
+func (e *environment) printNotices(w io.Writer) {
+	if e.level == silent || os.Getenv(readyFD) != "" || os.Getenv(ownRoot) != "" {
+		return
+	}
+	for _, notice := range e.notices {
+		fmt.Fprintf(w, "throughline: %s\n", notice)
+	}
 }
 
 // logger returns a logger to stderr. Its level is LOG_LEVEL's, or unset if that variable isn't set.

@@ -87,6 +87,7 @@ func run(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	env.printNotices(os.Stderr)
 	d := &daemon{environment: env, name: name}
 	if foreground || env.foreground {
 		return d.run(func() {})

@@ -34,8 +34,8 @@ SIGTERM comes. It needs no privileges and makes no interface.
   -i ADDRESS:PORT   serve /readyz and /metrics there over HTTP, to any client
   -n                check the file, report what is wrong with it, and end
 
-Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER, see 'throughline --help'. Without
-LOG_LEVEL, warnings and errors are logged.
+Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER_IMPLEMENTATION, see
+'throughline --help'. Without LOG_LEVEL, warnings and errors are logged.
 
 The file has wireproxy's format. A value $NAME is replaced by that of the environment variable NAME; $$ at the
 start of a value stands for $.
@@ -103,6 +103,7 @@ func runProxy(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	env.printNotices(os.Stderr)
 	path := fs.Arg(0)
 	f, cfg, err := wireproxy.Load(path, os.LookupEnv)
 	if f != nil {

@@ -26,7 +26,7 @@ import (
 type Key struct {
 	impl *Implementation
 	raw  [wire.KeySize]byte // for the implementations of this package
-	lib  cipher.AEAD        // the same key for x/crypto, and for packets that are left to it
+	lib  cipher.AEAD        // the same key for x/crypto, which the others use for some packets
 }
 
 // NewKey returns a Key for this implementation made from key, which is copied.

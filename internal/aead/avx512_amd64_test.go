@@ -192,8 +192,8 @@ func TestAVX512Trains(t *testing.T) {
 
 func TestAVX512Pays(t *testing.T) {
 	checkChoices(t, avx512Pays, []choice{
-		{0, 0, false}, {1, 0, false}, {1, 128, false}, {1, 639, false}, {1, 640, true}, {1, 1420, true}, {2, 0, false}, {2, 128, false},
-		{2, 256, true}, {3, 0, false}, {3, 64, true}, {4, 0, true}, {64, 128, true},
+		{0, 0, false}, {1, 0, false}, {1, 128, false}, {1, 639, false}, {1, 640, true}, {1, 1420, true}, {2, 0, true}, {2, 128, true},
+		{2, 256, true}, {3, 0, true}, {3, 64, true}, {4, 0, true}, {64, 128, true},
 	})
 }
 

@@ -23,7 +23,7 @@ type Table[V comparable] struct {
 	trie atomic.Pointer[trie[V]] // nil: empty
 }
 
-// A cell keeps the trie from the methods of V: bart would use a Clone or Equal that it finds there.
+// A cell hides the methods of V from the trie: bart would use V's Clone or Equal.
 type cell[V comparable] struct{ v V }
 
 // bart.Fast finds an address in about two thirds of the time of bart.Table. It pays with 256 bytes a node: nothing where
@@ -55,8 +55,8 @@ func (t *Table[V]) Begin() *Edit[V] {
 // An Edit is a number of changes to a Table that happen at once, when they are committed, or not at all: an Edit that is
 // dropped changes nothing. It belongs to one goroutine, and it is over when it is committed.
 //
-// An Edit begins by copying the paths it changes, which is best for a few prefixes of many, and goes over to changing a
-// copy of the whole in place, which is best for many.
+// An Edit begins by copying the paths it changes, which is best for a few prefixes of many, and changes to a private copy
+// of the whole, which is best for many.
 type Edit[V comparable] struct {
 	table   *Table[V]
 	base    *trie[V] // what the table held when the Edit began
@@ -66,8 +66,8 @@ type Edit[V comparable] struct {
 }
 
 // copyAfter is how many entries of the table one change by copying paths is worth: where neighbours are dense, a path's
-// last node alone has up to 256, each copied. Going over when about as much was spent as a copy of the whole costs, an
-// Edit costs at most about twice the better of the two ways, without knowing how long it will be.
+// last node alone has up to 256, each copied. By copying the whole once about as much was spent as that costs, an Edit
+// costs at most about twice the cheaper of the two, without knowing how many changes will come.
 const copyAfter = 256
 
 func (e *Edit[V]) open() {
@@ -87,8 +87,9 @@ func (e *Edit[V]) step() (inPlace bool) {
 	return e.private
 }
 
-// Insert gives the prefix p to v, and returns the value that had it before, which may be v itself. p is masked to its length; a
-// prefix within the IPv4-mapped addresses stands for the IPv4 prefix in it. An invalid prefix is ignored.
+// Insert makes v the value of the prefix p, and returns the value that it had before, which may be v itself. p is masked
+// to its length; a prefix within the IPv4-mapped addresses stands for the IPv4 prefix in it. An invalid prefix is
+// ignored.
 func (e *Edit[V]) Insert(p netip.Prefix, v V) (old V, had bool) {
 	e.open()
 	p = canonical(p)
@@ -104,8 +105,7 @@ func (e *Edit[V]) Insert(p netip.Prefix, v V) (old V, had bool) {
 	return c.v, had
 }
 
-// Delete takes the prefix p away from v, and reports whether v had it: the prefix of another is left alone. p is
-// understood as by Insert.
+// Delete removes the prefix p if it is v's, and reports whether it was. p is understood as by Insert.
 func (e *Edit[V]) Delete(p netip.Prefix, v V) bool {
 	e.open()
 	p = canonical(p)

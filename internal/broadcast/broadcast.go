@@ -1,4 +1,4 @@
-// Package broadcast tells any number of subscribers of events, without ever waiting for one of them.
+// Package broadcast publishes events to any number of subscribers, without ever waiting for one of them.
 //
 // Concurrency: all methods of a [Topic] and a [Subscription] are safe for concurrent use. Publish takes no lock and
 // allocates nothing while nobody has subscribed, so that a packet path may call it; with subscribers it takes the topic's
@@ -14,7 +14,7 @@ import (
 
 // A Topic is where events of type E are published. The zero Topic has no subscribers.
 type Topic[E any] struct {
-	subscribers atomic.Int32 // len(open), for Publish to look at without the lock
+	subscribers atomic.Int32 // len(open), for Publish to read without the lock
 
 	mu     sync.Mutex // guards what follows, and sending on the subscriptions' channels
 	open   map[*Subscription[E]]struct{}

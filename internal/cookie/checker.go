@@ -28,7 +28,7 @@ type Checker struct {
 	born   mono.Time           // when secret was drawn; zero: never
 }
 
-// A keyed is a hash that has the key of mac1, and room for its sum: what is handed to an interface lives on the heap.
+// A keyed is a hash with the key of mac1, and room for its sum, which would be allocated for each call.
 type keyed struct {
 	hash.Hash
 	sum [wire.MACSize]byte
@@ -63,8 +63,8 @@ func (c *Checker) CheckMAC1(msg []byte) bool {
 	return ok
 }
 
-// CheckMAC2 reports whether the mac2 of msg, which came from src, is made with a cookie that was handed to src and is
-// still good. It changes nothing and may run beside itself, not beside [Checker.Reply]. Whitepaper §5.4.4, §5.4.7.
+// CheckMAC2 reports whether the mac2 of msg, which came from src, is made with a cookie that was sent to src and is still
+// valid. It changes nothing and may run beside itself, not beside [Checker.Reply]. Whitepaper §5.4.4, §5.4.7.
 func (c *Checker) CheckMAC2(now mono.Time, msg []byte, src netip.AddrPort) bool {
 	_, mac2, ok := macs(msg)
 	if !ok || c.expired(now) {
@@ -72,7 +72,7 @@ func (c *Checker) CheckMAC2(now mono.Time, msg []byte, src netip.AddrPort) bool 
 	}
 	var none [wire.MACSize]byte
 	if subtle.ConstantTimeCompare(msg[mac2:], none[:]) == 1 {
-		return false // the sender holds no cookie: what most of a flood looks like, at no cost
+		return false // the sender holds no cookie: most of a flood, refused at no cost
 	}
 	cookie := c.cookie(src)
 	var want [wire.MACSize]byte
@@ -82,7 +82,7 @@ func (c *Checker) CheckMAC2(now mono.Time, msg []byte, src netip.AddrPort) bool 
 
 // Reply writes a cookie reply to dst, which is at least wire.CookieReplySize long and doesn't overlap msg: the answer to
 // msg, an initiation or a response from src whose mac1 is right. Every wire.CookieRefreshTime a new secret is drawn from
-// random, and all cookies made before are worthless. After an error dst is not to be sent. Whitepaper §5.4.7.
+// random, and all cookies made before are invalid. After an error dst is not to be sent. Whitepaper §5.4.7.
 func (c *Checker) Reply(now mono.Time, dst []byte, msg []byte, src netip.AddrPort, random io.Reader) error {
 	if len(dst) < wire.CookieReplySize {
 		panic("cookie: BUG: no room for a cookie reply")
@@ -118,8 +118,7 @@ const (
 	_ = uint(wire.ResponseSender - wire.InitiationSender)
 )
 
-// expired reports whether there is no secret, or one whose time is over. Whitepaper §5.4.7; kernel: cookie.c,
-// make_cookie.
+// expired reports whether there is no secret, or it is too old. Whitepaper §5.4.7; kernel: cookie.c, make_cookie.
 func (c *Checker) expired(now mono.Time) bool {
 	return c.born == 0 || now.Sub(c.born) >= wire.CookieRefreshTime
 }

@@ -6,14 +6,15 @@
 // reply when it is under load. A [Checker] is the responder's side, one a device; a [Jar] is the sender's, one a peer.
 //
 // The package doesn't decide when a responder is under load, limits no rate and knows no receiver index; it reads no
-// clock and draws no randomness but from what it is handed.
+// clock, and no randomness but what it is given.
 //
-// Concurrency: [Keys] may be shared freely. [Checker.CheckMAC1] may be called from anywhere at any time. The other
-// methods of a Checker, and those of a Jar, are the caller's to serialize, but for [Checker.CheckMAC2] beside itself.
+// Concurrency: [Keys] may be shared freely. [Checker.CheckMAC1] may be called from any goroutine at any time, and
+// [Checker.CheckMAC2] by several at once. All other calls of a Checker's methods, and those of a Jar's, are the caller's
+// to serialize.
 //
 // Ownership: messages passed in are borrowed until the call returns.
 //
-// Limits: a Checker remembers nothing of whom it sent a cookie to; a Jar is 48 bytes.
+// Limits: a Checker keeps no state for each sender; a Jar is 48 bytes.
 package cookie
 
 import (
@@ -31,7 +32,7 @@ import (
 const hidden = "(hidden)"
 
 // Keys are the two keys that follow from the public key of the side that checks mac1: the key of mac1, and the key that
-// cookie replies are sealed with. They are no secret to those that know the public key.
+// cookie replies are sealed with. They are no secret to anyone who knows the public key.
 type Keys struct {
 	mac1  [wire.HashSize]byte // HASH(LABEL-MAC1 || public). Whitepaper §5.4.4
 	reply [wire.KeySize]byte  // HASH(LABEL-COOKIE || public). Whitepaper §5.4.7

@@ -17,8 +17,8 @@ type Jar struct {
 	sent   bool // mac1 was sent and no cookie reply to it accepted
 }
 
-// AddMACs writes mac1 to msg, an initiation or a response of the exact size that is complete but for its macs, and
-// mac2: made with the cookie while that is good, zero otherwise. keys are those of the peer that msg goes to. The Jar
+// AddMACs writes mac1 to msg, an initiation or a response of the exact size that is complete but for its macs, and mac2:
+// made with the cookie while that is valid, zero otherwise. keys are those of the peer that msg goes to. The Jar
 // remembers mac1: a cookie reply must refer to it. Whitepaper §5.4.4.
 func (j *Jar) AddMACs(now mono.Time, keys *Keys, msg []byte) {
 	mac1, mac2, ok := macs(msg)
@@ -29,8 +29,8 @@ func (j *Jar) AddMACs(now mono.Time, keys *Keys, msg []byte) {
 	copy(msg[mac1:mac2], j.mac1[:])
 	j.sent = true
 
-	// The sender gives a cookie up a little early, for the message to arrive while the cookie is good. Kernel: cookie.c,
-	// wg_cookie_add_mac_to_packet.
+	// The sender stops using a cookie a little early, so that the message arrives while the cookie is valid. Kernel:
+	// cookie.c, wg_cookie_add_mac_to_packet.
 	if j.born != 0 && now.Sub(j.born) >= wire.CookieRefreshTime-wire.CookieLatency {
 		j.born = 0
 		clear(j.cookie[:])
@@ -44,7 +44,7 @@ func (j *Jar) AddMACs(now mono.Time, keys *Keys, msg []byte) {
 
 // ConsumeReply keeps the cookie in reply and returns true, if reply is a cookie reply of the exact size from the peer
 // whose keys these are, to the message that AddMACs saw last, and the first such; else it changes nothing and returns
-// false. The cookie is for the next message: a reply doesn't ask for a retry at once. Whitepaper §5.4.7, §6.6.
+// false. The cookie is for the next message: a reply causes no message itself. Whitepaper §5.4.7, §6.6.
 func (j *Jar) ConsumeReply(now mono.Time, keys *Keys, reply []byte) bool {
 	if !j.sent || len(reply) != wire.CookieReplySize || binary.LittleEndian.Uint32(reply) != wire.TypeCookieReply {
 		return false

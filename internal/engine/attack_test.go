@@ -29,7 +29,7 @@ func flood(net *udptest.Net, b *node, n int, from func(i int) netip.AddrPort) {
 	}
 }
 
-// Under a flood, who owns its address gets through by a cookie, and the flood costs no Diffie-Hellman.
+// Under a flood, a sender that receives at its address gets through by a cookie, and the flood costs no Diffie-Hellman.
 func TestUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: time.Millisecond})
@@ -52,8 +52,8 @@ func TestUnderLoad(t *testing.T) {
 		if b.drops[packet.DropMAC2].Load() == 0 {
 			t.Errorf("nobody was asked for a cookie; drops: %v", b.reasons())
 		}
-		time.Sleep(2 * loadLasts)
-		if last := b.loaded.Load(); b.clock().Sub(0)-time.Duration(last) < loadLasts {
+		time.Sleep(2 * underLoadFor)
+		if last := b.lastLoaded.Load(); b.clock().Sub(0)-time.Duration(last) < underLoadFor {
 			t.Error("the load doesn't end")
 		}
 		// And without a flood nobody is asked.
@@ -91,7 +91,7 @@ func TestRateUnderLoad(t *testing.T) {
 			t.Fatal("no cookie")
 		}
 		jar.AddMACs(b.clock(), &keys, msg)
-		b.loaded.Store(int64(b.clock()))
+		b.lastLoaded.Store(int64(b.clock()))
 		passed := 0
 		for range 100 {
 			if why := b.checkLoad(local, msg, &packet.Endpoint{Addr: from}, b.clock()); why == 0 {
@@ -106,7 +106,7 @@ func TestRateUnderLoad(t *testing.T) {
 	})
 }
 
-// A message that is none, or not for us, costs its counter and nothing else.
+// What is no message of the protocol, or not for us, is counted, and nothing else happens.
 func TestCountedReasons(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
@@ -156,7 +156,7 @@ func TestStranger(t *testing.T) {
 	})
 }
 
-// A peer that doesn't answer is tried for ninety seconds, then left alone until there is something to send.
+// A peer that doesn't answer is tried for ninety seconds, then given up until there is something to send.
 func TestGivingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
@@ -169,9 +169,9 @@ func TestGivingUp(t *testing.T) {
 			t.Errorf("%d initiations, want %d", n, wire.MaxHandshakeAttempts+1)
 		}
 		if a.drops[packet.DropHandshake].Load() != 1 {
-			t.Errorf("what waited was not dropped: %v", a.reasons())
+			t.Errorf("the staged packets were not dropped: %v", a.reasons())
 		}
-		net.Mend(a.host, b.host)
+		net.Heal(a.host, b.host)
 		b.wantsNothing(time.Hour)
 		a.send(datagram(a.inner, b.inner, 2, 100))
 		b.wants(datagram(a.inner, b.inner, 2, 100))

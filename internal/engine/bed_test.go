@@ -95,7 +95,7 @@ func (x *node) public() wgtypes.PublicKey {
 // outer returns where the node is.
 func (x *node) outer() netip.AddrPort { return netip.AddrPortFrom(x.host.Addrs()[0], x.port) }
 
-// knows makes y a peer of x; with an endpoint unless y is to speak first.
+// knows makes y a peer of x; with an endpoint unless y is to send first.
 func (x *node) knows(y *node, change ...func(*wgtypes.PeerConfig)) {
 	x.t.Helper()
 	to := y.outer()

@@ -14,8 +14,8 @@ import (
 	"throughline/wgtypes"
 )
 
-// Configure applies a change, whole or not at all: what can fail is tried first, on the side, and what follows can't. It
-// keeps nothing of c.
+// Configure applies a change, whole or not at all: what can fail is done first, and what follows can't. It keeps no
+// reference to change.
 func (e *Engine) Configure(change *wgtypes.Config) error {
 	canonical, err := change.Canonical()
 	if err != nil {
@@ -41,12 +41,12 @@ func (e *Engine) Configure(change *wgtypes.Config) error {
 	if local != nil {
 		e.setIdentity(local)
 	}
-	a := application{e: e, edit: e.allowed.Begin(), lost: make(map[*Peer]map[netip.Prefix]bool)}
-	a.apply(c)
+	u := update{e: e, edit: e.allowed.Begin(), stale: make(map[*Peer]map[netip.Prefix]bool)}
+	u.apply(c)
 	return nil
 }
 
-// countAfter returns how many peers there would be.
+// countAfter returns how many peers there would be after the change c.
 func (e *Engine) countAfter(c *wgtypes.Config) int {
 	n, seen := len(e.order), make(map[wgtypes.PublicKey]bool, len(c.Peers))
 	if c.ReplacePeers {
@@ -89,7 +89,7 @@ func (e *Engine) rebindSockets(port *uint16, mark *uint32) error {
 	if mark != nil {
 		wantMark = *mark
 	}
-	if old := e.link.Load(); old == nil {
+	if old := e.sockets.Load(); old == nil {
 		if port != nil && e.wantUp { // Up failed before
 			fresh, err := e.listen(wantPort, wantMark)
 			if err != nil {
@@ -120,8 +120,8 @@ func (e *Engine) rebindSockets(port *uint16, mark *uint32) error {
 	return nil
 }
 
-// clearSources forgets the local addresses that peers were sent to from: other sockets, or the same with another mark, may
-// have to send from elsewhere. configMu is held.
+// clearSources forgets each peer's source, the local address that it is sent to from: other sockets, or another mark, may
+// need another. configMu is held.
 func (e *Engine) clearSources() {
 	for _, p := range e.order {
 		p.ClearSource(p.Endpoint())
@@ -166,20 +166,19 @@ func (e *Engine) startKeepalive(p *Peer) {
 	e.work.Add(&p.work, wantKeepalive)
 }
 
-// An application is the part of a change that can't fail, under way. The packet path sees all its allowed IPs change at
-// one moment.
-type application struct {
-	e    *Engine
-	edit *allowedips.Edit[*Peer]
-	lost map[*Peer]map[netip.Prefix]bool // prefixes that are still in a peer's list, and are its no more
+// An update is a change being applied, as far as that can't fail. The packet path sees its allowed IPs change at once.
+type update struct {
+	e     *Engine
+	edit  *allowedips.Edit[*Peer]
+	stale map[*Peer]map[netip.Prefix]bool // prefixes still in a peer's AllowedIPs, though no longer its own
 }
 
-func (a *application) apply(c *wgtypes.Config) {
-	e := a.e
+func (u *update) apply(c *wgtypes.Config) {
+	e := u.e
 	var removed []*Peer
 	remove := func(p *Peer) {
 		delete(e.peers, p.Public)
-		a.revokeAll(p)
+		u.deletePrefixes(p)
 		removed = append(removed, p)
 	}
 	if c.ReplacePeers {
@@ -210,19 +209,19 @@ func (a *application) apply(c *wgtypes.Config) {
 			if p == nil {
 				p = e.addPeer(pc.PublicKey)
 			}
-			a.peer(p, pc)
+			u.applyPeer(p, pc)
 		}
 	}
-	for p, prefixes := range a.lost {
+	for p, prefixes := range u.stale {
 		p.AllowedIPs = slices.DeleteFunc(p.AllowedIPs, func(prefix netip.Prefix) bool { return prefixes[prefix] })
 	}
-	a.edit.Commit()
+	u.edit.Commit()
 	e.stopRemoved(removed)
 }
 
 // peer applies a change to a peer that is there.
-func (a *application) peer(p *Peer, pc *wgtypes.PeerConfig) {
-	e := a.e
+func (u *update) applyPeer(p *Peer, pc *wgtypes.PeerConfig) {
+	e := u.e
 	if pc.PresharedKey != nil {
 		p.handshakeMu.Lock()
 		p.Handshake.SetPreshared(pc.PresharedKey) // the next handshake's; the session goes on
@@ -232,15 +231,15 @@ func (a *application) peer(p *Peer, pc *wgtypes.PeerConfig) {
 		p.SetEndpoint(&packet.Endpoint{Addr: *pc.Endpoint})
 	}
 	if pc.ReplaceAllowedIPs {
-		a.revokeAll(p)
+		u.deletePrefixes(p)
 	}
 	for _, prefix := range pc.RemoveAllowedIPs {
-		if a.edit.Delete(prefix, p) {
-			a.lose(p, prefix)
+		if u.edit.Delete(prefix, p) {
+			u.markStale(p, prefix)
 		}
 	}
 	for _, prefix := range pc.AllowedIPs {
-		a.grant(p, prefix)
+		u.addPrefix(p, prefix)
 	}
 	if pc.PersistentKeepalive != nil && *pc.PersistentKeepalive != p.Keepalive {
 		before := p.Keepalive
@@ -259,32 +258,32 @@ func (a *application) peer(p *Peer, pc *wgtypes.PeerConfig) {
 	}
 }
 
-func (a *application) grant(p *Peer, prefix netip.Prefix) {
-	old, had := a.edit.Insert(prefix, p)
+func (u *update) addPrefix(p *Peer, prefix netip.Prefix) {
+	old, had := u.edit.Insert(prefix, p)
 	if had && old == p {
 		return
 	}
 	if had {
-		a.lose(old, prefix)
+		u.markStale(old, prefix)
 	}
-	if a.lost[p][prefix] {
-		delete(a.lost[p], prefix) // it is still in the list
+	if u.stale[p][prefix] {
+		delete(u.stale[p], prefix) // it is still in the list
 	} else {
 		p.AllowedIPs = append(p.AllowedIPs, prefix)
 	}
 }
 
-func (a *application) lose(p *Peer, prefix netip.Prefix) {
-	if a.lost[p] == nil {
-		a.lost[p] = make(map[netip.Prefix]bool)
+func (u *update) markStale(p *Peer, prefix netip.Prefix) {
+	if u.stale[p] == nil {
+		u.stale[p] = make(map[netip.Prefix]bool)
 	}
-	a.lost[p][prefix] = true
+	u.stale[p][prefix] = true
 }
 
-func (a *application) revokeAll(p *Peer) {
+func (u *update) deletePrefixes(p *Peer) {
 	for _, prefix := range p.AllowedIPs {
-		a.edit.Delete(prefix, p)
+		u.edit.Delete(prefix, p)
 	}
 	p.AllowedIPs = nil
-	delete(a.lost, p)
+	delete(u.stale, p)
 }

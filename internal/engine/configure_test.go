@@ -145,7 +145,7 @@ func TestPortChange(t *testing.T) {
 			a.send(datagram(a.inner, b.inner, 2, 100))
 			b.wants(datagram(a.inner, b.inner, 2, 100))
 			if to := b.peer(a).Endpoint().Addr; to.Port() != got {
-				t.Errorf("b speaks to %v, a is at port %d", to, got)
+				t.Errorf("b sends to %v, a is at port %d", to, got)
 			}
 			b.send(datagram(b.inner, a.inner, 3, 100))
 			a.wants(datagram(b.inner, a.inner, 3, 100))
@@ -242,7 +242,7 @@ func TestPersistentKeepalive(t *testing.T) {
 	})
 }
 
-// A private key that is set on an interface that is up already makes peers with a keepalive speak at once.
+// A private key that is set on an interface that is up already makes it send to peers with a keepalive at once.
 func TestKeepaliveWhenTheKeyComesLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
@@ -252,12 +252,12 @@ func TestKeepaliveWhenTheKeyComesLate(t *testing.T) {
 		b.knows(a, withoutEndpoint)
 		time.Sleep(time.Second)
 		if b.peer(a).Endpoint() != nil {
-			t.Fatal("a spoke without a key")
+			t.Fatal("a sent without a key")
 		}
 		a.configure(&wgtypes.Config{PrivateKey: &a.key})
 		time.Sleep(time.Second)
 		if b.peer(a).Endpoint() == nil {
-			t.Error("a has its key, and doesn't speak")
+			t.Error("a has its key, and doesn't send")
 		}
 		a.Down()
 		before := b.peer(a).LastHandshake()
@@ -267,7 +267,7 @@ func TestKeepaliveWhenTheKeyComesLate(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if !b.peer(a).LastHandshake().After(before) {
-			t.Error("a came up, and doesn't speak")
+			t.Error("a came up, and doesn't send")
 		}
 	})
 }
@@ -289,24 +289,24 @@ func TestClosedEngine(t *testing.T) {
 			t.Error("the private key is held")
 		}
 		select {
-		case <-a.Gone():
+		case <-a.TUNEnded():
 		default:
-			t.Error("Gone isn't closed")
+			t.Error("TUNEnded isn't closed")
 		}
 	})
 }
 
 // The deletion of the interface, seen by the engine.
-func TestGone(t *testing.T) {
+func TestTUNEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newNode(t, udptest.New(1, udptest.Options{}), 1)
 		a.tun.Close()
-		<-a.Gone()
+		<-a.TUNEnded()
 	})
 }
 
-// Ten thousand peers at rest: few goroutines, and little memory for each.
-func TestManyPeersAtRest(t *testing.T) {
+// Ten thousand idle peers: few goroutines, and little memory for each.
+func TestManyIdlePeers(t *testing.T) {
 	const n, most = 10_000, 2 << 10
 	e, _, _, _ := newPath(t)
 	change := manyPeers(n)

@@ -1,15 +1,15 @@
 // Package engine is the data path and all that keeps it going: it moves batches between a TUN and the sockets, performs the
 // handshakes, runs the timers, and holds the peers.
 //
-// A packet's way out is outbound.go from top to bottom, its way in is inbound.go; both are stages of a lane, so a packet is
-// never handed from one goroutine to another while it is worked on. Handshakes run on a few workers of their own
-// (handshake.go) and never in a lane: they take what waits in a work queue (work.go). One goroutine looks at the timers of
+// A packet's path out is outbound.go from top to bottom, its path in is inbound.go; both are stages of a lane, so one
+// goroutine opens or seals a whole batch, and only its emitting may fall to another. Handshakes run on a few workers of
+// their own (handshake.go) and never in a lane: they serve a work queue (work.go). One goroutine looks at the timers of
 // all peers (timers.go).
 //
 // Locks, outermost first; nobody holds more than three of them. The last is a leaf, and so are those within wheel and
 // workqueue:
 //
-//	Engine.configMu   the peers, their allowed IPs and keepalives, the identity, the link; configure.go
+//	Engine.configMu   the peers, their allowed IPs and keepalives, the identity, the sockets; configure.go
 //	Peer.handshakeMu  one peer's handshake state; held through Diffie-Hellman
 //	Peer.stateMu      one peer's keypairs, staged packets and cold timers; held for moments
 //	Engine.indicesMu  writers of the receiver-index table
@@ -17,11 +17,11 @@
 // Taken alone are identity.checkerMu, under load, by the handshake workers, and Engine.sinkMu, by the inbound lanes.
 //
 // The packet path takes no lock but, once for each train that arrives, indexEntry.windowMu (for the replay window) and
-// Engine.sinkMu, and Peer.stateMu where a packet has to wait for a session or comes with another than the one we send
+// Engine.sinkMu, and Peer.stateMu where a packet is staged or was received with another session than the one we send
 // with.
 //
-// Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait, and [wire.MaxStaged] packets a peer; what is too
-// much is dropped and counted. Goroutines are a few for each queue and socket, and none for each peer.
+// Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait, and [wire.MaxStaged] packets a peer;
+// those beyond are dropped and counted. Goroutines are a few for each queue and socket, and none for each peer.
 package engine
 
 import (
@@ -55,10 +55,10 @@ import (
 type Options struct {
 	TUN     tun.Device
 	Network udp.Network
-	Clock   func() mono.Time // counts sleep, never goes back, never returns 0
+	Clock   func() mono.Time // goes on while the machine sleeps, never goes back, never returns 0
 	Log     *slog.Logger
 	Workers int                  // goroutines a lane may use; 0: GOMAXPROCS
-	Cipher  *aead.Implementation // how trains are sealed and opened; nil: the best this machine can
+	Cipher  *aead.Implementation // seals and opens trains; nil: the fastest that this machine can use
 }
 
 // An Engine is a running device. All methods are safe for concurrent use.
@@ -70,14 +70,14 @@ type Engine struct {
 	workers int
 	cipher  *aead.Implementation
 
-	// Snapshots and tables that the packet path reads without a lock.
-	identity atomic.Pointer[identity] // nil without a private key
-	link     atomic.Pointer[link]     // nil while down
-	allowed  allowedips.Table[*Peer]
-	mtu      atomic.Int32
-	drops    packet.Drops
-	events   broadcast.Topic[wgtypes.Event]
-	loaded   atomic.Int64 // mono.Time when the work queue was last seen under load; 0: never
+	// What the packet path reads without a lock.
+	identity   atomic.Pointer[identity] // nil without a private key
+	sockets    atomic.Pointer[sockets]  // nil while down
+	allowed    allowedips.Table[*Peer]
+	mtu        atomic.Int32
+	drops      packet.Drops
+	events     broadcast.Topic[wgtypes.Event]
+	lastLoaded atomic.Int64 // mono.Time when the work queue was last seen under load; 0: never
 
 	configMu   sync.RWMutex // guards what follows, to the blank line
 	peers      map[wgtypes.PublicKey]*Peer
@@ -88,22 +88,22 @@ type Engine struct {
 	wantUp     bool // Up was asked for last; the sockets may still be closed, because the port was taken
 	up, closed bool
 
-	indicesMu sync.Mutex // guards the writing of indices, which are read without
+	indicesMu sync.Mutex // guards the writing of indices, which are read without a lock
 	indices   index.Table[indexEntry]
 
-	sinkMu sync.Mutex // guards sink's write side, which the receivers of both families share
+	sinkMu sync.Mutex // guards sink.Write, which the inbound lanes of both address families share
 	sink   tun.Queue  // where packets are delivered: the TUN's first queue
 
 	wheel *wheel.Wheel[*Peer]              // when each peer's timers are to be looked at
 	work  *workqueue.Queue[message, *Peer] // what waits for the handshake workers
 
-	spare sync.Pool      // of *packet.Batch, for what doesn't come through a lane
-	done  chan struct{}  // closed when the engine closes
-	gone  chan struct{}  // closed when the TUN has ended
-	tasks sync.WaitGroup // the outbound lanes, the handshake workers, the wheel, the watcher of routes
+	spare    sync.Pool      // of *packet.Batch, for what is sent outside the lanes
+	done     chan struct{}  // closed when the engine closes
+	tunEnded chan struct{}  // closed when no queue of the TUN is read any more
+	tasks    sync.WaitGroup // the outbound lanes, the handshake workers, the wheel, the watcher of routes
 }
 
-// An identity is our static key pair, and what depends on it: a snapshot that changes with the private key.
+// An identity is our static key pair, and what depends on it. It is replaced when the private key changes.
 type identity struct {
 	static  *noise.Identity
 	private wgtypes.PrivateKey // as it was set; for a status only
@@ -113,13 +113,13 @@ type identity struct {
 	limiter   ratelimit.Limiter
 }
 
-// A link is one set of open sockets and the lanes that receive from them.
-type link struct {
+// A sockets is what one udp.Network.Listen opened, and the lanes that receive from it.
+type sockets struct {
 	conn  udp.Conn
 	lanes sync.WaitGroup
 }
 
-// spareSize is the slab of a batch outside the lanes: it holds any one packet.
+// spareSize is the size in bytes of the slab of a spare batch: it holds any one packet.
 const spareSize = 80 << 10
 
 // New returns an engine that runs, has no key and no peers, and is down.
@@ -131,7 +131,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{
 		device: o.TUN, network: o.Network, clock: o.Clock, log: o.Log, workers: o.Workers, cipher: o.Cipher,
 		peers: make(map[wgtypes.PublicKey]*Peer),
-		done:  make(chan struct{}), gone: make(chan struct{}),
+		done:  make(chan struct{}), tunEnded: make(chan struct{}),
 	}
 	if e.workers == 0 {
 		e.workers = runtime.GOMAXPROCS(0)
@@ -154,7 +154,7 @@ func New(o Options) (*Engine, error) {
 				e.log.Error("tun: reading ended", "error", err)
 			}
 			if atomic.AddInt32(&running, -1) == 0 {
-				close(e.gone)
+				close(e.tunEnded)
 			}
 		})
 	}
@@ -165,10 +165,10 @@ func New(o Options) (*Engine, error) {
 	return e, nil
 }
 
-// Gone returns a channel that is closed when the TUN has ended: the interface was deleted, or closed.
-func (e *Engine) Gone() <-chan struct{} { return e.gone }
+// TUNEnded returns a channel that is closed when the TUN has ended: it was closed, or the interface deleted.
+func (e *Engine) TUNEnded() <-chan struct{} { return e.tunEnded }
 
-// SetMTU sets the TUN's MTU after it changed. It bounds the padding of what is read from then on.
+// SetMTU sets the TUN's MTU in bytes after it changed. It bounds the padding of packets that are read from then on.
 func (e *Engine) SetMTU(mtu int) { e.mtu.Store(int32(mtu)) }
 
 // Up opens the sockets, unless they are open, and begins to receive; peers with a persistent keepalive are sent
@@ -183,18 +183,18 @@ func (e *Engine) Up() error {
 	if e.up {
 		return nil
 	}
-	l, err := e.listen(e.port, e.mark)
+	s, err := e.listen(e.port, e.mark)
 	if err != nil {
 		return err
 	}
-	e.bringUp(l)
+	e.bringUp(s)
 	return nil
 }
 
-// bringUp puts the first link to use. configMu is held.
-func (e *Engine) bringUp(l *link) {
-	e.up, e.port = true, l.conn.Port()
-	e.start(l)
+// bringUp makes the engine up, with the sockets s. configMu is held.
+func (e *Engine) bringUp(s *sockets) {
+	e.up, e.port = true, s.conn.Port()
+	e.start(s)
 	for _, p := range e.order {
 		e.startKeepalive(p)
 	}
@@ -214,8 +214,8 @@ func (e *Engine) down() {
 		return
 	}
 	e.up = false
-	if l := e.link.Swap(nil); l != nil { // nil: Rebind found no socket
-		e.stop(l)
+	if s := e.sockets.Swap(nil); s != nil { // nil: Rebind couldn't open any
+		e.stop(s)
 	}
 	for _, p := range e.order {
 		e.stopPeer(p)
@@ -247,13 +247,13 @@ func (e *Engine) Close() {
 }
 
 // listen opens sockets with the mark set. configMu is held.
-func (e *Engine) listen(port uint16, mark uint32) (*link, error) {
+func (e *Engine) listen(port uint16, mark uint32) (*sockets, error) {
 	conn, err := e.network.Listen(port)
 	if err != nil {
 		return nil, err
 	}
-	if p, ok := conn.(udp.Partial); ok && p.Lacks() != nil {
-		e.log.Error("sockets: no peer can be reached in one address family", "error", p.Lacks())
+	if p, ok := conn.(udp.Partial); ok && p.MissingFamily() != nil {
+		e.log.Error("sockets: no peer can be reached in one address family", "error", p.MissingFamily())
 	}
 	if mark != 0 {
 		if err := conn.SetMark(mark); err != nil {
@@ -261,22 +261,22 @@ func (e *Engine) listen(port uint16, mark uint32) (*link, error) {
 			return nil, err
 		}
 	}
-	return &link{conn: conn}, nil
+	return &sockets{conn: conn}, nil
 }
 
-// start puts a link to use, and a lane to each of its receivers.
-func (e *Engine) start(l *link) {
-	e.link.Store(l)
-	e.watch(l)
-	for _, r := range l.conn.Receivers() {
-		l.lanes.Go(func() {
-			lane.New(&inbound{e: e, link: l, from: r}, e.workers, e.workers+2, newInBatch).Run()
+// start sends by the sockets s from now on, and starts a lane for each of their receivers. configMu is held.
+func (e *Engine) start(s *sockets) {
+	e.sockets.Store(s)
+	e.watchRoutes(s)
+	for _, r := range s.conn.Receivers() {
+		s.lanes.Go(func() {
+			lane.New(&inbound{e: e, receiver: r}, e.workers, e.workers+2, newInBatch).Run()
 		})
 	}
 }
 
-// stop closes a link that is no longer in use and waits for its lanes.
-func (e *Engine) stop(l *link) {
-	l.conn.Close()
-	l.lanes.Wait()
+// stop closes sockets that are no longer sent by, and waits for their lanes. configMu is held.
+func (e *Engine) stop(s *sockets) {
+	s.conn.Close()
+	s.lanes.Wait()
 }

@@ -12,21 +12,21 @@ import (
 	"throughline/wgtypes"
 )
 
-// ErrNoPeer is what is returned for a public key that no peer has.
+// ErrNoPeer is returned for a public key that no peer has.
 var ErrNoPeer = errors.New("no such peer")
 
-// Subscribe returns a subscription to what happens, of at most size events that wait to be read. Closing the engine closes
+// Subscribe returns a subscription to the engine's events, which holds at most size of them. Closing the engine closes
 // it.
 func (e *Engine) Subscribe(size int) *broadcast.Subscription[wgtypes.Event] {
 	return e.events.Subscribe(size)
 }
 
-// publish tells subscribers what happened to the engine itself.
+// publish publishes an event of the engine itself.
 func (e *Engine) publish(kind wgtypes.EventKind) {
 	e.events.Publish(wgtypes.Event{Kind: kind, At: time.Now()})
 }
 
-// publishPeer tells subscribers what happened to a peer, and where it is, nil if that doesn't matter.
+// publishPeer publishes an event of a peer, with its endpoint; nil for none.
 func (e *Engine) publishPeer(kind wgtypes.EventKind, p *Peer, at *packet.Endpoint) {
 	var endpoint netip.AddrPort
 	if at != nil {
@@ -35,13 +35,13 @@ func (e *Engine) publishPeer(kind wgtypes.EventKind, p *Peer, at *packet.Endpoin
 	e.events.Publish(wgtypes.Event{Kind: kind, At: time.Now(), Peer: p.Public, Endpoint: endpoint})
 }
 
-// completed records that a handshake with p completed, and tells subscribers.
-func (e *Engine) completed(p *Peer) {
+// recordHandshake records that a handshake with p completed, and publishes it.
+func (e *Engine) recordHandshake(p *Peer) {
 	p.HandshakeCompleted(time.Now())
 	e.publishPeer(wgtypes.HandshakeComplete, p, p.Endpoint())
 }
 
-// roam takes note of where something authentic came from. Whitepaper §2.1.
+// roam makes the source of an authenticated message the peer's endpoint. Whitepaper §2.1.
 func (e *Engine) roam(p *Peer, from *packet.Endpoint) {
 	if moved := p.SetEndpoint(from); moved {
 		e.publishPeer(wgtypes.EndpointMoved, p, from)
@@ -64,7 +64,7 @@ func (e *Engine) Peer(key wgtypes.PublicKey) (wgtypes.PeerStatus, bool) {
 func (e *Engine) Peers() iter.Seq[wgtypes.PeerStatus] {
 	return func(yield func(wgtypes.PeerStatus) bool) {
 		e.configMu.RLock()
-		order := e.order // what is in it doesn't change: a peer is appended behind, and a removal makes another slice
+		order := e.order // its elements don't change: a peer is appended, and a removal makes another slice
 		e.configMu.RUnlock()
 		for _, p := range order {
 			e.configMu.RLock()

@@ -16,10 +16,10 @@ import (
 	"throughline/wgtypes"
 )
 
-// errClosed has a name here, for the tests call their network net.
+// errClosed has a name here because the tests call their network net.
 var errClosed = net.ErrClosed
 
-// key returns a public key that tells its number by its first byte.
+// key returns a public key whose first byte is its number.
 func key(n byte) wgtypes.PublicKey { return wgtypes.PublicKey{0: n, 31: 1} }
 
 // refusing is a network on which every port is taken.
@@ -159,7 +159,7 @@ func TestKeepaliveOnRequest(t *testing.T) {
 			return ok
 		}
 		if established() {
-			t.Fatal("a session out of nothing")
+			t.Fatal("a session that nobody asked for")
 		}
 		transports := count(net, wire.TypeTransport)
 		for range 2 { // the first begins a handshake, whose completion sends one
@@ -188,11 +188,11 @@ func TestRebind(t *testing.T) {
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
 		handshakes := count(net, wire.TypeInitiation)
-		before := a.link.Load()
+		before := a.sockets.Load()
 		if err := a.Rebind(); err != nil {
 			t.Fatal(err)
 		}
-		if a.link.Load() == before || a.Status().ListenPort != a.port {
+		if a.sockets.Load() == before || a.Status().ListenPort != a.port {
 			t.Errorf("the sockets are the old ones, or the port changed to %d", a.Status().ListenPort)
 		}
 		a.send(datagram(a.inner, b.inner, 2, 100))
@@ -228,7 +228,7 @@ func TestRebind(t *testing.T) {
 	})
 }
 
-// A port that was lost in between leaves the device down, and Up mends it.
+// A port that another has taken meanwhile leaves the device down, until Up finds it free.
 func TestRebindLosesThePort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})

@@ -7,7 +7,8 @@ import (
 	"throughline/packet"
 )
 
-// flushLimit is how many packets flush sends before it lets others go beside those that are left.
+// flushLimit is how many packets flush sends before it lets those that the TUN brings be sent beside those that are
+// staged.
 const flushLimit = 4 * wire.MaxStaged
 
 // flush sends what is staged for a peer, in order, and before anything that the TUN brings meanwhile: while flush runs,
@@ -22,17 +23,17 @@ func (e *Engine) flush(p *Peer) {
 		return // the flush under way goes on until nothing is staged
 	}
 	p.Flushing = true
-	needed := false
+	needHandshake := false
 	for sent := 0; ; sent += len(b.Packets) {
 		now := e.clock()
 		if sent >= flushLimit {
-			// Packets come faster than this sends them, and would push each other out of the stage without end:
-			// those that come from now on aren't staged. A few may overtake others, in their counters and on the wire.
+			// Packets come faster than this sends them, and would make the oldest give way without end: now they aren't
+			// staged any more. A few may overtake others, in their counters and on the wire.
 			p.Waiting.Store(false)
 		}
 		kp, ready := e.unstage(p, b, now)
 		if !ready {
-			needed = p.Staged.Len() > 0
+			needHandshake = p.Staged.Len() > 0
 			break
 		}
 		p.stateMu.Unlock()
@@ -44,13 +45,13 @@ func (e *Engine) flush(p *Peer) {
 	p.Waiting.Store(p.Staged.Len() > 0)
 	p.stateMu.Unlock()
 
-	if needed {
+	if needHandshake {
 		e.initiate(p)
 	}
 }
 
-// unstage moves packets that wait into b, as many as it holds, with their counters, and returns the session to send them
-// with; false when nothing waits or there is no session. stateMu is held.
+// unstage moves staged packets into b, as many as it holds, with their counters, and returns the session to send them
+// with; false when nothing is staged, or there is no session or endpoint. stateMu is held.
 func (e *Engine) unstage(p *Peer, b *packet.Batch, now mono.Time) (*session.Keypair, bool) {
 	to := p.Endpoint()
 	if p.Staged.Len() == 0 || to == nil {
@@ -74,7 +75,7 @@ func (e *Engine) unstage(p *Peer, b *packet.Batch, now mono.Time) (*session.Keyp
 	return kp, true
 }
 
-// keepalive sends a keepalive, an empty packet, to a peer; what is staged does as well. Without a session it begins a
+// keepalive sends a keepalive, an empty packet, to a peer, or in its place what is staged. Without a session it begins a
 // handshake, whose completion sends one. Whitepaper §6.5.
 func (e *Engine) keepalive(p *Peer) {
 	if p.Waiting.Load() {
@@ -103,7 +104,7 @@ func (e *Engine) keepalive(p *Peer) {
 	}
 }
 
-// setTrain gives the packets of a batch their counters, and all one endpoint.
+// setTrain makes the packets of a batch one train: counters from counter on, and one run to the endpoint.
 func setTrain(b *packet.Batch, counter uint64, to *packet.Endpoint) {
 	for i := range b.Packets {
 		b.Packets[i].SetCounter(counter + uint64(i))

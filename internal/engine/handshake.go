@@ -26,7 +26,7 @@ func (e *Engine) initiate(p *Peer) {
 	p.handshakeMu.Lock()
 	defer p.handshakeMu.Unlock()
 	p.stateMu.Lock()
-	may, due := !p.Removed && e.identity.Load() == local && e.link.Load() != nil, mono.Never
+	may, due := !p.Removed && e.identity.Load() == local && e.sockets.Load() != nil, mono.Never
 	if may && !p.Timers.MayInitiate(now) {
 		may, due = false, p.deferInitiation(now)
 	}
@@ -49,25 +49,25 @@ func (e *Engine) initiate(p *Peer) {
 	if err != nil { // the peer's public key is a low-order point
 		e.deleteIndex(index, p)
 		p.stateMu.Lock()
-		p.Timers.HandshakeSent(now) // as if: the next packet isn't to find out again
-		p.begun.Store(int64(now))
+		p.Timers.HandshakeSent(now) // as if: the next packets mustn't each try again
+		p.lastHandshakeSent.Store(int64(now))
 		p.stateMu.Unlock()
-		e.log.Warn("handshake: cannot begin", "peer", name(p.Public), "error", err)
+		e.log.Warn("handshake: cannot begin", "peer", logName(p.Public), "error", err)
 		return
 	}
 	// The timer starts before the message is out: its answer may come at once.
 	p.stateMu.Lock()
 	due = min(p.Timers.HandshakeInitiated(now, jitter()), p.Timers.AuthenticatedSent(now))
-	p.begun.Store(int64(now))
+	p.lastHandshakeSent.Store(int64(now))
 	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
-	e.log.Debug("handshake: initiation sent", "peer", name(p.Public), "to", to.Addr)
+	e.log.Debug("handshake: initiation sent", "peer", logName(p.Public), "to", to.Addr)
 	p.Tx.Add(uint64(len(msg)))
 	e.sendMessage(msg[:], to)
 }
 
-// handle takes a handshake message, and returns why it was refused.
-func (e *Engine) handle(m *message) packet.Drop {
+// handleMessage handles a handshake message. It returns why the message was dropped, 0 if it wasn't.
+func (e *Engine) handleMessage(m *message) packet.Drop {
 	local := e.identity.Load()
 	if local == nil {
 		return packet.DropDown
@@ -89,16 +89,17 @@ func (e *Engine) handle(m *message) packet.Drop {
 	return e.handleResponse(local, msg, &m.from, now)
 }
 
-// loadLasts is how long a load is taken to last after it was last seen. Kernel: wg_receive_handshake_packet.
-const loadLasts = time.Second
+// underLoadFor is how long after the queue was last seen under load the engine counts as being so. Kernel:
+// wg_receive_handshake_packet.
+const underLoadFor = time.Second
 
-// checkLoad is the protection against denial of service: under load the sender must own its address, shown by a cookie, and
-// gets so many messages a second only. Whitepaper §5.3.
+// checkLoad is the protection against denial of service: under load the sender must own its address, shown by a cookie,
+// and may send only so many messages a second. Whitepaper §5.3.
 func (e *Engine) checkLoad(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
 	if e.work.Messages() >= underLoad {
-		e.loaded.Store(int64(now))
+		e.lastLoaded.Store(int64(now))
 	}
-	if last := mono.Time(e.loaded.Load()); last == 0 || now.Sub(last) >= loadLasts {
+	if last := mono.Time(e.lastLoaded.Load()); last == 0 || now.Sub(last) >= underLoadFor {
 		return 0
 	}
 	local.checkerMu.Lock()
@@ -116,7 +117,7 @@ func (e *Engine) checkLoad(local *identity, msg []byte, from *packet.Endpoint, n
 	return 0
 }
 
-// handleInitiation answers an initiation. No state is kept and no endpoint moves until it has authenticated.
+// handleInitiation answers an initiation. Nothing is stored, and no endpoint changes, before it has authenticated.
 func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
 	r, err := noise.ConsumeInitiation(msg, local.static)
 	if err != nil {
@@ -132,44 +133,44 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 	if e.identity.Load() != local {
 		return packet.DropInitiation // the identity changed meanwhile
 	}
-	to := &indexEntry{peer: p}
-	index := e.newIndex(&indexEntry{peer: p}) // the keypair follows once there is one
+	entry := &indexEntry{peer: p}
+	index := e.newIndex(&indexEntry{peer: p}) // replaced by entry, which has the keypair
 	var reply [wire.ResponseSize]byte
 	kp, err := p.Handshake.Accept(now, reply[:], r, local.static, rand.Reader, index, e.cipher)
 	if err != nil {
 		e.deleteIndex(index, p)
 		if errors.Is(err, peer.ErrStale) {
-			e.log.Debug("handshake: initiation replayed, or the peer's clock was set back", "peer", name(p.Public))
+			e.log.Debug("handshake: initiation replayed, or the peer's clock was set back", "peer", logName(p.Public))
 		}
 		return packet.DropInitiation
 	}
-	to.keypair = kp
-	if !e.installKeypair(p, to, now, session.Keypairs.Responded) {
+	entry.keypair = kp
+	if !e.installKeypair(p, entry, now, session.Keypairs.Responded) {
 		e.deleteIndex(index, p)
 		return packet.DropInitiation
 	}
-	// A response counts as a handshake begun: what is to be sent goes when the peer confirms this one. Kernel:
+	// A response counts as a handshake begun: what is staged is sent when the peer confirms this one. Kernel:
 	// wg_packet_send_handshake_response.
 	p.stateMu.Lock()
 	p.Timers.HandshakeSent(now)
-	p.begun.Store(int64(now))
+	p.lastHandshakeSent.Store(int64(now))
 	p.stateMu.Unlock()
 	p.Rx.Add(uint64(len(msg)))
 	p.Tx.Add(uint64(len(reply)))
 	e.roam(p, from)
 	e.wheel.Arm(&p.timer, min(p.Timers.AuthenticatedReceived(now), p.Timers.AuthenticatedSent(now)))
-	e.log.Debug("handshake: response sent", "peer", name(p.Public), "to", from.Addr)
+	e.log.Debug("handshake: response sent", "peer", logName(p.Public), "to", from.Addr)
 	e.sendMessage(reply[:], from)
 	return 0
 }
 
 // handleResponse completes a handshake that we began.
 func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
-	r := e.indices.Lookup(binary.LittleEndian.Uint32(msg[wire.ResponseReceiver:]))
-	if r == nil {
+	entry := e.indices.Lookup(binary.LittleEndian.Uint32(msg[wire.ResponseReceiver:]))
+	if entry == nil {
 		return packet.DropIndex
 	}
-	p := r.peer
+	p := entry.peer
 	p.handshakeMu.Lock()
 	if e.identity.Load() != local {
 		p.handshakeMu.Unlock()
@@ -193,9 +194,9 @@ func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoi
 	}
 	p.Rx.Add(uint64(len(msg)))
 	e.roam(p, from)
-	e.completed(p)
+	e.recordHandshake(p)
 	e.wheel.Arm(&p.timer, p.Timers.AuthenticatedReceived(now))
-	e.log.Debug("handshake: complete", "peer", name(p.Public), "with", from.Addr)
+	e.log.Debug("handshake: complete", "peer", logName(p.Public), "with", from.Addr)
 	// The responder may not send before we have: what is staged confirms the session, or else a keepalive. §5.4.6.
 	e.flush(p)
 	if kp.Unused() {
@@ -204,17 +205,18 @@ func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoi
 	return 0
 }
 
-// installKeypair brings a fresh keypair into a peer's trio and publishes its index; false if the peer was removed meanwhile.
-func (e *Engine) installKeypair(p *Peer, r *indexEntry, now mono.Time, step func(session.Keypairs, *session.Keypair) (session.Keypairs, session.Retired)) bool {
-	kp := r.keypair
+// installKeypair adds a fresh keypair to a peer's and publishes its index; false if the peer was removed or stopped
+// meanwhile.
+func (e *Engine) installKeypair(p *Peer, entry *indexEntry, now mono.Time, step func(session.Keypairs, *session.Keypair) (session.Keypairs, session.Retired)) bool {
+	kp := entry.keypair
 	e.indicesMu.Lock()
-	published := e.indices.Replace(kp.LocalIndex, r)
+	published := e.indices.Replace(kp.LocalIndex, entry)
 	e.indicesMu.Unlock()
 	if !published {
 		return false
 	}
 	p.stateMu.Lock()
-	if p.Removed || e.link.Load() == nil {
+	if p.Removed || e.sockets.Load() == nil {
 		p.stateMu.Unlock()
 		return false
 	}
@@ -223,7 +225,7 @@ func (e *Engine) installKeypair(p *Peer, r *indexEntry, now mono.Time, step func
 	due := p.Timers.SessionDerived(now)
 	if kp.Initiator {
 		p.Timers.HandshakeComplete(now)
-		p.Waiting.Store(p.Flushing || p.Staged.Len() > 0) // until flush has sent it: what was staged goes first
+		p.Waiting.Store(p.Flushing || p.Staged.Len() > 0) // until flush has sent what was staged
 		p.Sending.Store(kp)
 	}
 	p.stateMu.Unlock()
@@ -242,13 +244,13 @@ func (e *Engine) sendMessage(msg []byte, to *packet.Endpoint) {
 	e.spare.Put(b)
 }
 
-// handleCookieReply stores a cookie. It doesn't authenticate its source address: no endpoint moves by it. §5.4.7.
+// handleCookieReply stores a cookie. It doesn't authenticate its source address, so no endpoint changes. §5.4.7.
 func (e *Engine) handleCookieReply(msg []byte, now mono.Time) packet.Drop {
-	r := e.indices.Lookup(binary.LittleEndian.Uint32(msg[wire.CookieReplyReceiver:]))
-	if r == nil {
+	entry := e.indices.Lookup(binary.LittleEndian.Uint32(msg[wire.CookieReplyReceiver:]))
+	if entry == nil {
 		return packet.DropIndex
 	}
-	p := r.peer
+	p := entry.peer
 	p.handshakeMu.Lock()
 	defer p.handshakeMu.Unlock()
 	if !p.Handshake.ConsumeCookie(now, msg, p.Public) {
@@ -257,8 +259,8 @@ func (e *Engine) handleCookieReply(msg []byte, now mono.Time) packet.Drop {
 	return 0
 }
 
-// name is a public key as logs show it: enough to tell peers apart.
-func name(public wgtypes.PublicKey) string {
+// logName returns a public key as logs show it: enough of it to distinguish peers.
+func logName(public wgtypes.PublicKey) string {
 	s := base64.StdEncoding.EncodeToString(public[:])
 	return s[:4] + "…" + s[39:43]
 }

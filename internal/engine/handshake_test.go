@@ -17,7 +17,7 @@ import (
 	"throughline/wgtypes"
 )
 
-// When both sides begin at once, no packet is lost, and the next time one of them comes first.
+// When both sides begin at once, no packet is lost, and the next time one of them begins first.
 func TestBothBeginAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: 100 * time.Millisecond})
@@ -42,7 +42,7 @@ func TestBothBeginAtOnce(t *testing.T) {
 	})
 }
 
-// Nor is one lost when they do it twice in a row, because the one that is to come first had nothing to say at its time.
+// Nor is one lost when they do it twice in a row, because the one that is to begin first had nothing to send then.
 func TestBothBeginAtOnceTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: 100 * time.Millisecond})
@@ -64,7 +64,8 @@ func TestBothBeginAtOnceTwice(t *testing.T) {
 	})
 }
 
-// Who has answered an initiation waits for the session to be confirmed, and begins none beside it; but not for ever.
+// A peer that has answered an initiation waits for the session to be confirmed, and begins none beside it; but not for
+// ever.
 func TestResponderWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: 100 * time.Millisecond})
@@ -88,15 +89,15 @@ func TestResponderWaits(t *testing.T) {
 		initiations := count(net, wire.TypeInitiation)
 		time.Sleep(wire.RekeyTimeout + time.Second)
 		if n := initiations(); n != 1 {
-			t.Errorf("a peer that answered and heard no more sent %d initiations, want 1", n)
+			t.Errorf("a peer that answered and received no more sent %d initiations, want 1", n)
 		}
 		if !b.peer(a).Endpoint().Src.IsValid() {
-			t.Error("it forgot the address that it was spoken to at, before it had sent anything from there in vain")
+			t.Error("it forgot its source before anything it sent from there went unanswered")
 		}
 	})
 }
 
-// A peer with whom no handshake can begin is told of once in a while, not for every packet.
+// A peer with which no handshake can begin is logged once in a while, not for every packet.
 func TestLowOrderPublicKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
@@ -143,7 +144,7 @@ func TestIdentityChangesMeanwhile(t *testing.T) {
 		close(goOn)
 		time.Sleep(10 * time.Millisecond)
 		if n := initiations(); n != 0 {
-			t.Errorf("%d initiations by who we aren't any more", n)
+			t.Errorf("%d initiations by the identity that was replaced", n)
 		}
 		began := time.Now()
 		a.send(datagram(a.inner, b.inner, 1, 100))
@@ -154,7 +155,7 @@ func TestIdentityChangesMeanwhile(t *testing.T) {
 	})
 }
 
-// Keys that change under traffic leave nothing behind.
+// Keys that change under traffic leave no receiver index in use.
 func TestIdentityChangesUnderTraffic(t *testing.T) {
 	net := udptest.New(1, udptest.Options{})
 	a, b := pair(t, net)
@@ -187,7 +188,7 @@ func TestIdentityChangesUnderTraffic(t *testing.T) {
 	}
 }
 
-// Packets that come faster than flush sends what is staged don't keep it there for ever, pushing each other out.
+// Packets that come faster than flush sends don't keep it running for ever, while the oldest give way.
 func TestFlushEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Queue: 1 << 20})
@@ -237,12 +238,12 @@ func TestTimersWakeWithTheMachine(t *testing.T) {
 		b.knows(a)
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
-		time.Sleep(time.Minute) // at rest, but that keys are to be erased
+		time.Sleep(time.Minute) // idle, but that keys are to be erased
 		slept.Add(int64(time.Hour))
 		net.Cut(a.host, b.host) // the network takes longer to wake
 		a.send(datagram(a.inner, b.inner, 2, 100))
 		time.Sleep(time.Second)
-		net.Mend(a.host, b.host)
+		net.Heal(a.host, b.host)
 		woke := time.Now()
 		b.wants(datagram(a.inner, b.inner, 2, 100))
 		if took := time.Since(woke); took > 2*wire.RekeyTimeout {
@@ -267,7 +268,7 @@ func TestMappedAddresses(t *testing.T) {
 	})
 }
 
-// A new mark may choose another way out, and so another source.
+// A new mark may choose another route, and so another source.
 func TestMarkForgetsTheSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: time.Millisecond})
@@ -285,7 +286,7 @@ func TestMarkForgetsTheSource(t *testing.T) {
 	})
 }
 
-// What was heard since a train was claimed isn't taken for a source that the socket refused.
+// An endpoint that changed since a train was reserved isn't taken for the one whose source the socket refused.
 func TestSourceHeardMeanwhile(t *testing.T) {
 	e, s, out, _ := newPath(t, fullTrain("10.0.0.1", "10.0.0.2")...)
 	p := e.order[0]
@@ -302,7 +303,7 @@ func TestSourceHeardMeanwhile(t *testing.T) {
 	}
 }
 
-// A source that the socket finds gone is forgotten at once, not tried for every train.
+// A source that the socket refuses is forgotten at once, not tried for every train.
 func TestRefusedSourceIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: time.Second})

@@ -15,15 +15,14 @@ import (
 	"throughline/udp"
 )
 
-// inbound is a packet's way in: Take receives a batch from a socket and finds each train's session by its receiver index;
-// Work opens; Emit, in the order of receipt, looks at the replay window and at the inner source, and writes to the TUN.
+// inbound is the stages of the lane that receives from a socket: Take receives a batch and finds each train's session by
+// its receiver index; Work opens; Emit checks the replay window and the inner source, and writes to the TUN.
 type inbound struct {
-	e    *Engine
-	link *link
-	from udp.Receiver
+	e        *Engine
+	receiver udp.Receiver
 }
 
-// An inBatch is a batch on its way in.
+// An inBatch is a batch of an inbound lane.
 type inBatch struct {
 	packet.Batch
 	now    mono.Time
@@ -34,24 +33,24 @@ type inBatch struct {
 type inTrain struct {
 	first, n int
 	run      int // Runs[run] has the endpoint
-	to       *indexEntry
+	entry    *indexEntry
 }
 
 func newInBatch() *inBatch { return &inBatch{Batch: *packet.New()} }
 
-// The waits after a receive that failed for a passing reason: doubling, so that an error that stays costs no CPU time.
+// The pauses after a receive that failed: doubling, so that an error that persists costs no CPU time.
 const (
 	receivePauseMin = time.Millisecond
 	receivePauseMax = time.Second / 3
 )
 
-// Take receives a batch. Only the closing of the socket ends it: any other error passes, and a lane that gave up would
-// leave a tunnel dead.
+// Take receives a batch. It tries again after any error but the closing of the socket or the engine: were the lane to
+// end, so would the tunnel.
 func (in *inbound) Take(b *inBatch) (size int, more bool, err error) {
 	b.Reset()
 	b.trains = b.trains[:0]
 	for pause := receivePauseMin; ; pause = min(2*pause, receivePauseMax) {
-		if more, err = in.from.Receive(&b.Batch); err == nil {
+		if more, err = in.receiver.Receive(&b.Batch); err == nil {
 			break
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -73,8 +72,8 @@ func (in *inbound) Take(b *inBatch) (size int, more bool, err error) {
 	return size, more, nil
 }
 
-// classify makes trains of the transport messages in a run and sends the handshake messages on to their queue. It returns
-// the bytes in the run.
+// classify makes trains of the transport messages in a run and posts the handshake messages. It returns how many bytes
+// the run has.
 func (e *Engine) classify(b *inBatch, run int) (size int) {
 	r := &b.Runs[run]
 	var last *inTrain
@@ -92,20 +91,20 @@ func (e *Engine) classify(b *inBatch, run int) (size int) {
 			continue
 		}
 		index := binary.LittleEndian.Uint32(msg[wire.TransportReceiver:])
-		if last != nil && last.first+last.n == i && last.to.keypair.LocalIndex == index {
+		if last != nil && last.first+last.n == i && last.entry.keypair.LocalIndex == index {
 			last.n++
 			continue
 		}
-		to := e.indices.Lookup(index)
-		if to == nil || to.keypair == nil {
+		entry := e.indices.Lookup(index)
+		if entry == nil || entry.keypair == nil {
 			p.Drop = packet.DropIndex
 			continue
 		}
-		if !to.keypair.CanReceive(b.now) {
+		if !entry.keypair.CanReceive(b.now) {
 			p.Drop = packet.DropExpired
 			continue
 		}
-		b.trains = append(b.trains, inTrain{first: i, n: 1, run: run, to: to})
+		b.trains = append(b.trains, inTrain{first: i, n: 1, run: run, entry: entry})
 		last = &b.trains[len(b.trains)-1]
 	}
 	return size
@@ -115,12 +114,12 @@ func (e *Engine) classify(b *inBatch, run int) (size int) {
 func (in *inbound) Work(b *inBatch) {
 	for _, t := range b.trains {
 		train := b.Packets[t.first : t.first+t.n]
-		t.to.keypair.Open(b.Slab, train)
+		t.entry.keypair.Open(b.Slab, train)
 		packet.SortByCounter(train)
 	}
 }
 
-// Emit lets through what is new and allowed, and writes it to the TUN.
+// Emit drops what was received before or isn't allowed, and writes the rest of the batch to the TUN.
 func (in *inbound) Emit(b *inBatch) {
 	e := in.e
 	deliver := false
@@ -133,23 +132,23 @@ func (in *inbound) Emit(b *inBatch) {
 		e.deliver(&b.Batch)
 	}
 	e.drops.Count(&b.Batch)
-	clear(b.trains) // no peer outlives its removal here
+	clear(b.trains) // keep no reference to a peer, which may be removed
 }
 
-// receiveTrain does with an opened train all that must be done in the order of receipt. It reports whether there is anything
-// in it for the TUN.
+// receiveTrain does with an opened train all that must be done in the order of receipt. It reports whether any packet is
+// for the TUN.
 func (e *Engine) receiveTrain(b *inBatch, t *inTrain) (deliver bool) {
 	packets := b.Packets[t.first : t.first+t.n]
 	var received uint64
 	authentic, data := false, false
 
-	t.to.windowMu.Lock()
+	t.entry.windowMu.Lock()
 	for i := range packets {
 		p := &packets[i]
 		if p.Drop != 0 {
 			continue
 		}
-		if !t.to.keypair.Accept(p.Counter()) {
+		if !t.entry.keypair.Accept(p.Counter()) {
 			p.Drop = packet.DropReplay
 			continue
 		}
@@ -157,38 +156,38 @@ func (e *Engine) receiveTrain(b *inBatch, t *inTrain) (deliver bool) {
 		received += uint64(p.Len) + wire.TransportOverhead
 		data = data || p.Len > 0 // a live packet of length zero is a keepalive. §6.5
 	}
-	t.to.windowMu.Unlock()
+	t.entry.windowMu.Unlock()
 
 	if !authentic {
 		return false
 	}
-	e.handleTrain(t.to, &b.Runs[t.run].Endpoint, b.now, received, data)
+	e.handleTrain(t.entry, &b.Runs[t.run].Endpoint, b.now, received, data)
 	if data {
 		deliver = e.checkSources(b, t)
 	}
 	return deliver
 }
 
-// handleTrain does what follows from an authenticated train: the peer is where it came from (§2.1), a next keypair is
-// confirmed by its first use, timers and counters are updated.
-func (e *Engine) handleTrain(r *indexEntry, from *packet.Endpoint, now mono.Time, bytes uint64, data bool) {
-	p := r.peer
+// handleTrain does what follows from an authenticated train: the peer's endpoint is where it came from (§2.1), a next
+// keypair is confirmed, timers and counters are updated.
+func (e *Engine) handleTrain(entry *indexEntry, from *packet.Endpoint, now mono.Time, bytes uint64, data bool) {
+	p := entry.peer
 	p.Rx.Add(bytes)
 	e.roam(p, from)
-	if r.keypair != p.Sending.Load() {
-		e.confirm(p, r.keypair)
+	if entry.keypair != p.Sending.Load() {
+		e.confirm(p, entry.keypair)
 	}
 	due := p.Timers.AuthenticatedReceived(now)
 	if data {
 		due = min(due, p.Timers.DataReceived(now))
 	}
 	e.wheel.Arm(&p.timer, due)
-	if r.keypair.RekeyOnReceive(now) {
+	if entry.keypair.RekeyOnReceive(now) {
 		e.requestHandshake(p, now)
 	}
 }
 
-// confirm makes a keypair current if it is the next one: the initiator has used it, so it has the keys.
+// confirm makes a keypair current if it is the next one: the initiator has used it, so it has consumed our response.
 func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
 	p.stateMu.Lock()
 	if p.Removed || p.Keypairs.Next != kp {
@@ -202,7 +201,7 @@ func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
 	staged := p.Waiting.Load()
 	p.stateMu.Unlock()
 
-	e.completed(p)
+	e.recordHandshake(p)
 	e.deleteIndices(retired, p)
 	if staged {
 		e.work.Add(&p.work, wantFlush)
@@ -210,8 +209,9 @@ func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
 }
 
 // checkSources drops the packets of a train that aren't IP packets with a source among the peer's allowed IPs: cryptokey
-// routing, §3. The table must lead from the source to this very peer. Padding is cut off.
-func (e *Engine) checkSources(b *inBatch, t *inTrain) (any bool) {
+// routing, §3. The longest matching prefix must be this very peer's. Padding is cut off. It reports whether any packet is
+// for the TUN.
+func (e *Engine) checkSources(b *inBatch, t *inTrain) (deliver bool) {
 	var last netip.Addr
 	var owner *Peer
 	for i := t.first; i < t.first+t.n; i++ {
@@ -228,14 +228,14 @@ func (e *Engine) checkSources(b *inBatch, t *inTrain) (any bool) {
 			owner, _ = e.allowed.Lookup(from)
 			last = from
 		}
-		if owner != t.to.peer {
+		if owner != t.entry.peer {
 			p.Drop = packet.DropNotAllowed
 			continue
 		}
 		p.Len = length
-		any = true
+		deliver = true
 	}
-	return any
+	return deliver
 }
 
 // deliver writes a batch to the TUN.

@@ -14,14 +14,14 @@ import (
 	"throughline/tun"
 )
 
-// outbound is a packet's way out: Take reads a batch from the TUN and reserves for each train a session and its counters; Work
-// seals; Emit sends. The lane runs Take and Emit one at a time and in order, Work on any worker.
+// outbound is the stages of the lane that reads a queue of the TUN: Take reads a batch and reserves for each train a
+// session and its counters; Work seals; Emit sends. For the order of the stages see lane.Stages.
 type outbound struct {
 	e     *Engine
 	queue tun.Queue
 }
 
-// An outBatch is a batch on its way out.
+// An outBatch is a batch of an outbound lane.
 type outBatch struct {
 	packet.Batch
 	now    mono.Time
@@ -44,7 +44,7 @@ func newOutBatch() *outBatch {
 	return &outBatch{Batch: *packet.New(), owners: make([]*Peer, 0, packet.MaxPackets), ids: make([]uint64, 0, packet.MaxPackets)}
 }
 
-// Take reads a batch, looks up each packet's peer, and reserves what has to be reserved in the order of reading.
+// Take reads a batch, looks up each packet's peer, and reserves counters in the order of reading.
 func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 	b.Reset()
 	b.trains = b.trains[:0]
@@ -68,7 +68,7 @@ func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 }
 
 // route finds the peer of each packet. Whitepaper §3: a packet goes to the peer whose allowed IPs contain its
-// destination. It returns the bytes in the batch.
+// destination. It returns how many bytes the packets have.
 func (e *Engine) route(b *outBatch) (size int) {
 	b.owners, b.ids = b.owners[:0], b.ids[:0]
 	var last netip.Addr
@@ -124,7 +124,7 @@ func (e *Engine) reserveTrain(b *outBatch, p *Peer, first, n int) {
 	b.Runs = append(b.Runs, packet.Run{First: first, N: n, Endpoint: *to})
 }
 
-// reserve takes counters for a train, or stages its packets.
+// reserve reserves the counters of a train; or, without a session, stages its packets and returns false.
 func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, uint64, bool) {
 	if !p.Waiting.Load() {
 		if kp, counter, ok := p.counters(b.now, n); ok {
@@ -143,7 +143,7 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 			b.Packets[i].Drop = packet.DropNoPeer
 			continue
 		}
-		if e.link.Load() == nil {
+		if e.sockets.Load() == nil {
 			b.Packets[i].Drop = packet.DropDown
 			continue
 		}
@@ -153,7 +153,7 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 		b.Packets[i].Drop = packet.Taken
 		p.Waiting.Store(true)
 	}
-	if !e.requestHandshake(p, b.now) { // what completes that handshake flushes
+	if !e.requestHandshake(p, b.now) { // completing that handshake flushes
 		e.wheel.Arm(&p.timer, p.deferInitiation(b.now))
 	}
 	return nil, 0, false
@@ -191,10 +191,10 @@ func (o *outbound) Emit(b *outBatch) {
 		}
 		e.sentData(t.peer, t.keypair, b.now, sentBytes(b.Packets[t.first:t.first+t.n]))
 	}
-	clear(b.trains) // no peer outlives its removal here
+	clear(b.trains) // keep no reference to a peer, which may be removed
 }
 
-// sentData is what follows from having sent data. Whitepaper §6.2: a session that is old enough is renewed.
+// sentData records that data was sent. Whitepaper §6.2: a session that is old enough is renewed.
 func (e *Engine) sentData(p *Peer, kp *session.Keypair, now mono.Time, bytes uint64) {
 	p.Tx.Add(bytes)
 	e.wheel.Arm(&p.timer, min(p.Timers.DataSent(now), p.Timers.AuthenticatedSent(now)))
@@ -203,18 +203,18 @@ func (e *Engine) sentData(p *Peer, kp *session.Keypair, now mono.Time, bytes uin
 	}
 }
 
-// requestHandshake asks for a handshake, unless one was begun a moment ago: its answer may be on its way, or its retry is
-// timed. It reports whether it did.
+// requestHandshake asks the workers for a handshake, and reports whether it did: not within RekeyTimeout of the last,
+// whose response may still come.
 func (e *Engine) requestHandshake(p *Peer, now mono.Time) bool {
-	if last := mono.Time(p.begun.Load()); last != 0 && now.Sub(last) < wire.RekeyTimeout {
+	if last := mono.Time(p.lastHandshakeSent.Load()); last != 0 && now.Sub(last) < wire.RekeyTimeout {
 		return false
 	}
 	e.work.Add(&p.work, wantInitiate)
 	return true
 }
 
-// deferInitiation plans a handshake of ours for what is staged, in case the one under way, which may be the peer's, comes to
-// nothing. It returns when the timers are due; stateMu is held.
+// deferInitiation arms an initiation for what is staged, in case the handshake under way, which may be the peer's,
+// doesn't complete. It returns when that is due, Never if nothing was armed. stateMu is held.
 func (p *Peer) deferInitiation(now mono.Time) (due mono.Time) {
 	if kp := p.Sending.Load(); p.Staged.Len() == 0 || kp != nil && kp.CanSend(now) {
 		return mono.Never
@@ -222,21 +222,21 @@ func (p *Peer) deferInitiation(now mono.Time) (due mono.Time) {
 	return p.Timers.InitiationDeferred(jitter())
 }
 
-// send sends the runs of a batch, and counts what was dropped of it.
+// send sends the runs of a batch, and counts its dropped packets.
 func (e *Engine) send(b *packet.Batch) {
-	if l := e.link.Load(); l == nil {
+	if s := e.sockets.Load(); s == nil {
 		for i := range b.Packets {
 			if b.Packets[i].Drop == 0 {
 				b.Packets[i].Drop = packet.DropDown
 			}
 		}
-	} else if err := l.conn.Send(b); err != nil && e.log.Enabled(context.Background(), slog.LevelDebug) {
+	} else if err := s.conn.Send(b); err != nil && e.log.Enabled(context.Background(), slog.LevelDebug) {
 		e.log.Debug("send", "error", err)
 	}
 	e.drops.Count(b)
 }
 
-// sentBytes returns the bytes of the packets that weren't dropped.
+// sentBytes returns how many bytes the packets that weren't dropped have.
 func sentBytes(packets []packet.Packet) (n uint64) {
 	for i := range packets {
 		if packets[i].Drop == 0 {

@@ -87,9 +87,9 @@ func (c *nullConn) Send(b *packet.Batch) error { c.sent += len(b.Packets); retur
 type halfConn struct{ nullConn }
 
 func (c *halfConn) Listen(uint16) (udp.Conn, error) { return c, nil }
-func (c *halfConn) Lacks() error                    { return errors.New("IPv6 is broken") }
+func (c *halfConn) MissingFamily() error            { return errors.New("IPv6 is broken") }
 
-// An address family that can't be had is told of whenever sockets are opened.
+// An address family that has no socket is logged whenever sockets are opened.
 func TestLacksAreLogged(t *testing.T) {
 	var log strings.Builder
 	e, err := New(Options{
@@ -146,7 +146,7 @@ func newPath(t testing.TB, packets ...[]byte) (*Engine, *scripted, *outbound, *i
 		t.Fatal("the session was not installed")
 	}
 	p.Waiting.Store(false)
-	return e, s, &outbound{e: e, queue: s}, &inbound{e: e, link: e.link.Load(), from: s}
+	return e, s, &outbound{e: e, queue: s}, &inbound{e: e, receiver: s}
 }
 
 func fullTrain(from, to string) (train [][]byte) {
@@ -156,7 +156,7 @@ func fullTrain(from, to string) (train [][]byte) {
 	return train
 }
 
-func TestTheWalkOutAllocatesNothing(t *testing.T) {
+func TestOutboundAllocatesNothing(t *testing.T) {
 	_, s, out, _ := newPath(t, fullTrain("10.0.0.1", "10.0.0.2")...)
 	b := newOutBatch()
 	walk := func() {
@@ -176,7 +176,7 @@ func TestTheWalkOutAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestTheWalkOutToManyPeersAllocatesNothing(t *testing.T) {
+func TestOutboundToManyPeersAllocatesNothing(t *testing.T) {
 	var mixed [][]byte
 	for i := range uint32(64) {
 		mixed = append(mixed, datagram(netip.MustParseAddr("10.0.0.1"), netip.AddrFrom4([4]byte{10, 0, byte(i % 3), 2}), i, 128))
@@ -215,7 +215,7 @@ func TestTheWalkOutToManyPeersAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestTheWalkInAllocatesNothing(t *testing.T) {
+func TestInboundAllocatesNothing(t *testing.T) {
 	e, s, _, in := newPath(t, fullTrain("10.0.0.2", "10.0.0.1")...)
 	e.sink = s
 	b := newInBatch()
@@ -247,7 +247,7 @@ func TestTrainsArriveInTheOrderTheyWereSent(t *testing.T) {
 			}
 		}
 	})
-	in.from = failing(func(b *packet.Batch) (bool, error) {
+	in.receiver = failing(func(b *packet.Batch) (bool, error) {
 		more, err := s.Receive(b)
 		for i := 0; i+7 < len(b.Packets); i += 8 { // what lies where stays; which comes first changes
 			b.Packets[i], b.Packets[i+7] = b.Packets[i+7], b.Packets[i]
@@ -285,13 +285,13 @@ func FuzzDatagrams(f *testing.F) {
 	e, s, _, in := newPath(f)
 	e.sink = s
 	index := e.order[0].Keypairs.Current.LocalIndex
-	in.from = arriving(func(b *packet.Batch) {})
+	in.receiver = arriving(func(b *packet.Batch) {})
 	b := newInBatch()
 	f.Fuzz(func(t *testing.T, data []byte, size uint16) {
 		if len(data) >= 8 && data[0] == wire.TypeTransport && data[4]&1 == 0 {
 			binary.LittleEndian.PutUint32(data[4:], index) // a hit, half the time
 		}
-		in.from = arriving(func(b *packet.Batch) {
+		in.receiver = arriving(func(b *packet.Batch) {
 			_, free := b.Free()
 			b.Received(copy(free, data), int(size), s.from)
 		})
@@ -338,7 +338,7 @@ func TestReceiverSurvives(t *testing.T) {
 	e, s, _, in := newPath(t, fullTrain("10.0.0.2", "10.0.0.1")...)
 	e.sink = s
 	failures := 0
-	in.from = failing(func(b *packet.Batch) (bool, error) {
+	in.receiver = failing(func(b *packet.Batch) (bool, error) {
 		if failures++; failures <= 3 {
 			return false, os.NewSyscallError("recvmsg", os.ErrPermission)
 		}
@@ -348,7 +348,7 @@ func TestReceiverSurvives(t *testing.T) {
 	if _, _, err := in.Take(b); err != nil || len(b.trains) != 1 {
 		t.Errorf("after failures: %d trains, %v", len(b.trains), err)
 	}
-	in.from = failing(func(*packet.Batch) (bool, error) { return false, net.ErrClosed })
+	in.receiver = failing(func(*packet.Batch) (bool, error) { return false, net.ErrClosed })
 	if _, _, err := in.Take(b); err != net.ErrClosed {
 		t.Errorf("a closed socket: %v", err)
 	}

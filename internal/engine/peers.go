@@ -23,7 +23,7 @@ type Peer struct {
 	handshakeMu sync.Mutex // guards Peer.Handshake
 	stateMu     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Removed, and the cold half of Timers
 
-	begun atomic.Int64 // mono.Time when we last sent an initiation or a response; 0: never
+	lastHandshakeSent atomic.Int64 // mono.Time when we last sent an initiation or a response; 0: never
 
 	timer wheel.Node[*Peer]     // its place in Engine.wheel
 	work  workqueue.Node[*Peer] // its place in Engine.work, and what is wanted there: bits want...
@@ -44,7 +44,7 @@ func (e *Engine) lookup(public wgtypes.PublicKey) *Peer {
 	return e.peers[public]
 }
 
-// addPeer adds a peer. configMu is held, and the caller knows that it isn't there.
+// addPeer adds a peer that isn't there. configMu is held.
 func (e *Engine) addPeer(public wgtypes.PublicKey) *Peer {
 	e.lastID++
 	p := &Peer{id: e.lastID}
@@ -92,8 +92,8 @@ func (e *Engine) stopRemoved(removed []*Peer) {
 	e.order = kept
 }
 
-// stopPeer ends a peer's sessions, handshakes and timers, and drops its staged packets. The cause (another identity, no link,
-// its removal) was stored before, so no handshake begins or completes between these steps or after them.
+// stopPeer ends a peer's sessions, handshakes and timers, and drops its staged packets. The cause (another identity, no
+// sockets, its removal) was stored before, so no handshake begins or completes between these steps or after them.
 func (e *Engine) stopPeer(p *Peer) {
 	p.handshakeMu.Lock()
 	defer p.handshakeMu.Unlock()
@@ -101,7 +101,7 @@ func (e *Engine) stopPeer(p *Peer) {
 	p.Handshake.Forget()
 	p.stateMu.Lock()
 	p.Timers.Stop()
-	p.begun.Store(0)
+	p.lastHandshakeSent.Store(0)
 	why := packet.DropDown
 	if p.Removed {
 		why = packet.DropNoPeer
@@ -112,14 +112,14 @@ func (e *Engine) stopPeer(p *Peer) {
 	e.wheel.Remove(&p.timer)
 }
 
-// eraseKeys forgets a peer's keypairs and pending handshake. Whitepaper §6.3.
+// eraseKeys erases a peer's keypairs and pending handshake. Whitepaper §6.3.
 func (e *Engine) eraseKeys(p *Peer) {
 	p.handshakeMu.Lock()
 	defer p.handshakeMu.Unlock()
 	e.erase(p)
 }
 
-// erase does what eraseKeys says. handshakeMu is held.
+// erase is eraseKeys with handshakeMu held.
 func (e *Engine) erase(p *Peer) {
 	if index, pending := p.Handshake.Pending(); pending {
 		p.Handshake.GiveUp()
@@ -134,26 +134,26 @@ func (e *Engine) erase(p *Peer) {
 }
 
 // newIndex publishes an entry under a random index. Whitepaper §5.4.2.
-func (e *Engine) newIndex(r *indexEntry) uint32 {
+func (e *Engine) newIndex(entry *indexEntry) uint32 {
 	e.indicesMu.Lock()
 	defer e.indicesMu.Unlock()
-	return e.indices.Insert(r, func() uint32 {
+	return e.indices.Insert(entry, func() uint32 {
 		var b [4]byte
 		rand.Read(b[:])
 		return binary.LittleEndian.Uint32(b[:])
 	})
 }
 
-// deleteIndex takes an index that led to p away.
+// deleteIndex deletes an index if it is p's.
 func (e *Engine) deleteIndex(i uint32, p *Peer) {
 	e.indicesMu.Lock()
 	defer e.indicesMu.Unlock()
-	if r := e.indices.Lookup(i); r != nil && r.peer == p {
-		e.indices.Delete(i, r)
+	if entry := e.indices.Lookup(i); entry != nil && entry.peer == p {
+		e.indices.Delete(i, entry)
 	}
 }
 
-// deleteIndices takes away the indices of keypairs that fell out of a trio.
+// deleteIndices deletes the indices of p's keypairs that were retired.
 func (e *Engine) deleteIndices(retired session.Retired, p *Peer) {
 	for _, kp := range retired {
 		if kp != nil {

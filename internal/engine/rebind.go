@@ -4,8 +4,7 @@ import "net"
 
 // Rebind closes the sockets and opens new ones on the same port, with the same mark; sessions, and what is staged for
 // peers, stay. What is sent or received in the moment between is lost. While the engine is down it does nothing. When the
-// port can't be had any more, the engine is down, and wants to be up: it tries again with the next port that is configured,
-// or by Up.
+// port can't be had any more the engine is down; Up, or the next port that is configured, tries again.
 func (e *Engine) Rebind() error {
 	e.configMu.Lock()
 	defer e.configMu.Unlock()
@@ -16,7 +15,7 @@ func (e *Engine) Rebind() error {
 		return nil
 	}
 	// The old sockets go first: two of one port can't be had at once.
-	e.stop(e.link.Swap(nil))
+	e.stop(e.sockets.Swap(nil))
 	fresh, err := e.listen(e.port, e.mark)
 	if err != nil {
 		e.down()
@@ -27,7 +26,7 @@ func (e *Engine) Rebind() error {
 	e.clearSources()
 	for _, p := range e.order {
 		if p.Waiting.Load() {
-			e.work.Add(&p.work, wantFlush) // it may have been asked for while there was no socket
+			e.work.Add(&p.work, wantFlush) // a flush may have been asked for while there was no socket
 		}
 	}
 	return nil

@@ -7,14 +7,13 @@ import (
 	"throughline/udp"
 )
 
-// watch forgets, whenever routes change, the local addresses that the routing table wouldn't send to a peer from any more
-// by the link it was received on, until the link's sockets close. The kernel's module does it when its cached route is
-// renewed: Linux, drivers/net/wireguard/socket.c, send4.
+// watchRoutes forgets, whenever routes change, the sources that have become stale ([udp.Watcher]), until the sockets
+// close. The kernel's module does it when its cached route is renewed: Linux, drivers/net/wireguard/socket.c, send4.
 //
-// It takes configMu, so stop, which is called with that held, mustn't wait for it, and doesn't: closing the
-// sockets ends it, and Close waits, when it has let go of the lock. It asks the system without the lock.
-func (e *Engine) watch(l *link) {
-	w, ok := l.conn.(udp.Watcher)
+// Its goroutine takes configMu, so stop, which is called with that held, mustn't wait for it: closing the sockets ends
+// it, and Close waits for it after unlocking. It asks the system without the lock.
+func (e *Engine) watchRoutes(s *sockets) {
+	w, ok := s.conn.(udp.Watcher)
 	if !ok {
 		return
 	}
@@ -25,7 +24,7 @@ func (e *Engine) watch(l *link) {
 			peers := slices.Clone(e.order)
 			e.configMu.RUnlock()
 			for _, p := range peers {
-				if e.link.Load() != l {
+				if e.sockets.Load() != s {
 					return
 				}
 				if to := p.Endpoint(); to != nil && w.Stale(to) {

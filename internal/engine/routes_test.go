@@ -29,15 +29,15 @@ func (c *routed) Changed() <-chan struct{} { return c.changed }
 
 func (c *routed) Stale(ep *packet.Endpoint) bool { return c.stale(ep) }
 
-// Close tells of a last change, at the worst moment: stop holds configMu.
+// Close notifies of a last change, at the worst moment: stop holds configMu.
 func (c *routed) Close() error {
 	c.changed <- struct{}{}
 	close(c.changed)
 	return nil
 }
 
-// TestRoutesChange forgets the sources of those endpoints that are stale, and is in nobody's way: not while it asks, nor
-// when the sockets close.
+// TestRoutesChange forgets the sources of those endpoints that are stale, and holds no lock that others wait for: not
+// while it asks, nor when the sockets close.
 func TestRoutesChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asking := make(chan *packet.Endpoint)

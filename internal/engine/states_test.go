@@ -13,7 +13,7 @@ import (
 	"throughline/wgtypes"
 )
 
-// A packet that is staged is taken out of its batch: it is neither sent with it nor, when the link goes away meanwhile,
+// A packet that is staged is taken out of its batch: it is neither sent with it nor, when the sockets close meanwhile,
 // counted among the packets that were dropped. It leaves later.
 func TestStagedPacketsAreTaken(t *testing.T) {
 	packets := [][]byte{ // of two peers by turns
@@ -41,9 +41,9 @@ func TestStagedPacketsAreTaken(t *testing.T) {
 		t.Errorf("%d packets are staged, want 1", n)
 	}
 	out.Work(b)
-	l := e.link.Swap(nil)
+	open := e.sockets.Swap(nil)
 	out.Emit(b)
-	e.link.Store(l)
+	e.sockets.Store(open)
 	for why := range packet.NumDrops {
 		want := uint64(0)
 		if why == packet.DropDown {

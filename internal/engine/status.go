@@ -39,8 +39,8 @@ func (e *Engine) offloads() packet.OffloadStates {
 	if o, ok := e.device.(tun.Offloader); ok {
 		maps.Copy(states, o.Offloads())
 	}
-	if l := e.link.Load(); l != nil {
-		if o, ok := l.conn.(udp.Offloader); ok {
+	if s := e.sockets.Load(); s != nil {
+		if o, ok := s.conn.(udp.Offloader); ok {
 			maps.Copy(states, o.Offloads())
 		}
 	}

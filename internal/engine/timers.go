@@ -33,7 +33,7 @@ func (e *Engine) look(p *Peer, now mono.Time) {
 		e.eraseKeys(p)
 	}
 	if do&timers.ClearSource != 0 {
-		p.ClearSource(p.Endpoint()) // it may be why nothing comes back
+		p.ClearSource(p.Endpoint()) // it may be why there is no response
 	}
 	if do&timers.Initiate != 0 {
 		e.work.Add(&p.work, wantRetry)

@@ -69,12 +69,12 @@ func TestIPv6InsideAndOutside(t *testing.T) {
 		a.send(p)
 		b.wants(p)
 		if got := b.peer(a).Endpoint().Addr.Addr(); got != a.host.Addrs()[1] {
-			t.Errorf("b speaks to %v", got)
+			t.Errorf("b sends to %v", got)
 		}
 	})
 }
 
-// What waits for a session leaves in order, the oldest gone when there are too many, and what comes meanwhile behind it.
+// Staged packets are sent in order, without the oldest when there are too many, and before those that come meanwhile.
 func TestStagedPacketsKeepTheirOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{Latency: 50 * time.Millisecond})
@@ -216,13 +216,13 @@ func TestRoaming(t *testing.T) {
 		b.send(datagram(b.inner, a.inner, 3, 100))
 		a.wants(datagram(b.inner, a.inner, 3, 100))
 		if got := b.peer(a).Endpoint().Addr; got != a.outer() {
-			t.Errorf("b speaks to %v, a is at %v", got, a.outer())
+			t.Errorf("b sends to %v, a is at %v", got, a.outer())
 		}
 	})
 }
 
-// Nobody roams by what doesn't authenticate: not by a copy of a datagram, not by one that was changed, not by a cookie
-// reply.
+// No endpoint changes by what doesn't authenticate: not by a copy of a datagram, not by one that was changed, not by a
+// cookie reply.
 func TestNoRoamingWithoutProof(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
@@ -254,7 +254,7 @@ func TestNoRoamingWithoutProof(t *testing.T) {
 		time.Sleep(time.Second)
 		b.wantsNothing(time.Second)
 		if got := b.peer(a).Endpoint().Addr; got != before {
-			t.Errorf("b was made to speak to %v", got)
+			t.Errorf("b was made to send to %v", got)
 		}
 	})
 }
@@ -314,8 +314,8 @@ func TestDownAndUp(t *testing.T) {
 	})
 }
 
-// An hour without traffic: no peer is in the wheel, nothing is held, nothing is sent.
-func TestAPeerAtRest(t *testing.T) {
+// An hour without traffic: no peer is in the wheel, no keys are held, nothing is sent.
+func TestIdlePeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.New(1, udptest.Options{})
 		a, b := pair(t, net)
@@ -326,7 +326,7 @@ func TestAPeerAtRest(t *testing.T) {
 		before := net.Stats().Sent
 		time.Sleep(time.Hour)
 		if n := net.Stats().Sent - before; n != 0 {
-			t.Errorf("%d datagrams were sent at rest", n)
+			t.Errorf("%d datagrams were sent while idle", n)
 		}
 		for _, x := range []*node{a, b} {
 			if x.order[0].timer.Armed() {

@@ -5,7 +5,7 @@ import (
 	"throughline/packet"
 )
 
-// A message is a handshake message that came, copied out of its batch.
+// A message is a received handshake message, copied out of its batch.
 type message struct {
 	kind uint32
 	size int
@@ -50,12 +50,12 @@ func (e *Engine) post(kind uint32, msg []byte, from *packet.Endpoint) packet.Dro
 	return packet.Taken
 }
 
-// A worker is what the handshake workers do with what is queued.
+// A worker is the work queue's handler: it does on a handshake worker what is queued.
 type worker struct{ e *Engine }
 
-// HandleMessage handles a handshake message, and counts it when it is refused.
+// HandleMessage handles a handshake message, and counts it if it is dropped.
 func (w worker) HandleMessage(m *message) {
-	if why := w.e.handle(m); why != 0 {
+	if why := w.e.handleMessage(m); why != 0 {
 		w.e.drops.Add(why, 1)
 	}
 }
@@ -63,8 +63,8 @@ func (w worker) HandleMessage(m *message) {
 // HandleItem does for a peer what was asked for.
 func (w worker) HandleItem(p *Peer, wanted uint32) {
 	e := w.e
-	if e.link.Load() == nil {
-		return // down: bringing the link up asks again
+	if e.sockets.Load() == nil {
+		return // down: bringUp or Rebind asks again
 	}
 	if wanted&wantInitiate != 0 {
 		p.stateMu.Lock()

@@ -1,12 +1,12 @@
 // Package grouping brings the packets of a batch that belong to one owner together, so that each owner's packets are
-// consecutive: packets of several flows come mixed, and each train of them costs a look-up, a reservation and a send.
+// consecutive: packets of several flows come mixed, and each train costs a reservation and a send.
 //
-// It is generic over the owners and knows nothing of peers: a number, the key, tells them apart. Packets of one owner keep
-// their order, and the owners come in the order in which they first appear. It is a counting sort over a small table of the
-// keys seen.
+// It is generic over the owners and knows nothing of peers: a number, the key, identifies an owner. Packets of one owner
+// keep their order, and the owners come in the order in which they first appear. It is a counting sort over a small table
+// of the keys seen.
 //
-// A Grouping has no lock: it belongs to whom the batch belongs to. It keeps no reference to an owner between two calls, and
-// allocates memory once. Limits: at most [packet.MaxPackets] packets.
+// A Grouping has no lock: it belongs to the goroutine that the batch belongs to. It keeps no reference to an owner
+// between two calls, and allocates memory once. Limits: at most [packet.MaxPackets] packets.
 package grouping
 
 import "throughline/packet"

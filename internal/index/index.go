@@ -1,9 +1,9 @@
-// Package index is the receiver-index table: from the 32-bit number that a peer puts into every message to the session
-// or handshake that drew it, read without a lock. Whitepaper §5.4.2, §5.4.3.
+// Package index is the receiver-index table: from the 32-bit number that a peer puts into every message to the session or
+// handshake that it stands for, read without a lock. Whitepaper §5.4.2, §5.4.3.
 //
 // Any goroutine may look up at any time. What changes the table is called by one goroutine at a time; the caller holds
 // the lock. Indices are random: an attacker can neither guess which are in use nor choose one, and so can't make searches
-// long. A table has at most 2³¹ entries; a device has a few for each peer.
+// slow. A table has at most 2³¹ entries; a device has a few for each peer.
 package index
 
 import (
@@ -18,17 +18,17 @@ type Table[V any] struct {
 	taken int                       // the slots with a key, live or not
 }
 
-// A slot's key is written once, from 0: a reader that has seen the key may take the value without looking again. When
-// the index is deleted the value goes and the key stays; the slot is freed when the table is rebuilt, which readers see
-// whole or not at all.
+// A slot's key is written once, from 0: a reader that has seen the key may load the value without checking the key again.
+// When the index is deleted the value becomes nil and the key stays; the slot is freed when the table is rebuilt, which
+// readers see whole or not at all.
 type slot[V any] struct {
 	key   atomic.Uint32     // 0: free, and where a search ends
 	value atomic.Pointer[V] // nil: deleted
 }
 
 // Bounds of the table's size. Searches stay short while five slots of eight at most have a key. A rebuilt table has
-// between two and four slots for each entry, so that it stays for at least as many changes as an eighth of its slots:
-// rebuilding costs a change about eight slots, on average.
+// between two and four slots for each entry, so the next rebuild comes after at least an eighth of its slots in changes:
+// on average a change costs rebuilding about eight slots.
 const (
 	minSlots = 8
 	perEntry = 2
@@ -37,8 +37,8 @@ const (
 
 func tooFull(taken, slots int) bool { return taken > slots/2+slots/8 }
 
-// home is where the search for i begins in a table of n slots. The product spreads indices that have some bits in
-// common, as when a bit pattern steers them to a socket.
+// home is where the search for i begins in a table of n slots. The multiplication spreads indices that have some bits in
+// common.
 func home(i uint32, n int) int {
 	return int(i * 0x9e3779b1 >> (32 - uint(bits.TrailingZeros32(uint32(n)))))
 }
@@ -64,20 +64,20 @@ func (t *Table[V]) Lookup(i uint32) *V {
 	}
 	s, found := find(*p, i)
 	if !found {
-		return nil // without a look at the slot's value: another index may be coming in
+		return nil // not the slot's value: another index may be stored meanwhile
 	}
 	return s.value.Load()
 }
 
-// Len returns how many indices are in use. It is called as what changes the table is.
+// Len returns how many indices are in use. Like what changes the table, it is called by one goroutine at a time.
 func (t *Table[V]) Len() int { return t.live }
 
-// maxDraws bounds the search for an unused index. Even with half of all indices in use, as many failures in a row come
-// never: the source of randomness must be broken.
+// maxDraws bounds the search for an unused index. Even with half of all indices in use, so many failures in a row don't
+// happen unless the source of randomness is broken.
 const maxDraws = 1 << 10
 
-// Insert gives v, which is not nil, an index that is random, not zero and not in use, and returns it. From then on it is
-// found.
+// Insert gives v, which is not nil, an index that is random, not zero and not in use, and returns it. From then on Lookup
+// finds it.
 func (t *Table[V]) Insert(v *V, random func() uint32) uint32 {
 	if v == nil {
 		panic("index: BUG: Insert of nil")

@@ -1,5 +1,5 @@
-// Package ipheader reads the two IP headers as far as a tunnel looks into them: where a packet goes, where it comes from,
-// and how long it says it is.
+// Package ipheader reads the fields of IPv4 and IPv6 headers that a tunnel needs: a packet's destination, source and
+// length.
 //
 // Its functions have no state, allocate nothing and may be called from any goroutine. Limits: nothing is checked but what
 // is returned, so no checksum, no option and no extension header.
@@ -16,7 +16,7 @@ const (
 	IPv6Size = 40 // RFC 8200 §3
 )
 
-// Destination returns where an IP packet goes; false if it is no IP packet.
+// Destination returns the destination address of an IP packet; false if it is no IP packet.
 func Destination(p []byte) (netip.Addr, bool) {
 	switch {
 	case len(p) >= IPv4Size && p[0]>>4 == 4:
@@ -27,8 +27,8 @@ func Destination(p []byte) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Source returns where an IP packet comes from and how many bytes it says it has, padding behind it left out; false if it
-// is no IP packet, or shorter than it says.
+// Source returns the source address of an IP packet and the length in bytes in its header, padding behind it excluded;
+// false if it is no IP packet, or shorter than its header says.
 func Source(p []byte) (from netip.Addr, length int, ok bool) {
 	switch {
 	case len(p) >= IPv4Size && p[0]>>4 == 4:

@@ -1,16 +1,16 @@
-// Package lane is the concurrency of the data path: one ordered stream of batches from a source to a sink, worked on by
-// as many goroutines as it is worth waking.
+// Package lane is the concurrency of the data path: batches are taken from a source one by one, worked on by as many
+// goroutines as it is worth waking, and emitted to a sink in the order in which they were taken.
 //
-// It is generic over its batch and knows nothing of packets, and it orders one stream only: two lanes know nothing of
-// each other. Each batch is taken, worked on and emitted by one goroutine after another, the handing over being ordered
-// by the lane's lock, so that a batch needs none of its own.
+// It is generic over its batch and knows nothing of packets, nor of other lanes. A batch is taken and worked on by one
+// goroutine, and emitted by that or another; the lane's lock orders the two, so that a batch needs no lock of its own.
 //
 // Concurrency: a goroutine that runs the three stages is a worker. The goroutine that calls [Lane.Run] is the first;
-// another is started when a batch is handed over and no worker is parked. Run waits for all of them.
+// another is started when the source is known to hold more, the last batch was large, and no worker is parked. Run waits
+// for all of them. The right to call Take is the read side; one worker at a time has it.
 //
 // Ownership: the lane owns its batches. A stage borrows one until it returns.
 //
-// The life of a slot of the ring, and who owns its batch:
+// The states of a slot of the ring, and the owner of its batch:
 //
 //	+------> free            nobody; the slots behind those in flight
 //	|          |  a worker with the read side takes the first of them
@@ -31,21 +31,21 @@
 // At most one slot is being filled and at most one being emitted, at the two ends of those in flight. When Take returns an
 // error its slot stays free, and those in flight are emitted before the lane ends.
 //
-// Limits: at most ring batches are in flight, taken and not yet emitted. A full ring stops the reading; that is the
-// backpressure. Closing is the source's matter: a Take that waits must return an error when its source is closed.
+// Limits: at most ring batches are in flight, taken and not yet emitted. While the ring is full nothing is taken; that is
+// the backpressure. To end a lane, close its source: a Take that waits must then return an error.
 package lane
 
 import "sync"
 
-// HandOver is the size in bytes from which it is worth waking another worker for what the source still holds. Waking
-// one costs several microseconds, about as much as sealing this many bytes.
+// HandOver is the size in bytes of a batch from which it is worth waking another worker for what the source still holds.
+// Waking one costs several microseconds, about as much as sealing this many bytes.
 const HandOver = 16 << 10
 
 // Stages are what a lane does with a batch.
 type Stages[B any] interface {
-	// Take resets b, waits for input and fills b with it. It is called by one worker at a time, and what must be
-	// claimed in order is claimed here. size is what there is to work on, in bytes; more says that the source is known
-	// to hold more. An error ends the lane: b is discarded, neither worked on nor emitted, and Take isn't called again.
+	// Take resets b, waits for input and fills b with it. It is called by one worker at a time, and what must be reserved
+	// in order is reserved here. size is what there is to work on, in bytes; more says that the source is known to hold
+	// more. An error ends the lane: b is discarded, neither worked on nor emitted, and Take isn't called again.
 	Take(b B) (size int, more bool, err error)
 
 	// Work does what needs no order. It is called for any number of batches at once.
@@ -55,7 +55,7 @@ type Stages[B any] interface {
 	Emit(b B)
 }
 
-// A Lane takes batches from a source, works on them at once and emits them in order. Make one with [New].
+// A Lane takes batches from a source, works on several at once and emits them in order. Make one with [New].
 type Lane[B any] struct {
 	stages   Stages[B]
 	workers  int
@@ -73,10 +73,10 @@ type Lane[B any] struct {
 	inFlight int   // slots in flight: ring[head], and those that follow it
 	reading  bool  // a worker has the read side
 	emitting bool  // a worker emits
-	shared   bool  // the last Take gave the read side away, because more was worth another worker
+	shared   bool  // after the last Take the read side was given away, because another worker is worth it
 	started  int   // workers, parked or not
 	idle     int   // workers parked, without the one being woken
-	waking   bool  // a worker was started or woken and didn't look around yet
+	waking   bool  // a worker was started or woken and hasn't locked mu yet
 	err      error // what Take returned; the lane is ending
 }
 
@@ -131,9 +131,9 @@ func (l *Lane[B]) work() {
 		}
 		l.inFlight++
 
-		// Alone by default: the read side stays with this worker while it works and emits, so that a small batch
-		// wakes nobody. Given away, it goes to the first worker that comes for it, which may be this one; if the ring
-		// is full, to the first that comes when a slot is free.
+		// Alone by default: the read side stays with this worker while it works and emits, so that a small batch wakes
+		// nobody. Given away, the first worker that calls acquire gets it, which may be this one; if the ring is full,
+		// the first after a slot is free.
 		l.shared = size >= HandOver && more
 		keep := !l.shared
 		if l.shared {
@@ -144,12 +144,12 @@ func (l *Lane[B]) work() {
 		l.stages.Work(s.batch)
 		l.mu.Lock()
 		s.done = true
-		// No worker waits for its turn: the one that emits now, or that works on an earlier batch, emits this one later.
+		// No worker waits for its turn: the one that emits now, or the one of an earlier batch, emits this one later.
 		if !l.emitting {
 			l.emit()
 		}
 		if keep {
-			l.reading = false // to take it again at once: the lock isn't left in between
+			l.reading = false // acquire takes it again at once, without unlocking
 		}
 	}
 	l.mu.Unlock()
@@ -157,12 +157,12 @@ func (l *Lane[B]) work() {
 
 // acquire waits until this worker has the read side and a slot to read to. It reports false when the lane is ending.
 //
-// A worker parks only while another has the read side or a batch in flight, and looks for the read side before it
-// parks. So there is always one left that will read again.
+// A worker parks only while another has the read side or a batch in flight, and tries for the read side before it parks.
+// So there is always one that will read again.
 func (l *Lane[B]) acquire() bool {
 	for l.err == nil && (l.reading || l.inFlight == len(l.ring)) {
 		l.idle++
-		l.parked.Wait() // wake took this worker from sleeping
+		l.parked.Wait() // wake has already taken this worker out of idle
 		l.waking = false
 	}
 	if l.err != nil {
@@ -181,8 +181,8 @@ func (l *Lane[B]) free() *slot[B] {
 	return &l.ring[i]
 }
 
-// wake gets one worker to come for the read side, if there is a slot to read to. One at a time: while one is on its
-// way the read side needs no other, and when it has read it will wake the next if that is worth it.
+// wake wakes or starts one worker to acquire the read side, if there is a slot to read to. One at a time: when that one
+// has read, it wakes the next if that is worth it.
 func (l *Lane[B]) wake() {
 	switch {
 	case l.inFlight == len(l.ring) || l.waking:
@@ -197,8 +197,7 @@ func (l *Lane[B]) wake() {
 	}
 }
 
-// emit emits the batch whose turn it is, if it is done, and every finished one behind it, those included that others
-// finish meanwhile.
+// emit emits the batch at the head of the ring, if it is done, and every one behind it that is, or becomes so meanwhile.
 func (l *Lane[B]) emit() {
 	l.emitting = true
 	for s := &l.ring[l.head]; s.done; s = &l.ring[l.head] {
@@ -210,7 +209,7 @@ func (l *Lane[B]) emit() {
 		if l.head++; l.head == len(l.ring) {
 			l.head = 0
 		}
-		// The slot may be what the readers waited for. When nothing is left to emit, this worker goes to read itself.
+		// A worker may be parked for want of a slot. If nothing more is done, this worker reads next itself.
 		if l.shared && !l.reading && l.ring[l.head].done {
 			l.wake()
 		}

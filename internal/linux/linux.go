@@ -1,5 +1,5 @@
-// Package linux knows the kernel that this process runs on: its version, and what is wrong with that version where it
-// can't be found out by trying. What a distribution mended on its own is not in it.
+// Package linux is the version of the kernel that this process runs on, and the bugs of versions that can't be found out
+// by trying. It doesn't know what a distribution fixed on its own.
 //
 // A [Version] is a value, so any goroutine may use one. Of a release only the first three numbers are read.
 package linux

@@ -1,4 +1,5 @@
-// Package mono is the type of the tunnel's time: a clock that never goes back and that counts sleep.
+// Package mono is the type of the tunnel's time, that of a clock that never goes back and doesn't stop while the machine
+// sleeps.
 //
 // It has no clock of its own. The engine reads one, once a batch, and passes the moment down. A [Time] is a
 // value, so any goroutine may use one.

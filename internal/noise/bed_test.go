@@ -76,7 +76,7 @@ func (b *bed) initiate(tb testing.TB) (*Initiator, []byte) {
 }
 
 // consume consumes and verifies an initiation that must be good.
-func (b *bed) consume(tb testing.TB, msg []byte) *Received {
+func (b *bed) consume(tb testing.TB, msg []byte) *Responder {
 	tb.Helper()
 	r, err := ConsumeInitiation(msg, b.r)
 	if err != nil {
@@ -88,7 +88,7 @@ func (b *bed) consume(tb testing.TB, msg []byte) *Received {
 	return r
 }
 
-func (b *bed) respond(tb testing.TB, r *Received) (Keys, []byte) {
+func (b *bed) respond(tb testing.TB, r *Responder) (Keys, []byte) {
 	tb.Helper()
 	msg := bytes.Repeat([]byte{0xee}, wire.ResponseSize)
 	keys, err := r.Respond(msg, &b.psk, b.ephemeral(tb), b.rIndex)

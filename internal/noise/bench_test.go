@@ -31,7 +31,7 @@ func TestAllocs(t *testing.T) {
 	}
 }
 
-// BenchmarkHandshake is a whole handshake, both sides: eight ladders.
+// BenchmarkHandshake is a whole handshake, both sides: eight X25519.
 func BenchmarkHandshake(b *testing.B) {
 	bed := newBed(b, 1)
 	msg, resp := make([]byte, wire.InitiationSize), make([]byte, wire.ResponseSize)

@@ -34,11 +34,11 @@ func FuzzConsumeInitiation(f *testing.F) {
 				if ts != b.ts || r.Static() != b.i.Public() {
 					t.Fatalf("read timestamp %x and static key %x", ts, r.Static())
 				}
-			} else if *r != (Received{}) {
+			} else if *r != (Responder{}) {
 				t.Fatal("a failed Verify left something behind")
 			}
 		} else if r != nil {
-			t.Fatal("a Received beside an error")
+			t.Fatal("a Responder beside an error")
 		}
 		if !bytes.Equal(msg, before) {
 			t.Fatal("the message was changed")

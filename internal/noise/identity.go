@@ -13,7 +13,7 @@ import (
 
 // An Identity is a static key pair. It is immutable and safe for concurrent use.
 type Identity struct {
-	private *ecdh.PrivateKey // kept: making it costs a ladder
+	private *ecdh.PrivateKey // kept: making it costs an X25519
 	public  wgtypes.PublicKey
 }
 
@@ -33,11 +33,11 @@ func NewIdentity(private *wgtypes.PrivateKey) (*Identity, error) {
 // Public returns the public key.
 func (id *Identity) Public() wgtypes.PublicKey { return id.public }
 
-// Format writes "(hidden)" whatever the verb: a verb that doesn't fit makes fmt follow the pointer to the private key.
+// Format writes "(hidden)" whatever the verb: for an unsuitable verb fmt would follow the pointer to the private key.
 func (id *Identity) Format(f fmt.State, verb rune) { fmt.Fprint(f, hidden) }
 
-// SharedSecret returns the static-static secret with the peer whose public key is remote: one ladder, the same for
-// every handshake, so the caller keeps it. A remote of low order is refused. Whitepaper §5.4: DH.
+// SharedSecret returns the static-static secret with the peer whose public key is remote. It costs one X25519 and is the
+// same for every handshake, so the caller keeps it. A remote of low order is refused. Whitepaper §5.4: DH.
 func (id *Identity) SharedSecret(remote wgtypes.PublicKey) (ss [wire.KeySize]byte, err error) {
 	pub, err := publicKey(remote[:])
 	if err != nil {
@@ -52,7 +52,7 @@ func (id *Identity) SharedSecret(remote wgtypes.PublicKey) (ss [wire.KeySize]byt
 	return ss, nil
 }
 
-// NewEphemeral makes an ephemeral key pair from 32 bytes of random: one ladder.
+// NewEphemeral makes an ephemeral key pair from 32 bytes of random. It costs one X25519.
 func NewEphemeral(random io.Reader) (*ecdh.PrivateKey, error) {
 	// Not ecdh.GenerateKey: since Go 1.26 that one ignores the reader it is given.
 	var b [wire.KeySize]byte
@@ -67,7 +67,7 @@ func NewEphemeral(random io.Reader) (*ecdh.PrivateKey, error) {
 	return e, nil
 }
 
-// publicKey wraps 32 bytes, which it copies.
+// publicKey returns the public key of 32 bytes, which it copies.
 func publicKey(b []byte) (*ecdh.PublicKey, error) {
 	pub, err := ecdh.X25519().NewPublicKey(b)
 	if err != nil {
@@ -77,7 +77,7 @@ func publicKey(b []byte) (*ecdh.PublicKey, error) {
 }
 
 // dh is DH of whitepaper §5.4. The result is the caller's to clear. A point of low order, whose result is zero whatever
-// the private key, is refused: crypto/ecdh looks at the result.
+// the private key, is refused: crypto/ecdh checks the result.
 func dh(private *ecdh.PrivateKey, public *ecdh.PublicKey) ([]byte, error) {
 	z, err := private.ECDH(public)
 	if err != nil {

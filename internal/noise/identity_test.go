@@ -62,7 +62,7 @@ func TestLowOrderPoints(t *testing.T) {
 		if keys, err := r.Respond(make([]byte, wire.ResponseSize), &b.psk, b.ephemeral(t), 1); !errors.Is(err, errPoint) || keys != (Keys{}) {
 			t.Errorf("se with %x: %v", p, err)
 		}
-		if *r != (Received{}) {
+		if *r != (Responder{}) {
 			t.Error("a failed Respond left something behind")
 		}
 	}

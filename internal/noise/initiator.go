@@ -9,11 +9,11 @@ import (
 	"throughline/wgtypes"
 )
 
-// An Initiator is what the initiator of a handshake keeps between sending its initiation and consuming the response.
-// The zero Initiator, and one that is over, refuse every response.
+// An Initiator is what the initiator of a handshake keeps between sending its initiation and consuming the response. The
+// zero Initiator, and one whose handshake has ended, refuse every response.
 type Initiator struct {
 	s      symmetric
-	e      *ecdh.PrivateKey // nil: the handshake is over
+	e      *ecdh.PrivateKey // nil: the handshake has ended
 	sender uint32
 }
 
@@ -38,9 +38,9 @@ func Initiate(dst []byte, id *Identity, remote wgtypes.PublicKey, ss *[wire.KeyS
 	return i, nil
 }
 
-// ConsumeResponse reads the response to the initiation. id is the one the initiation was made with. On success it
-// returns the transport keys and the index the responder chose, and the Initiator is over. On failure the Initiator is
-// as it was: a forged response doesn't disturb the genuine one. Whitepaper §5.4.3, §5.4.5.
+// ConsumeResponse consumes the response to the initiation. id is the one the initiation was made with. On success it
+// returns the transport keys and the responder's index, and the Initiator's handshake has ended. On failure nothing
+// changes: a forged response doesn't disturb the genuine one. Whitepaper §5.4.3, §5.4.5.
 func (i *Initiator) ConsumeResponse(msg []byte, id *Identity, psk *wgtypes.PresharedKey) (keys Keys, remoteIndex uint32, err error) {
 	if i.e == nil {
 		return Keys{}, 0, errSpent
@@ -51,7 +51,7 @@ func (i *Initiator) ConsumeResponse(msg []byte, id *Identity, psk *wgtypes.Presh
 	if binary.LittleEndian.Uint32(msg[wire.ResponseReceiver:]) != i.sender {
 		return Keys{}, 0, errIndex
 	}
-	s := i.s // worked on in a copy, which is given up on failure
+	s := i.s // a copy, discarded on failure
 	defer s.clear()
 	if err := s.readSecond(nil, msg[wire.ResponseEphemeral:wire.ResponseMAC1], id, psk, i.e); err != nil {
 		return Keys{}, 0, err

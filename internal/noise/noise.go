@@ -1,19 +1,19 @@
 // Package noise is the handshake of WireGuard, Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s, written out for that one pattern.
 // Whitepaper §5.4.1 to §5.4.5.
 //
-// The initiator calls [Initiate], sends the message, and gives the answer to [Initiator.ConsumeResponse]. The responder
-// calls [ConsumeInitiation], learns from [Received.Static] the sender's public key, calls [Received.Verify] with the static-static
-// secret it keeps for that peer, judges the timestamp, and calls [Received.Respond]. Both end with [Keys].
+// The initiator calls [Initiate], sends the message, and gives the response to [Initiator.ConsumeResponse]. The responder
+// calls [ConsumeInitiation], learns from [Responder.Static] the sender's public key, calls [Responder.Verify] with the
+// static-static secret it keeps for that peer, judges the timestamp, and calls [Responder.Respond]. Both end with [Keys].
 //
-// The package reads no clock and draws no randomness but what [NewEphemeral] is handed. It doesn't know which peers
-// exist, doesn't judge timestamps, and leaves mac1 and mac2 zero: those are the caller's and package cookie's. The index
-// of a message's sender is no part of the Noise transcript; mac1 alone covers it.
+// The package reads no clock and no randomness but what [NewEphemeral] is given. It doesn't know which peers exist,
+// doesn't judge timestamps, and leaves mac1 and mac2 zero: those are the caller's and package cookie's. The index of a
+// message's sender is no part of the Noise transcript; mac1 alone covers it.
 //
-// Concurrency: an [Identity] may be shared freely. An [Initiator] and a [Received] belong to one caller at a time.
+// Concurrency: an [Identity] may be shared freely. An [Initiator] and a [Responder] belong to one caller at a time.
 //
 // Ownership: messages and keys passed in are borrowed until the call returns.
 //
-// Limits: secrets are cleared at every exit where we hold the memory. Two kinds of copies are out of reach and wait for
+// Limits: secrets are overwritten with zeros as soon as they aren't needed. Two kinds of copies can't be, and wait for
 // the garbage collector: the scalar inside an [ecdh.PrivateKey], and the key inside an AEAD of x/crypto.
 package noise
 
@@ -25,14 +25,14 @@ import (
 	"throughline/internal/wire"
 )
 
-// The reasons for which a message is refused. They are made once: a flood must not make us allocate.
+// The reasons for which a message is refused. They are made once, so that a flood makes us allocate nothing.
 var (
 	errSize  = errors.New("noise: the message doesn't have the length of its type")
 	errType  = errors.New("noise: the message is of another type, or its reserved bytes aren't zero")
 	errPoint = errors.New("noise: a public key is a point of low order")
 	errAuth  = errors.New("noise: the message doesn't authenticate")
 	errIndex = errors.New("noise: the response is addressed to another index")
-	errSpent = errors.New("noise: the handshake is over")
+	errSpent = errors.New("noise: the handshake has ended")
 )
 
 const hidden = "(hidden)"

@@ -205,7 +205,7 @@ func TestWrongPartners(t *testing.T) {
 	if _, err := r.Verify(&other.ss); !errors.Is(err, errAuth) {
 		t.Errorf("verified with the secret of another pair: %v", err)
 	}
-	if *r != (Received{}) {
+	if *r != (Responder{}) {
 		t.Error("a failed Verify left something behind")
 	}
 
@@ -269,8 +269,8 @@ func TestOver(t *testing.T) {
 	if *i != (Initiator{}) {
 		t.Error("the Initiator still holds something")
 	}
-	if *r != (Received{}) {
-		t.Error("the Received still holds something")
+	if *r != (Responder{}) {
+		t.Error("the Responder is not zero")
 	}
 	if _, _, err := i.ConsumeResponse(resp, b.i, &b.psk); !errors.Is(err, errSpent) {
 		t.Errorf("the response a second time: %v", err)
@@ -286,8 +286,8 @@ func TestOver(t *testing.T) {
 	}
 	r = b.consume(t, msg)
 	r.Clear()
-	if *r != (Received{}) {
-		t.Error("a cleared Received still holds something")
+	if *r != (Responder{}) {
+		t.Error("a cleared Responder is not zero")
 	}
 	keys := Keys{Send: [32]byte{1}, Receive: [32]byte{2}}
 	if keys.Clear(); keys != (Keys{}) {
@@ -298,7 +298,7 @@ func TestOver(t *testing.T) {
 func TestOrder(t *testing.T) {
 	b := newBed(t, 1)
 	_, msg := b.initiate(t)
-	fresh := func() *Received {
+	fresh := func() *Responder {
 		r, err := ConsumeInitiation(msg, b.r)
 		if err != nil {
 			t.Fatal(err)

@@ -29,7 +29,7 @@ func (s *symmetric) mixEphemeral(e []byte) {
 	s.mixHash(e)
 }
 
-// mixDH mixes in a secret of two keys; key may be nil, as in mixKey.
+// mixDH mixes in DH(private, public); key may be nil, as in mixKey.
 func (s *symmetric) mixDH(private *ecdh.PrivateKey, public *ecdh.PublicKey, key *[wire.KeySize]byte) error {
 	z, err := dh(private, public)
 	if err != nil {
@@ -40,8 +40,8 @@ func (s *symmetric) mixDH(private *ecdh.PrivateKey, public *ecdh.PublicKey, key 
 	return nil
 }
 
-// mixStatic mixes in the static-static secret, which was computed elsewhere. A zero one is what remains when the error
-// of that computation was ignored; it is refused like the low-order point it came from.
+// mixStatic mixes in the static-static secret, which was computed elsewhere. A zero one comes of an ignored error of that
+// computation; it is refused like the low-order point that caused it.
 func (s *symmetric) mixStatic(ss, key *[wire.KeySize]byte) error {
 	if isZero(ss) {
 		return errPoint
@@ -122,7 +122,7 @@ func (s *symmetric) writeSecond(msg []byte, re *ecdh.PublicKey, static *wgtypes.
 	return s.seal(msg[secondPayload:], &k, payload)
 }
 
-// readSecond reads the second message, as the initiator whose ephemeral key is e. Whitepaper §5.4.3.
+// readSecond reads the second message, as the initiator whose ephemeral key is e: <- e, ee, se, psk. Whitepaper §5.4.3.
 func (s *symmetric) readSecond(payload, msg []byte, id *Identity, psk *wgtypes.PresharedKey, e *ecdh.PrivateKey) error {
 	var k [wire.KeySize]byte
 	defer clear(k[:])

@@ -9,24 +9,25 @@ import (
 	"throughline/wgtypes"
 )
 
-// A Received is an initiation that is being consumed. It goes one way: [ConsumeInitiation], [Received.Verify],
-// [Received.Respond]; a failure on the way ends it, and then only Clear, Static and Sender may be called.
-type Received struct {
+// A Responder is what the responder of a handshake keeps from consuming an initiation to answering it. The order of calls
+// is [ConsumeInitiation], [Responder.Verify], [Responder.Respond]; a failure ends the handshake, and then only Clear,
+// Static and Sender may be called.
+type Responder struct {
 	s         symmetric
-	e         *ecdh.PublicKey // the initiator's ephemeral key; nil: it is over
+	e         *ecdh.PublicKey // the initiator's ephemeral key; nil: the handshake has ended
 	static    wgtypes.PublicKey
 	sender    uint32
 	verified  bool
 	timestamp [wire.TimestampSize + wire.TagSize]byte // sealed
 }
 
-// ConsumeInitiation reads an initiation to id as far as its sender's static key: one ladder. What it returns is not yet
-// proof that the sender holds that key; see [Received.Verify]. Whitepaper §5.4.2.
-func ConsumeInitiation(msg []byte, id *Identity) (*Received, error) {
+// ConsumeInitiation consumes an initiation to id as far as its sender's static key. It costs one X25519. That the sender
+// holds that key is not proven yet; see [Responder.Verify]. Whitepaper §5.4.2.
+func ConsumeInitiation(msg []byte, id *Identity) (*Responder, error) {
 	if err := checkHeader(msg, wire.InitiationSize, wire.TypeInitiation); err != nil {
 		return nil, err
 	}
-	r := &Received{sender: binary.LittleEndian.Uint32(msg[wire.InitiationSender:])}
+	r := &Responder{sender: binary.LittleEndian.Uint32(msg[wire.InitiationSender:])}
 	r.s.start([]byte(wire.Identifier), &id.public)
 	e, err := r.s.readFirst(msg[wire.InitiationEphemeral:wire.InitiationTimestamp], id, &r.static)
 	if err != nil {
@@ -38,16 +39,16 @@ func ConsumeInitiation(msg []byte, id *Identity) (*Received, error) {
 	return r, nil
 }
 
-// Static returns the public key by which the sender calls itself. It is zero once the Received is over.
-func (r *Received) Static() wgtypes.PublicKey { return r.static }
+// Static returns the public key that the initiation claims for its sender; zero once the handshake has ended.
+func (r *Responder) Static() wgtypes.PublicKey { return r.static }
 
-// Sender returns the index that the initiator chose. mac1 alone vouches for it.
-func (r *Received) Sender() uint32 { return r.sender }
+// Sender returns the initiator's receiver index. Only mac1 protects it.
+func (r *Responder) Sender() uint32 { return r.sender }
 
-// Verify decrypts the timestamp with ss, the static-static secret of the two peers. Success proves that the sender
-// holds the key of [Received.Static], or that the message is a copy of one such: the caller compares the timestamp
-// with the greatest it has seen from that peer. No ladder. Whitepaper §5.4.2, §5.1.
-func (r *Received) Verify(ss *[wire.KeySize]byte) (Timestamp, error) {
+// Verify decrypts the timestamp with ss, the static-static secret of the two peers. Success proves that the sender holds
+// the key of [Responder.Static], or that the message is a copy of one such: the caller compares the timestamp with the
+// greatest it has seen from that peer. It costs no X25519. Whitepaper §5.4.2, §5.1.
+func (r *Responder) Verify(ss *[wire.KeySize]byte) (Timestamp, error) {
 	if r.e == nil || r.verified {
 		panic("noise: BUG: Verify out of order")
 	}
@@ -61,9 +62,9 @@ func (r *Received) Verify(ss *[wire.KeySize]byte) (Timestamp, error) {
 }
 
 // Respond writes the response to dst, which is at least wire.ResponseSize long, with the fresh ephemeral key e and the
-// index sender, and returns the transport keys. The mac fields are left zero. e is never to be used again, and the
-// Received is over, whatever comes of it. After an error dst is not to be sent. Two ladders. Whitepaper §5.4.3, §5.4.5.
-func (r *Received) Respond(dst []byte, psk *wgtypes.PresharedKey, e *ecdh.PrivateKey, sender uint32) (keys Keys, err error) {
+// index sender, and returns the transport keys. The mac fields are left zero. e is never to be used again. The handshake
+// ends, also with an error, after which dst is not to be sent. It costs two X25519. Whitepaper §5.4.3, §5.4.5.
+func (r *Responder) Respond(dst []byte, psk *wgtypes.PresharedKey, e *ecdh.PrivateKey, sender uint32) (keys Keys, err error) {
 	if r.e == nil || !r.verified {
 		panic("noise: BUG: Respond out of order")
 	}
@@ -84,7 +85,7 @@ func (r *Received) Respond(dst []byte, psk *wgtypes.PresharedKey, e *ecdh.Privat
 }
 
 // Clear ends the handshake and overwrites its secrets with zeros. It may be called at any time, more than once.
-func (r *Received) Clear() { *r = Received{} }
+func (r *Responder) Clear() { *r = Responder{} }
 
 // Format writes "(hidden)" whatever the verb.
-func (r *Received) Format(f fmt.State, verb rune) { fmt.Fprint(f, hidden) }
+func (r *Responder) Format(f fmt.State, verb rune) { fmt.Fprint(f, hidden) }

@@ -30,11 +30,11 @@ func (s *symmetric) start(prologue []byte, responder *wgtypes.PublicKey) {
 
 // mixHash is H := HASH(H || data).
 func (s *symmetric) mixHash(data []byte) {
-	var b [wire.HashSize + wire.KeySize + wire.TagSize]byte // on the stack, for all that WireGuard hashes here
+	var b [wire.HashSize + wire.KeySize + wire.TagSize]byte // large enough for all that WireGuard hashes here, so that nothing is allocated
 	s.h = blake2s.Sum256(append(append(b[:0], s.h[:]...), data...))
 }
 
-// mixKey is C := KDF1(C, in), or with a key (C, key) := KDF2(C, in).
+// mixKey is C := KDF1(C, in) when key is nil, else (C, key) := KDF2(C, in).
 func (s *symmetric) mixKey(in []byte, key *[wire.KeySize]byte) {
 	if key == nil {
 		kdf(&s.c, in, &s.c)
@@ -64,7 +64,7 @@ func (s *symmetric) seal(dst []byte, key *[wire.KeySize]byte, plaintext []byte) 
 }
 
 // open decrypts what seal wrote into dst, which is a tag shorter than sealed, and mixes sealed into H. When it fails, H
-// is as it was and dst is zero.
+// is unchanged and dst is zero.
 func (s *symmetric) open(dst []byte, key *[wire.KeySize]byte, sealed []byte) error {
 	aead, err := chacha20poly1305.New(key[:])
 	if err != nil {

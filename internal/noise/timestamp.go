@@ -16,8 +16,8 @@ const (
 	// tai64Origin is the TAI64 label of the Unix epoch: 2^62, and the 10 seconds TAI was ahead of UTC by convention.
 	tai64Origin = 1<<62 + 10
 
-	// whitening is what is masked off the nanoseconds: about 16 ms, so that an initiation says little about the
-	// sender's clock. Kernel: noise.c, tai64n_now, which aligns down to the power of two below 1/INITIATIONS_PER_SECOND.
+	// whitening is the bits cleared of the nanoseconds: about 16 ms, so that an initiation reveals little of the sender's
+	// clock. Kernel: noise.c, tai64n_now, which aligns down to the power of two below 1/INITIATIONS_PER_SECOND.
 	whitening = 1<<24 - 1
 )
 

@@ -15,7 +15,7 @@ import (
 	"throughline/wgtypes"
 )
 
-// Why a handshake message was refused. They are reasons for a counter, not for an operator.
+// Why a handshake message was refused. They are counted as drops, not logged as errors.
 var (
 	ErrStale   = errors.New("peer: the initiation's timestamp is not newer than the last")
 	ErrFlood   = errors.New("peer: an initiation came too soon after the last")
@@ -23,7 +23,7 @@ var (
 )
 
 // A Handshake is the state of one peer's handshakes. The zero Handshake has none; what a handshake needs is allocated
-// when it begins and given back when it ends. It is not safe for concurrent use: the owner's lock guards it.
+// when it begins and freed when it ends. It is not safe for concurrent use: the owner's lock guards it.
 type Handshake struct {
 	Preshared *wgtypes.PresharedKey // nil: none
 	Jar       cookie.Jar
@@ -82,8 +82,9 @@ func (h *Handshake) forgetSecret() {
 func (h *Handshake) Pending() (index uint32, ok bool) { return h.index, h.pending != nil }
 
 // Initiate writes an initiation to dst, [wire.InitiationSize] bytes, and awaits its response under the receiver index
-// sender. An earlier initiation is given up. Its timestamp is stamp, or a later one: the peer takes none that isn't newer
-// than the last, so that a wall clock set back would shut us out until it has caught up. Whitepaper §5.1, §5.4.2.
+// sender. An earlier initiation is given up. Its timestamp is stamp, or later: the peer accepts none that isn't newer
+// than the last, so a wall clock that was set back would have all refused until it has caught up. Whitepaper §5.1,
+// §5.4.2.
 func (h *Handshake) Initiate(now mono.Time, dst []byte, id *noise.Identity, public wgtypes.PublicKey, e *ecdh.PrivateKey, sender uint32, stamp noise.Timestamp) error {
 	ss, err := h.staticStatic(id, public)
 	if err != nil {
@@ -102,7 +103,7 @@ func (h *Handshake) Initiate(now mono.Time, dst []byte, id *noise.Identity, publ
 	return nil
 }
 
-// ConsumeResponse takes the response to the initiation that is pending and returns the keypair it makes. A response that
+// ConsumeResponse consumes the response to the pending initiation and returns the keypair it makes. A response that
 // doesn't decrypt changes nothing. Whitepaper §5.4.3.
 func (h *Handshake) ConsumeResponse(now mono.Time, msg []byte, id *noise.Identity, impl *aead.Implementation) (*session.Keypair, error) {
 	if h.pending == nil || binary.LittleEndian.Uint32(msg[wire.ResponseReceiver:]) != h.index {
@@ -119,11 +120,11 @@ func (h *Handshake) ConsumeResponse(now mono.Time, msg []byte, id *noise.Identit
 }
 
 // Accept checks an initiation whose static key named this peer: that it authenticates, that its timestamp is the newest
-// yet (§5.1), and that it doesn't come in a flood. It writes the response to dst, [wire.ResponseSize] bytes, and
-// returns the keypair made, whose receiver index is sender. The ephemeral key is drawn from random only when all is well:
-// what is forged or replayed costs one ladder. Whitepaper §5.4.2, §5.4.3.
-func (h *Handshake) Accept(now mono.Time, dst []byte, r *noise.Received, id *noise.Identity, random io.Reader, sender uint32, impl *aead.Implementation) (*session.Keypair, error) {
-	public, remote := r.Static(), r.Sender() // gone once it has responded
+// yet (§5.1), and that it doesn't come within [wire.InitiationInterval] of the last. It writes the response to dst,
+// [wire.ResponseSize] bytes, and returns the keypair made, whose receiver index is sender. The ephemeral key is drawn
+// from random after these checks: a forged or replayed initiation costs one X25519. Whitepaper §5.4.2, §5.4.3.
+func (h *Handshake) Accept(now mono.Time, dst []byte, r *noise.Responder, id *noise.Identity, random io.Reader, sender uint32, impl *aead.Implementation) (*session.Keypair, error) {
+	public, remote := r.Static(), r.Sender() // zero once it has responded
 	ss, err := h.staticStatic(id, public)
 	if err != nil {
 		return nil, err
@@ -152,19 +153,20 @@ func (h *Handshake) Accept(now mono.Time, dst []byte, r *noise.Received, id *noi
 	return session.New(impl, &keys.Send, &keys.Receive, sender, remote, false, now), nil
 }
 
-// ConsumeCookie takes a cookie reply; it reports whether it was one to our last message. Whitepaper §5.4.7.
+// ConsumeCookie consumes a cookie reply; it reports whether it was one to our last message. Whitepaper §5.4.7.
 func (h *Handshake) ConsumeCookie(now mono.Time, msg []byte, public wgtypes.PublicKey) bool {
 	keys := cookie.KeysFor(public)
 	return h.Jar.ConsumeReply(now, &keys, msg)
 }
 
-// The keys of a peer's MACs are two hashes of its public key: cheaper computed again than kept for every idle peer.
+// addMACs writes mac1 and mac2. Their keys are two hashes of the public key, computed each time to save the memory in
+// every idle peer.
 func (h *Handshake) addMACs(now mono.Time, msg []byte, public wgtypes.PublicKey) {
 	keys := cookie.KeysFor(public)
 	h.Jar.AddMACs(now, &keys, msg)
 }
 
-// GiveUp forgets the initiation that is pending, and its secrets.
+// GiveUp clears the pending initiation and its secrets.
 func (h *Handshake) GiveUp() {
 	if h.pending != nil {
 		h.pending.Clear()
@@ -172,8 +174,8 @@ func (h *Handshake) GiveUp() {
 	h.pending, h.index = nil, 0
 }
 
-// Forget forgets the pending initiation and the static-static secret: the identity changes, or the peer goes. What
-// guards against replay stays.
+// Forget clears the pending initiation and the static-static secret: the identity changes, or the peer is removed. The
+// timestamps that guard against replay stay.
 func (h *Handshake) Forget() {
 	h.GiveUp()
 	h.forgetSecret()

@@ -1,12 +1,11 @@
-// Package peer is one peer: its handshakes, its keypairs, its cookie, its timers, where it is, what went to it and came
-// from it, and the packets that wait for a session.
+// Package peer is one peer: its handshakes, keypairs, cookie, timers, endpoint, counters of bytes, and staged packets.
 //
-// It has no clock, no lock and no goroutine of its own. Its fields are of three kinds: atomics, which any goroutine
-// may use; and two groups that the owner guards by a lock each, as the fields say. An idle peer costs memory only, and little
-// of it: what a handshake or a session needs is allocated when it begins and freed when it ends.
+// It has no clock, no lock and no goroutine of its own. Its fields are of three kinds: atomics, which any goroutine may
+// use; and two groups that the owner guards by a lock each, as the fields say. An idle peer costs only little memory:
+// what a handshake or a session needs is allocated when it begins and freed when it ends.
 //
-// Limits: at most [wire.MaxStaged] packets wait, [wire.MaxHandshakeAttempts] handshakes are tried in a row, and three
-// keypairs are kept beside those that are late.
+// Limits: at most [wire.MaxStaged] packets are staged, [wire.MaxHandshakeAttempts] handshakes are tried in a row, and
+// five keypairs are kept, two of them Late.
 package peer
 
 import (
@@ -25,12 +24,12 @@ type Peer struct {
 	Public wgtypes.PublicKey // never changes
 
 	// Any goroutine, any time.
-	Timers   timers.Timers                   // its hot half; the cold half belongs to Keypairs' guard
-	Sending  atomic.Pointer[session.Keypair] // the snapshot of Keypairs.Current that the data path sends with
-	Waiting  atomic.Bool                     // packets are staged or being flushed: new ones queue behind them
-	Rx, Tx   atomic.Uint64                   // bytes of whole datagrams
-	endpoint atomic.Pointer[packet.Endpoint] // an immutable value; nil while none is known
-	complete atomic.Int64                    // when the last handshake completed, Unix nanoseconds; 0: never
+	Timers        timers.Timers                   // its hot half; the cold half belongs to Keypairs' guard
+	Sending       atomic.Pointer[session.Keypair] // the snapshot of Keypairs.Current that the data path sends with
+	Waiting       atomic.Bool                     // packets are staged or being flushed: new ones queue behind them
+	Rx, Tx        atomic.Uint64                   // bytes of whole datagrams
+	endpoint      atomic.Pointer[packet.Endpoint] // what it points to never changes; nil: unknown
+	lastHandshake atomic.Int64                    // when the last handshake completed, Unix nanoseconds; 0: never
 
 	// Guarded by the owner's handshake lock, which is held through Diffie-Hellman.
 	Handshake Handshake
@@ -39,18 +38,18 @@ type Peer struct {
 	Keypairs session.Keypairs
 	Staged   Staged
 	Flushing bool // a goroutine is sending what was staged
-	Removed  bool // it was removed from the device: nothing is begun any more
+	Removed  bool // it was removed from the device: it begins no handshake and stages no packet any more
 
 	// Guarded by the owner's configuration lock.
 	Keepalive  time.Duration  // persistent keepalive; 0: off
 	AllowedIPs []netip.Prefix // unsorted
 }
 
-// Endpoint returns where the peer is, nil while that isn't known. What it points to never changes.
+// Endpoint returns the peer's endpoint, nil while it isn't known. What it points to never changes.
 func (p *Peer) Endpoint() *packet.Endpoint { return p.endpoint.Load() }
 
-// SetEndpoint sets where the peer is, and reports whether it was known to be elsewhere before. The packet path calls it for
-// every train, so it allocates only on a change.
+// SetEndpoint sets the peer's endpoint to a copy of ep, and reports whether another address or port was known before. The
+// packet path calls it for every train, so it allocates only on a change.
 func (p *Peer) SetEndpoint(ep *packet.Endpoint) (moved bool) {
 	old := p.endpoint.Load()
 	if old != nil && *old == *ep {
@@ -61,8 +60,8 @@ func (p *Peer) SetEndpoint(ep *packet.Endpoint) (moved bool) {
 	return old != nil && old.Addr != ep.Addr
 }
 
-// ClearSource forgets the local address that the peer is sent to from, as it was in seen, which Endpoint returned: the kernel
-// chooses again. If the endpoint has changed since, nothing happens.
+// ClearSource clears the source, the local address that the peer is sent to from, of the endpoint seen, which Endpoint
+// returned: the kernel then chooses one. If the endpoint has changed since, nothing happens.
 func (p *Peer) ClearSource(seen *packet.Endpoint) {
 	if seen != nil && (seen.Src.IsValid() || seen.SrcIf != 0) {
 		p.endpoint.CompareAndSwap(seen, &packet.Endpoint{Addr: seen.Addr})
@@ -71,11 +70,11 @@ func (p *Peer) ClearSource(seen *packet.Endpoint) {
 
 // LastHandshake returns when the last handshake completed, the zero Time if none has.
 func (p *Peer) LastHandshake() time.Time {
-	if ns := p.complete.Load(); ns != 0 {
+	if ns := p.lastHandshake.Load(); ns != 0 {
 		return time.Unix(0, ns)
 	}
 	return time.Time{}
 }
 
 // HandshakeCompleted records when a handshake completed.
-func (p *Peer) HandshakeCompleted(at time.Time) { p.complete.Store(at.UnixNano()) }
+func (p *Peer) HandshakeCompleted(at time.Time) { p.lastHandshake.Store(at.UnixNano()) }

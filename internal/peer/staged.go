@@ -3,13 +3,13 @@ package peer
 import "throughline/internal/wire"
 
 // Staged holds the packets that wait for a session, in order: [wire.MaxStaged] at most, the oldest giving way. Kernel:
-// MAX_STAGED_PACKETS. It owns copies, so that the batch they came in can go on. The zero Staged is empty and holds no
-// memory. It is not safe for concurrent use.
+// MAX_STAGED_PACKETS. It owns copies, so that their batch can be reused. The zero Staged is empty and holds no memory. It
+// is not safe for concurrent use.
 type Staged struct {
 	packets [][]byte
 }
 
-// Push copies p behind the packets that wait. It reports whether the oldest had to give way.
+// Push appends a copy of p. It reports whether the oldest packet was dropped for it.
 func (s *Staged) Push(p []byte) (dropped bool) {
 	if len(s.packets) == wire.MaxStaged {
 		copy(s.packets, s.packets[1:])
@@ -20,13 +20,13 @@ func (s *Staged) Push(p []byte) (dropped bool) {
 	return dropped
 }
 
-// Len returns how many packets wait.
+// Len returns how many packets are staged.
 func (s *Staged) Len() int { return len(s.packets) }
 
-// At returns the i-th oldest packet.
+// At returns the i-th oldest packet, from 0. It is borrowed until Pop or Clear.
 func (s *Staged) At(i int) []byte { return s.packets[i] }
 
-// Pop takes the n oldest packets away, and gives the memory back with the last.
+// Pop removes the n oldest packets, and frees the memory with the last.
 func (s *Staged) Pop(n int) {
 	if n == len(s.packets) {
 		s.packets = nil
@@ -36,7 +36,7 @@ func (s *Staged) Pop(n int) {
 	s.packets = s.packets[n:]
 }
 
-// Clear forgets all that wait and returns how many they were.
+// Clear removes all packets and returns how many they were.
 func (s *Staged) Clear() int {
 	n := len(s.packets)
 	s.packets = nil

@@ -1,5 +1,5 @@
-// Package ratelimit is what a single source may ask for under load: token buckets for the senders of handshake messages.
-// Whitepaper §5.3; the kernel module's rate and burst.
+// Package ratelimit bounds the handshake messages of each source under load, by token buckets. Whitepaper §5.3; the
+// kernel module's rate and burst.
 //
 // A source is an IPv4 address or an IPv6 /64, for a host that has one address of a /64 has them all. The engine asks
 // only while it is under load, and only for messages with a valid cookie: a sender that is counted here can receive at its
@@ -30,7 +30,7 @@ import (
 const (
 	PerSecond  = 20   // messages a second from one source, lasting
 	Burst      = 5    // messages from one source at once
-	MaxSources = 8192 // sources told apart
+	MaxSources = 8192 // sources distinguished
 )
 
 const (
@@ -42,14 +42,14 @@ const (
 	_    = uint(MaxSources - sets*ways)
 )
 
-// A bucket is that of one source. Its state is the moment at which it will be full; one that is full is like none, and
-// so it is forgotten the moment it is full, and needs no sweeping.
+// A bucket is that of one source. Its state is the moment at which it will be full. A full one may be another source's at
+// once, so nothing has to remove it.
 type bucket struct {
 	source uint64
 	fullAt mono.Time
 }
 
-// A Limiter says which source may be served. The zero Limiter is ready.
+// A Limiter holds the buckets of all sources. The zero Limiter is ready.
 type Limiter struct {
 	buckets []bucket // sets of ways buckets; nil until the first call
 	seed    maphash.Seed
@@ -60,8 +60,8 @@ type Limiter struct {
 func (l *Limiter) Allow(now mono.Time, a netip.Addr) bool {
 	if l.buckets == nil {
 		l.buckets = make([]bucket, MaxSources)
-		// Without a seed, addresses could be chosen that fall on those of another. What it decides shows only where a
-		// set has more sources than buckets, so a simulation stays the same from run to run below that.
+		// Without a seed, addresses could be chosen that share another's set. The seed matters only where a set has more
+		// sources than buckets, so below that a simulation is the same each time.
 		l.seed = maphash.MakeSeed()
 	}
 	source := sourceOf(a)

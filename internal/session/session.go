@@ -1,5 +1,5 @@
-// Package session is what a handshake yields: a keypair that seals trains and opens them, its birth, its counter and its
-// replay window, and the trio of keypairs that a peer holds.
+// Package session is what a handshake yields: a keypair that seals trains and opens them, with its counter and its replay
+// window, and the keypairs that a peer holds.
 //
 // A keypair never changes once made but for its sending counter, which is atomic, and its replay window, which the
 // caller guards. Seal and Open work on disjoint trains from any number of goroutines at once.
@@ -23,7 +23,7 @@ import (
 type Keypair struct {
 	LocalIndex  uint32    // by which the peer addresses it: our receiver index
 	RemoteIndex uint32    // by which we address it: the peer's
-	Birth       mono.Time // when the handshake that made it was done
+	Birth       mono.Time // when the handshake that made it completed
 	Initiator   bool      // whether we began that handshake
 
 	yields        bool // see Yield
@@ -40,8 +40,8 @@ func New(impl *aead.Implementation, send, receive *[wire.KeySize]byte, local, re
 	}
 }
 
-// Reserve takes n consecutive counters, for one train, and returns the first. It reports false when the keypair has not
-// that many left: it must not be used any more. Whitepaper §6.2, Reject-After-Messages. Any goroutine may call it.
+// Reserve reserves n consecutive counters, for one train, and returns the first. It reports false when fewer remain: the
+// keypair must not send any more. Whitepaper §6.2, Reject-After-Messages. Any goroutine may call it.
 func (k *Keypair) Reserve(n int) (first uint64, ok bool) {
 	for {
 		first = k.counter.Load()
@@ -78,8 +78,9 @@ func (k *Keypair) RekeyOnSend(now mono.Time) bool {
 	return k.counter.Load() >= wire.RekeyAfterMessages || k.Initiator && now.Sub(k.Birth) >= after
 }
 
-// Yield lets the peer come first with the next handshake. When both sides began at once each is the initiator of a
-// session, and they would begin at once again and again. It must be called before the keypair is used.
+// Yield makes RekeyOnSend wait KeepaliveTimeout longer, so that the peer begins the next handshake. When both sides began
+// at once each is the initiator of a session, and without it they would begin at once again and again. It must be called
+// before the keypair is used.
 func (k *Keypair) Yield() { k.yields = true }
 
 // RekeyOnReceive reports whether receiving with the keypair should begin a new handshake: for the initiator, when it
@@ -93,7 +94,7 @@ func (k *Keypair) RekeyOnReceive(now mono.Time) bool {
 func (k *Keypair) Accept(counter uint64) bool { return k.window.Accept(counter) }
 
 // Seal turns the IP packets of a train, whose counters were reserved and set, into datagrams: padded, sealed in place,
-// the header before them. mtu bounds the padding as it did when the batch was laid. Packets already dropped are left.
+// the header before them. mtu bounds the padding as it did when the batch was laid. Packets already dropped are skipped.
 func (k *Keypair) Seal(slab []byte, train []packet.Packet, mtu int) {
 	for i := range train {
 		p := &train[i]
@@ -120,7 +121,7 @@ func (k *Keypair) Seal(slab []byte, train []packet.Packet, mtu int) {
 
 // Open turns the datagrams of a train into padded IP packets, opened in place, with their counters. The datagrams are
 // known to be transport messages for this keypair, of [wire.TransportOverhead] bytes at least. A packet whose tag is
-// wrong gets packet.DropTag. The counters are not checked: that is Accept's, in order.
+// wrong gets packet.DropTag. The counters are not checked; see Accept.
 func (k *Keypair) Open(slab []byte, train []packet.Packet) {
 	for i := range train {
 		if p := &train[i]; p.Drop == 0 {

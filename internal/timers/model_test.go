@@ -12,20 +12,20 @@ import (
 
 // An eager peer is the slow reference: five timers that are armed, moved and disarmed at every event, as the kernel's.
 type eager struct {
-	silence, handshake, retransmit, erase, passive, persistent mono.Time // Never: disarmed
-	another                                                    bool
-	interval                                                   time.Duration
-	attempts                                                   int
+	unanswered, handshake, retransmit, erase, passive, persistent mono.Time // Never: disarmed
+	another                                                       bool
+	interval                                                      time.Duration
+	attempts                                                      int
 }
 
 func newEager() *eager {
 	n := mono.Never
-	return &eager{silence: n, handshake: n, retransmit: n, erase: n, passive: n, persistent: n}
+	return &eager{unanswered: n, handshake: n, retransmit: n, erase: n, passive: n, persistent: n}
 }
 
 func (e *eager) dataSent(now mono.Time) {
-	if e.silence == mono.Never && e.handshake == mono.Never {
-		e.silence = now.Add(15 * time.Second)
+	if e.unanswered == mono.Never && e.handshake == mono.Never {
+		e.unanswered = now.Add(15 * time.Second)
 	}
 }
 
@@ -39,15 +39,15 @@ func (e *eager) dataReceived(now mono.Time) {
 
 func (e *eager) sent(now mono.Time) {
 	e.passive = mono.Never
-	e.traversed(now)
+	e.deferPersistent(now)
 }
 
 func (e *eager) received(now mono.Time) {
-	e.silence, e.handshake = mono.Never, mono.Never
-	e.traversed(now)
+	e.unanswered, e.handshake = mono.Never, mono.Never
+	e.deferPersistent(now)
 }
 
-func (e *eager) traversed(now mono.Time) {
+func (e *eager) deferPersistent(now mono.Time) {
 	if e.interval != 0 {
 		e.persistent = now.Add(e.interval)
 	}
@@ -66,7 +66,7 @@ func (e *eager) setInterval(now mono.Time, interval time.Duration) {
 }
 
 func (e *eager) next() mono.Time {
-	return min(e.silence, e.handshake, e.retransmit, e.erase, e.passive, e.persistent)
+	return min(e.unanswered, e.handshake, e.retransmit, e.erase, e.passive, e.persistent)
 }
 
 // fire lets every timer that is due expire.
@@ -88,8 +88,8 @@ func (e *eager) fire(now mono.Time, jitter time.Duration) (do Actions) {
 			do |= ClearSource | Initiate | Retry
 		}
 	}
-	if e.silence <= now {
-		e.handshake, e.silence = e.silence.Add(jitter), mono.Never
+	if e.unanswered <= now {
+		e.handshake, e.unanswered = e.unanswered.Add(jitter), mono.Never
 	}
 	if e.handshake <= now {
 		e.handshake, e.attempts = mono.Never, 0
@@ -108,8 +108,8 @@ func (e *eager) fire(now mono.Time, jitter time.Duration) (do Actions) {
 	return do
 }
 
-// TestAgainstEager lets the machine and the reference live through the same history, the machine being looked at only
-// when it asked for it and at random moments besides, and wants the same actions at the same moments.
+// TestAgainstEager gives the machine and the reference the same history, the machine being looked at only when it asked
+// for it and at random moments besides, and wants the same actions at the same moments.
 func TestAgainstEager(t *testing.T) {
 	var seen [8]int // how often each action was compared
 	rapid.Check(t, func(rt *rapid.T) {
@@ -151,7 +151,7 @@ func TestAgainstEager(t *testing.T) {
 					time.Duration(next), time.Duration(e.next()))
 			}
 		}
-		// Lets time pass until then; whoever of the two wants something first gets it.
+		// Lets time pass until then; the one of the two that is due first is served first.
 		pass := func(until mono.Time) {
 			for at := min(wake, e.next()); at <= until; at = min(wake, e.next()) {
 				now = at

@@ -42,7 +42,7 @@ func TestZeroIsIdle(t *testing.T) {
 	for h := range 10 {
 		look(t, &m, time.Duration(h)*time.Hour, 0, 0, mono.Never)
 	}
-	if !m.MayInitiate(1) || m.LastInitiation() != 0 || m.HandshakeAttempts() != 0 {
+	if !m.MayInitiate(1) || m.LastHandshakeSent() != 0 || m.HandshakeAttempts() != 0 {
 		t.Error("a new peer remembers an initiation")
 	}
 }
@@ -80,7 +80,7 @@ func TestUnanswered(t *testing.T) {
 	m.AuthenticatedReceived(at(31*sec + 50*ms))
 	look(t, &m, 31*sec+100*ms, 0, 0, mono.Never)
 
-	// The jitter of a silence that ended doesn't count for the next.
+	// The jitter of a new handshake that was disarmed doesn't count for the next.
 	m.DataSent(at(40 * sec))
 	look(t, &m, 55*sec, 300*ms, 0, at(55*sec+300*ms))
 	m.AuthenticatedReceived(at(55*sec + ms))
@@ -159,13 +159,13 @@ func TestRetransmit(t *testing.T) {
 		for i := range wire.MaxHandshakeAttempts + 1 {
 			jitter := time.Duration(i) * ms
 			wantDue(t, m.HandshakeInitiated(at(now), jitter), at(now+5*sec+jitter))
-			if m.HandshakeAttempts() != i || m.LastInitiation() != at(now) {
+			if m.HandshakeAttempts() != i || m.LastHandshakeSent() != at(now) {
 				t.Errorf("%d attempts, want %d", m.HandshakeAttempts(), i)
 			}
 			if m.MayInitiate(at(now+5*sec-1)) || !m.MayInitiate(at(now+5*sec)) {
 				t.Error("an initiation may be sent at the wrong time")
 			}
-			if m.owing.Store(0); i == wire.MaxHandshakeAttempts {
+			if m.firstReceived.Store(0); i == wire.MaxHandshakeAttempts {
 				m.DataReceived(at(now))
 			}
 			now += 5*sec + jitter
@@ -187,13 +187,13 @@ func TestRetransmit(t *testing.T) {
 	}
 }
 
-// TestAnswering: who has answered an initiation sends none for a while, and forgets neither the one it was about to
-// repeat nor what was wanted meanwhile.
+// TestAnswering: a peer that has answered an initiation sends none for a while, and forgets neither the one it was about
+// to repeat nor what was wanted meanwhile.
 func TestAnswering(t *testing.T) {
 	var m Timers
 	m.HandshakeInitiated(at(0), 0)
 	m.HandshakeSent(at(3 * sec))
-	if m.MayInitiate(at(8*sec-1)) || !m.MayInitiate(at(8*sec)) || m.LastInitiation() != at(3*sec) {
+	if m.MayInitiate(at(8*sec-1)) || !m.MayInitiate(at(8*sec)) || m.LastHandshakeSent() != at(3*sec) {
 		t.Error("an initiation may be sent at the wrong time")
 	}
 	look(t, &m, 5*sec, 0, 0, at(8*sec))
@@ -226,7 +226,7 @@ func TestHandshakeComplete(t *testing.T) {
 	m.Look(at(5*sec), 0)
 	m.HandshakeInitiated(at(5*sec), 0)
 	m.HandshakeComplete(at(6 * sec))
-	if m.HandshakeAttempts() != 0 || m.LastInitiation() != at(5*sec) {
+	if m.HandshakeAttempts() != 0 || m.LastHandshakeSent() != at(5*sec) {
 		t.Error("attempts must be forgotten, the last initiation not")
 	}
 	wantDue(t, m.SessionDerived(at(6*sec)), at(546*sec))
@@ -248,8 +248,8 @@ func TestResetAttempts(t *testing.T) {
 	}
 }
 
-// TestSilenceDuringRetry: when both ask for an initiation, it is one, and no retry.
-func TestSilenceDuringRetry(t *testing.T) {
+// TestNewHandshakeDuringRetry: when both ask for an initiation, it is one, and no retry.
+func TestNewHandshakeDuringRetry(t *testing.T) {
 	var m Timers
 	m.DataSent(at(0))
 	m.HandshakeInitiated(at(10*sec), 0)
@@ -352,10 +352,10 @@ func TestHotBesideLook(t *testing.T) {
 		})
 		wg.Wait()
 		armed := int64(mono.Never)
-		if v := m.unanswered.Load(); v != 0 {
-			armed = min(armed, v+int64(silence+wire.RekeyTimeoutJitterMax))
+		if v := m.firstSent.Load(); v != 0 {
+			armed = min(armed, v+int64(newHandshakeAfter+wire.RekeyTimeoutJitterMax))
 		}
-		if v := m.owing.Load(); v != 0 {
+		if v := m.firstReceived.Load(); v != 0 {
 			armed = min(armed, v>>1+int64(wire.KeepaliveTimeout))
 		}
 		if w := wake.Load(); w > armed {

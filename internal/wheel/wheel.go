@@ -5,17 +5,17 @@
 // so that arming allocates nothing; an item that isn't armed isn't in the wheel and costs nothing.
 //
 // Concurrency: Arm, Remove and WakeIfLate may be called from any goroutine. Arm is made for a packet path: an item that
-// is armed for an earlier deadline already costs one atomic load, and so does WakeIfLate. Everything else stands under
-// one mutex, which is held for moments and never while an item is looked at. [Wheel.Run] belongs to one goroutine; it is
-// the caller who starts it.
+// is armed for an earlier deadline already costs one atomic load, and so does WakeIfLate. Everything else is guarded by
+// one mutex, which is held for moments and never while an item is looked at. [Wheel.Run] is one goroutine's, which the
+// caller starts.
 //
 // Ownership: the node belongs to the wheel it was armed in, its item to the caller. The wheel keeps no reference to an
 // item that was looked at or removed.
 //
 // Limits: a look comes at its deadline or up to one [Tick] later (and as late as earlier looks take), never before it. A
 // deadline may lie any time ahead; beyond [Horizon] it costs a move within the wheel for each Horizon passed. Remove
-// can't recall an item whose look has begun, or that was found due together with one being looked at now: a look
-// that must not follow a Remove has to find that out by its own means.
+// can't recall an item whose look has begun, or that was found due together with one being looked at now: a look that
+// must not follow a Remove has to check that itself.
 package wheel
 
 import (
@@ -39,8 +39,8 @@ const (
 
 // A Wheel holds the items that are armed. Make one with [New].
 type Wheel[T any] struct {
-	wakeAt atomic.Int64  // mono.Time when Run wakes by itself, written under mu; Never: only when told to
-	wake   chan struct{} // holds one value when Run is to look before that
+	wakeAt atomic.Int64  // mono.Time when Run wakes by itself, written under mu; Never: only by wake
+	wake   chan struct{} // holds one value when Run is to wake before that
 
 	mu       sync.Mutex               // guards what follows, and the links of nodes
 	heads    [slots]*Node[T]          // the items whose tick, modulo slots, is the index
@@ -59,7 +59,7 @@ type Node[T any] struct {
 	next, prev *Node[T]
 }
 
-// Init says what item the node stands for, mostly a pointer to what the node is embedded in. It is called once.
+// Init sets the item that the node stands for, mostly a pointer to what the node is embedded in. It is called once.
 func (n *Node[T]) Init(item T) {
 	n.item = item
 	n.due.Store(int64(mono.Never))
@@ -103,8 +103,8 @@ func (w *Wheel[T]) Remove(n *Node[T]) {
 	w.unlink(n)
 }
 
-// WakeIfLate wakes Run when it is late. Run sleeps by the runtime's clock, which stands still while the machine sleeps;
-// the clock that deadlines are measured by doesn't.
+// WakeIfLate wakes Run if it should have woken more than two ticks ago. Run sleeps by the runtime's clock, which stands
+// still while the machine sleeps; the clock that deadlines are measured by doesn't.
 func (w *Wheel[T]) WakeIfLate(now mono.Time) {
 	if now.Sub(mono.Time(w.wakeAt.Load())) > 2*Tick {
 		w.wakeUp()
@@ -145,7 +145,7 @@ func (w *Wheel[T]) Run(done <-chan struct{}, clock func() mono.Time, look func(i
 func (w *Wheel[T]) wakeUp() {
 	select {
 	case w.wake <- struct{}{}:
-	default: // it is to wake already
+	default: // it will wake already
 	}
 }
 

@@ -1,7 +1,7 @@
-// Package wire is the one page of law: every size, offset, type, limit and duration of the WireGuard protocol.
+// Package wire is the constants of the WireGuard protocol: every size, offset, type, limit and duration.
 //
-// Sections are those of the WireGuard whitepaper (https://www.wireguard.com/papers/wireguard.pdf). Where the paper
-// is silent, the behaviour of the Linux kernel module is the law, and the line says so.
+// Sections are those of the WireGuard whitepaper (https://www.wireguard.com/papers/wireguard.pdf). Where the paper is
+// silent, the Linux kernel module is followed, and the line says so.
 package wire
 
 import "time"
@@ -91,7 +91,7 @@ const (
 	// RekeyTimeoutJitterMax bounds the random delay added to a handshake retry. §6.1; the kernel uses a third of a second.
 	RekeyTimeoutJitterMax = 333 * time.Millisecond
 
-	// MaxHandshakeAttempts is how often an initiation is repeated before the peer is given up. §6.4.
+	// MaxHandshakeAttempts is how often an initiation is repeated before the handshake is given up. §6.4.
 	MaxHandshakeAttempts = int(RekeyAttemptTime / RekeyTimeout)
 
 	// RekeyOnReceiveAfter: the initiator of a session that receives with a key this old begins a new handshake. §6.2.
@@ -133,9 +133,9 @@ const (
 	LabelCookie  = "cookie--"
 )
 
-// Padded is the length of a packet of n bytes once padded: up to a multiple of 16, never beyond the MTU. Whitepaper
-// §5.4.6. A packet larger than the MTU (it was read before the MTU shrank) is padded in its last MTU-sized unit, as the
-// kernel does. An mtu of 0 stands for no bound.
+// Padded returns the length in bytes of a packet of n bytes once padded: up to a multiple of 16, never beyond the MTU.
+// Whitepaper §5.4.6. A packet larger than the MTU (it was read before the MTU shrank) is padded in its last MTU-sized
+// unit, as the kernel does. mtu is in bytes; 0: no bound.
 func Padded(n, mtu int) int {
 	last := n
 	if mtu > 0 && last > mtu {

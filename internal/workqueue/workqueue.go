@@ -1,20 +1,20 @@
-// Package workqueue is what waits for a few workers: messages that came from outside, and items of ours for which
+// Package workqueue is a queue for a few workers: of messages that came from outside, and of items of ours for which
 // something is to be done.
 //
-// It is generic over both and knows nothing of handshakes or peers. The two differ in who decides how many there are.
-// Messages come from anybody, so they stand in a bounded queue that refuses what is too much. Items are our own: each
-// stands in the list once at most, with a bit for each thing that is to be done for it, so that the list needs no bound.
+// It is generic over both and knows nothing of handshakes or peers. Messages come from anybody, so they wait in a bounded
+// queue, which refuses them when it is full. Items are our own: each is in the list once at most, with a bit for each
+// thing that is to be done for it, so that the list needs no bound.
 //
-// Concurrency: all methods may be called from any goroutine, and none but [Queue.Serve] ever waits. Serve is the life of
-// one worker; the caller starts as many as it wants. An item may be served by one worker while it is added again and
-// served by another: an item that can't bear that has a lock of its own.
+// Concurrency: all methods may be called from any goroutine, and none but [Queue.Serve] ever waits. Serve is the loop of
+// one worker; the caller starts as many as it wants. An item may be added again, and served by another worker, while one
+// serves it: an item needs a lock of its own if that matters.
 //
 // Ownership: messages are values, copied in and out. An item embeds a [Node], which holds its place in the list, so that
 // adding it allocates nothing. The queue keeps no reference to an item that was taken.
 //
 // Limits: messages are served in the order in which they came, items in the order in which they were first added. Between
 // the two a worker chooses by chance when both wait, so neither a flood of messages nor many items can starve the other.
-// When Serve ends, what still waits is left.
+// When Serve ends, what waits stays in the queue.
 package workqueue
 
 import (
@@ -45,11 +45,11 @@ type Queue[M, T any] struct {
 // added, and must not be copied.
 type Node[T any] struct {
 	item T
-	bits atomic.Uint32 // what is to be done; not 0: the item is in the list
+	bits atomic.Uint32 // what is to be done; not 0: the item is in the list, or about to be
 	next *Node[T]      // guarded by Queue.mu
 }
 
-// Init says what item the node stands for, mostly a pointer to what the node is embedded in. It is called once.
+// Init sets the item that the node stands for, mostly a pointer to what the node is embedded in. It is called once.
 func (n *Node[T]) Init(item T) { n.item = item }
 
 // New returns an empty queue with room for capacity messages.
@@ -70,8 +70,8 @@ func (q *Queue[M, T]) Post(m M) bool {
 // Messages returns how many messages wait.
 func (q *Queue[M, T]) Messages() int { return len(q.messages) }
 
-// Add asks for something to be done for an item: bits, not 0. Each bit reaches a worker once after it was added; a bit that
-// is added again before it was taken is the same wish.
+// Add asks for something to be done for an item: bits, not 0. Each bit reaches a worker once after it was added; a bit
+// that is added again before it was taken counts once.
 func (q *Queue[M, T]) Add(n *Node[T], bits uint32) {
 	if bits == 0 {
 		panic("workqueue: BUG: an item was added with nothing to do")
@@ -90,7 +90,7 @@ func (q *Queue[M, T]) Add(n *Node[T], bits uint32) {
 	q.signal()
 }
 
-// Serve handles messages and items until done is closed. It is one worker.
+// Serve handles messages and items until done is closed, as one worker.
 func (q *Queue[M, T]) Serve(done <-chan struct{}, h Handler[M, T]) {
 	var m M // one for all, since a handler's argument is on the heap
 	for {
@@ -104,7 +104,7 @@ func (q *Queue[M, T]) Serve(done <-chan struct{}, h Handler[M, T]) {
 		case <-done:
 			return
 		}
-		runtime.Gosched() // what a handler does is long; others on this processor are let in between
+		runtime.Gosched() // a handler takes long: other goroutines of this processor run in between
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 	"math/bits"
 )
 
-// sum is [Sum] in portable Go, by additions with carry. Every machine has it, and the short pieces take it everywhere.
+// sum is [Sum] in portable Go, by additions with carry. Sum uses it for short slices on every machine.
 func sum(b []byte, acc uint64) uint64 {
 	var c uint64
 	for len(b) >= 128 {

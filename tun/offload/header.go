@@ -9,7 +9,7 @@
 // the packets. Headers it doesn't know are passed through (merge) or refused (split). Nothing here is safe for concurrent
 // use; a Super and a Merger belong to one goroutine. A batch is borrowed for the length of a call.
 //
-// Limits: a packet or a super-packet has at most 64 KiB, a write at most [MaxPieces] packets, or 64 datagrams.
+// Limits: a packet or a super-packet has at most 64 KiB, a write at most [MaxIovecs] packets, of UDP at most 64.
 package offload
 
 import (

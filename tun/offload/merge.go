@@ -9,8 +9,8 @@ import (
 
 // Limits of one write.
 const (
-	// MaxPieces is how many pieces one write can have: IOV_MAX, Linux uapi/linux/uio.h.
-	MaxPieces = 1024
+	// MaxIovecs is how many packets one write can have, each an iovec: IOV_MAX, Linux uapi/linux/uio.h.
+	MaxIovecs = 1024
 
 	// maxDatagrams is how many UDP datagrams one write may hold: UDP_MAX_SEGMENTS as it was until Linux 6.9.
 	maxDatagrams = 64
@@ -21,33 +21,33 @@ type Write struct {
 	First int  // the index of its first packet
 	N     int  // how many packets it holds
 	Len   int  // the bytes of the IP packet written
-	Head  int  // the length of the headers, which the packets but the first leave out; set when N > 1
+	Head  int  // the length of the headers, which only the first packet's are written of; set when N > 1
 	UDP   bool // its packets are UDP's, else TCP's or of any other kind
 
-	last, size int    // the last packet's index, the first's payload bytes
-	seq        uint32 // the sequence number that would go on
-	id         uint16 // the IPv4 identification that would go on
-	hash, pair uint32
-	l4         int
-	v6         bool
-	verified   bool // the first packet's checksums were looked at, and are right
-	closed     bool // nothing more joins
+	last, size  int    // the last packet's index, the first's payload bytes
+	seq         uint32 // the sequence number of the next packet that joins
+	id          uint16 // the IPv4 identification of the next packet that joins
+	flow, addrs uint32
+	l4          int
+	v6          bool
+	verified    bool // the first packet's checksums were checked and are right
+	closed      bool // nothing more joins
 
 	// The first packet's own header fields, while it carries those of the whole.
 	ipLen, ipSum, l4Len, l4Sum uint16
 	flags                      byte
 }
 
-// A Merger makes of a batch's packets as few writes as it can. What it merges can be taken apart again without loss:
-// packets of one flow whose headers differ in nothing but what segmentation counts on by itself (sequence number, length,
-// checksum, and IPv4 identification, which for packets with DF set carries no meaning: RFC 6864 §4.1).
+// A Merger makes of a batch's packets as few writes as it can. It merges only what segmentation would split into the same
+// packets again: packets of one flow whose headers differ only in what segmentation computes (sequence number, length,
+// checksum, and IPv4 identification, which for packets with DF set has no meaning: RFC 6864 §4.1).
 //
 //   - TCP: consecutive data segments with ACK alone or ACK and PSH set, and equal acknowledgment, window and options. PSH
 //     and a segment shorter than the first end a write. A segment with another flag ends it and goes alone. A segment
 //     without payload goes alone but doesn't end it: two-way traffic is full of them, and a later segment of its sender
 //     that acknowledges more ends the write by itself.
 //   - UDP: datagrams of one size, the last may be shorter. Those without checksum or payload go alone.
-//   - A packet joins only if its checksums and those of the first are right; for the kernel will not look at them again.
+//   - A packet joins only if its checksums and those of the first are right; for the kernel doesn't verify them again.
 //     One with a wrong checksum goes alone, unchanged.
 //   - IPv4 with options, IPv6 with extension headers and fragments go alone, and end the writes between their addresses.
 //
@@ -84,9 +84,9 @@ const (
 
 // A segment is what is known of a packet whose kind is data.
 type segment struct {
-	l4, hdr    int
-	hash, pair uint32
-	udp, v6    bool
+	l4, hdr     int
+	flow, addrs uint32
+	udp, v6     bool
 }
 
 // Merge looks through the packets of b that are not dropped and not empty, and returns the writes they make, in order.
@@ -110,8 +110,8 @@ func (m *Merger) Merge(b *packet.Batch) []Write {
 		var slot *uint16
 		switch k {
 		case data, closing:
-			slot = m.find(s.hash)
-			if *slot != 0 && m.writes[*slot-1].hash == s.hash {
+			slot = m.find(s.flow)
+			if *slot != 0 && m.writes[*slot-1].flow == s.flow {
 				w := &m.writes[*slot-1]
 				if k == data && m.join(b, w, i, p, &s) {
 					continue
@@ -120,7 +120,7 @@ func (m *Merger) Merge(b *packet.Batch) []Write {
 			}
 		case unclear:
 			for j := range m.writes[:opened] {
-				if w := &m.writes[j]; w.pair == s.pair {
+				if w := &m.writes[j]; w.addrs == s.addrs {
 					w.closed = true
 				}
 			}
@@ -142,19 +142,19 @@ func (m *Merger) Merge(b *packet.Batch) []Write {
 // Next returns the packet that follows packet i in the write it belongs to, or -1.
 func (m *Merger) Next(i int) int { return int(m.next[i]) }
 
-// find returns the place of the flow with this hash: where its open write is noted, else a free one, else one that another
-// flow has to leave. Flows of one hash share a place; they end each other's writes.
+// find returns the slot of the flow with this hash: the one with its open write, else a free one, else another flow's,
+// whose write is ended. Flows of one hash share a slot; they end each other's writes.
 func (m *Merger) find(hash uint32) *uint16 {
 	for j := range uint32(tableProbe) {
 		slot := &m.table[(hash+j)%tableSize]
-		if *slot == 0 || m.writes[*slot-1].hash == hash {
+		if *slot == 0 || m.writes[*slot-1].flow == hash {
 			return slot
 		}
 	}
 	return &m.table[hash%tableSize]
 }
 
-// classify returns a packet's kind, and fills in s as far as the kind has need of it.
+// classify returns a packet's kind, and sets the fields of s that the kind needs.
 func (m *Merger) classify(p []byte, s *segment) kind {
 	if len(p) < ip4Size {
 		return unmerged
@@ -164,7 +164,7 @@ func (m *Merger) classify(p []byte, s *segment) kind {
 	switch p[0] >> 4 {
 	case 4:
 		s.v6, s.l4, proto = false, ip4Size, p[ip4Proto]
-		s.pair = mix(native64(p[ip4Addrs:]), 0)
+		s.addrs = mix(native64(p[ip4Addrs:]), 0)
 		plain = p[0] == 0x45 && be16(p[ip4Len:]) == len(p) && be16(p[ip4Frag:])&ip4MoreOrOffset == 0
 	case 6:
 		if len(p) < ip6Size {
@@ -172,7 +172,7 @@ func (m *Merger) classify(p []byte, s *segment) kind {
 		}
 		s.v6, s.l4, proto = true, ip6Size, p[ip6Next]
 		a := p[ip6Addrs:ip6Size]
-		s.pair = mix(native64(a[16:]), mix(native64(a[24:]), mix(native64(a), mix(native64(a[8:]), 6))))
+		s.addrs = mix(native64(a[16:]), mix(native64(a[24:]), mix(native64(a), mix(native64(a[8:]), 6))))
 		switch proto {
 		case 0, 43, 44, 51, 60: // hop-by-hop, routing, fragment, authentication, destination: RFC 8200 §4.1
 			return unclear
@@ -188,7 +188,7 @@ func (m *Merger) classify(p []byte, s *segment) kind {
 		}
 		t := p[s.l4:]
 		s.udp, s.hdr = false, s.l4+int(t[tcpOff]>>4)*4
-		s.hash = mix(uint64(native32(t)), s.pair)
+		s.flow = mix(uint64(native32(t)), s.addrs)
 		switch {
 		case t[tcpFlags]&^psh != ack || t[tcpOff]&15 != 0 || s.hdr < s.l4+tcpSize || s.hdr > len(p):
 			return closing
@@ -202,7 +202,7 @@ func (m *Merger) classify(p []byte, s *segment) kind {
 		}
 		t := p[s.l4:]
 		s.udp, s.hdr = true, s.l4+udpSize
-		s.hash = ^mix(uint64(native32(t)), s.pair)
+		s.flow = ^mix(uint64(native32(t)), s.addrs)
 		if be16(t[udpLen:]) != len(t) || be16(t[udpSum:]) == 0 || s.hdr == len(p) {
 			return closing
 		}
@@ -217,9 +217,9 @@ func mix(x uint64, h uint32) uint32 {
 	return uint32(hi ^ lo ^ (hi^lo)>>32)
 }
 
-// open makes of w, which holds the one packet p, a write that others may join.
+// open makes w, which holds the packet p alone, a write that others may join.
 func (m *Merger) open(w *Write, p []byte, s *segment) {
-	w.Head, w.l4, w.v6, w.UDP, w.hash, w.pair = s.hdr, s.l4, s.v6, s.udp, s.hash, s.pair
+	w.Head, w.l4, w.v6, w.UDP, w.flow, w.addrs = s.hdr, s.l4, s.v6, s.udp, s.flow, s.addrs
 	w.size = len(p) - s.hdr
 	w.closed = !s.udp && p[s.l4+tcpFlags]&psh != 0
 	if !s.udp {
@@ -234,7 +234,7 @@ func (m *Merger) open(w *Write, p []byte, s *segment) {
 func (m *Merger) join(b *packet.Batch, w *Write, i int, p []byte, s *segment) bool {
 	size := len(p) - s.hdr
 	if w.closed || w.UDP != s.udp || w.v6 != s.v6 || w.Head != s.hdr ||
-		size > w.size || w.Len+size > maxLen || w.N == MaxPieces || s.udp && w.N == maxDatagrams {
+		size > w.size || w.Len+size > maxLen || w.N == MaxIovecs || s.udp && w.N == maxDatagrams {
 		return false
 	}
 	first := b.Bytes(w.First)
@@ -297,7 +297,7 @@ func (m *Merger) finish(b *packet.Batch, w *Write) {
 	off := b.Packets[w.First].Off
 	virtio := b.Slab[off-HeaderSize : off]
 	if w.N == 1 {
-		clear(virtio) // whatever lay there is no header
+		clear(virtio) // the empty header: no offload
 		return
 	}
 	p := b.Bytes(w.First)
@@ -330,8 +330,7 @@ func (m *Merger) finish(b *packet.Batch, w *Write) {
 	h.Put(virtio)
 }
 
-// Undo gives the first packet of w its own headers back, so that the packets of w can be written one by one. Each needs an
-// empty virtio header ([Single]) of its own.
+// Undo gives the first packet of w its own headers back, so that the packets of w can be written one by one ([Single]).
 func (m *Merger) Undo(b *packet.Batch, w *Write) {
 	if w.N == 1 {
 		return
@@ -360,9 +359,9 @@ func Single(b *packet.Batch, i int) []byte {
 	return b.Slab[p.Off-HeaderSize : p.Off+p.Len]
 }
 
-// Probe returns a merged write, virtio header and all, of two short packets that no host takes for its own: from and to
-// 127.0.0.1, which a packet from an interface must not be (RFC 1122 §3.2.1.3). A kernel that refuses merged writes, or
-// those whose last packet is short, refuses it.
+// Probe returns a merged write, virtio header included, of two short packets that no host accepts: from and to 127.0.0.1,
+// which a packet from an interface must not be (RFC 1122 §3.2.1.3). A kernel that refuses merged writes, or those whose
+// last packet is short, refuses it.
 func Probe(udp bool) []byte {
 	const l4, payload, size = ip4Size, 3, 2
 	hdr, proto, sumAt, kind := l4+tcpSize, protoTCP, tcpSum, uint8(GSOTCPv4)

@@ -62,7 +62,7 @@ func checkMerge(t *testing.T, m *Merger, b *packet.Batch) [][]int {
 		order = append(order, held...)
 		h := ReadHeader(b.Slab[b.Packets[w.First].Off-HeaderSize:])
 		p := gather(m, b, w)
-		if len(p) != w.Len || len(held) != w.N || len(held) > MaxPieces || len(p) > 65535 {
+		if len(p) != w.Len || len(held) != w.N || len(held) > MaxIovecs || len(p) > 65535 {
 			t.Fatalf("write %d: %d bytes in %d packets, said %d in %d", j, len(p), len(held), w.Len, w.N)
 		}
 		if w.N == 1 {
@@ -314,12 +314,12 @@ func TestMergeLimits(t *testing.T) {
 	if got := checkMerge(t, m, batchOf(segmentsOf(pkt{udp: true}, 65, 1)...)); len(got) != 2 || len(got[0]) != maxDatagrams {
 		t.Errorf("datagrams: %v", got)
 	}
-	if got := checkMerge(t, m, batchOf(segmentsOf(pkt{}, 1100, 1)...)); len(got) != 2 || len(got[0]) != MaxPieces {
-		t.Errorf("pieces: first write holds %d", len(got[0]))
+	if got := checkMerge(t, m, batchOf(segmentsOf(pkt{}, 1100, 1)...)); len(got) != 2 || len(got[0]) != MaxIovecs {
+		t.Errorf("iovecs: first write holds %d", len(got[0]))
 	}
 }
 
-// Flows are told apart by their headers, not by their hashes.
+// Flows are distinguished by their headers, not by their hashes.
 func TestMergeHashCollision(t *testing.T) {
 	for _, k := range []pkt{{}, {v6: true}, {udp: true}, {udp: true, v6: true}} {
 		k.payload = pattern(50, 1)

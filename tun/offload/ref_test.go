@@ -187,7 +187,7 @@ func split(t *testing.T, b *packet.Batch, h Header, super []byte) (rest []byte, 
 	}
 	if k := s.Lay(b); k < s.Segments() {
 		rest = make([]byte, len(super))
-		rest = rest[:s.Rest(rest, b.Slab[off:off+len(super)])]
+		rest = rest[:s.Remainder(rest, b.Slab[off:off+len(super)])]
 	}
 	s.Spread(b)
 	s.Finish(b)

@@ -3,32 +3,32 @@ package offload
 import "throughline/packet"
 
 // maxHeaders bounds the IP and transport headers of a super-packet together: the largest IPv4 and TCP headers are 120
-// bytes, and IPv6 extension headers beyond the rest are not seen in practice.
+// bytes, and more IPv6 extension headers than fit are not seen in practice.
 const maxHeaders = 256
 
 // A Super is a super-packet that is to be split. [Super.Parse] takes a copy of its headers; then, in this order,
 //
-//	Lay     places its segments in a batch
-//	Rest    saves those there was no room for, when Lay placed fewer than Segments
-//	Spread  moves their payload to where it belongs
-//	Finish  writes their headers
+//	Lay        places its segments in a batch
+//	Remainder  saves those there was no room for, when Lay placed fewer than Segments
+//	Spread     moves their payload to where Lay placed them
+//	Finish     writes their headers
 //
 // A reader that has read payload straight to where Lay places it, by a scatter read, leaves out Spread. The zero Super is
 // ready for Parse; it is meant to be kept and used again.
 type Super struct {
-	head     [maxHeaders]byte // the headers as they came
-	l4       int              // where the transport header begins
-	hdr      int              // the length of all headers
-	size     int              // payload bytes of each segment but the last
-	n        int              // the length of the packet
-	segs     int
-	v6, udp  bool
-	first, k int // Lay placed Packets[first:first+k]
+	head          [maxHeaders]byte // the headers as they came
+	l4            int              // where the transport header begins
+	hdr           int              // the length of all headers
+	size          int              // payload bytes of each segment but the last
+	n             int              // the length of the packet
+	segs          int
+	v6, udp       bool
+	first, placed int // Lay placed Packets[first:first+placed]
 }
 
-// Parse takes in the super-packet of n bytes that begins with p; p need not hold more than its headers. It reports
-// whether the super-packet is one that can be split. Of h it believes the type and the size of the segments, and lengths
-// of headers it takes from the packet: HdrLen is wrong for packets that the host forwards.
+// Parse makes s the super-packet of n bytes that begins with p; p need not hold more than its headers. It reports whether
+// the super-packet can be split. It uses of h the type and the size of the segments, and takes lengths of headers from
+// the packet: HdrLen is wrong for packets that the host forwards.
 func (s *Super) Parse(h Header, p []byte, n int) bool {
 	p = p[:min(len(p), n)]
 	kind := h.GSOType &^ GSOECN // a bit, not a type: on every packet with CWR
@@ -95,7 +95,7 @@ func (s *Super) Parse(h Header, p []byte, n int) bool {
 		return false
 	}
 	copy(s.head[:], p[:s.hdr])
-	s.n, s.size, s.first, s.k = n, int(h.GSOSize), 0, 0
+	s.n, s.size, s.first, s.placed = n, int(h.GSOSize), 0, 0
 	s.segs = max(1, (n-s.hdr+s.size-1)/s.size) // without payload it is one packet
 	return true
 }
@@ -129,63 +129,64 @@ func (s *Super) length(i int) int { return s.hdr + min(s.size, s.n-s.hdr-i*s.siz
 // Lay places as many segments as b has room for, and returns their number. The super-packet must lie, or must have been
 // scattered, at the offset that b.Next gives.
 func (s *Super) Lay(b *packet.Batch) int {
-	s.first, s.k = len(b.Packets), 0
-	for s.k < s.segs {
-		n := s.length(s.k)
+	s.first, s.placed = len(b.Packets), 0
+	for s.placed < s.segs {
+		n := s.length(s.placed)
 		if _, room := b.Next(); n > room {
 			break
 		}
 		b.Place(n)
-		s.k++
+		s.placed++
 	}
-	return s.k
+	return s.placed
 }
 
-// Rest writes to dst the super-packet of the segments that Lay found no room for, and returns its length, zero when there
-// are none. The Header is that of the whole. p is the whole super-packet, before Spread; dst must have as many bytes.
-func (s *Super) Rest(dst, p []byte) int {
-	if s.k == s.segs {
+// Remainder writes to dst the super-packet of the segments that Lay found no room for, and returns its length, zero when
+// there are none. Its Header is that of the whole. p is the whole super-packet, before Spread; dst must have as many
+// bytes.
+func (s *Super) Remainder(dst, p []byte) int {
+	if s.placed == s.segs {
 		return 0
 	}
 	n := copy(dst, s.head[:s.hdr])
-	n += copy(dst[n:], p[s.hdr+s.k*s.size:s.n])
+	n += copy(dst[n:], p[s.hdr+s.placed*s.size:s.n])
 	if s.v6 {
 		putBE16(dst[ip6Len:], n-ip6Size)
 	} else {
 		putBE16(dst[ip4Len:], n)
-		addBE16(dst[ip4ID:], s.k)
+		addBE16(dst[ip4ID:], s.placed)
 	}
 	if !s.udp {
-		addBE32(dst[s.l4+tcpSeq:], uint32(s.k*s.size))
-		if s.k > 0 {
+		addBE32(dst[s.l4+tcpSeq:], uint32(s.placed*s.size))
+		if s.placed > 0 {
 			dst[s.l4+tcpFlags] &^= cwr
 		}
 	}
 	return n
 }
 
-// Spread moves the payload of the segments that Lay placed from where the super-packet lies to where they lie. A
-// segment lies behind its payload's old place, by more than the headers for each segment before it; so from the last
-// segment to the first nothing is overwritten before it has moved, whatever the sizes.
+// Spread moves the payload of the segments that Lay placed from where the super-packet lies to where they lie. Every
+// payload moves to a higher offset, and the more the later its segment is; so, moved from the last segment to the first,
+// none is overwritten before it has moved.
 func (s *Super) Spread(b *packet.Batch) {
-	if s.k == 0 {
+	if s.placed == 0 {
 		return
 	}
 	from := b.Packets[s.first].Off + s.hdr
-	for i := s.k - 1; i > 0; i-- {
+	for i := s.placed - 1; i > 0; i-- {
 		p := b.Packets[s.first+i]
 		copy(b.Slab[p.Off+s.hdr:p.Off+p.Len], b.Slab[from+i*s.size:])
 	}
 }
 
 // Finish writes the headers of the segments that Lay placed: lengths, IPv4 identification and header checksum, TCP
-// sequence number and flags, and the checksum of the whole.
+// sequence number and flags, and the TCP or UDP checksum.
 func (s *Super) Finish(b *packet.Batch) {
 	proto := protoTCP
 	if s.udp {
 		proto = protoUDP
 	}
-	for i := range s.k {
+	for i := range s.placed {
 		p := b.Bytes(s.first + i)
 		copy(p, s.head[:s.hdr])
 		if s.v6 {
@@ -218,8 +219,8 @@ func (s *Super) Finish(b *packet.Batch) {
 	}
 }
 
-// Complete fills in the checksum of a packet that is not a super-packet, where the header asks for it. It reports
-// whether header and packet agree. Where to sum is taken from the header, since it may be inside a tunnel.
+// Complete fills in the checksum of a packet that is not a super-packet, where the header asks for it. It reports whether
+// header and packet agree. Where to sum is taken from h, since the checksum may be that of a tunneled packet.
 func Complete(h Header, p []byte) bool {
 	if h.Flags&NeedsCsum == 0 {
 		return true

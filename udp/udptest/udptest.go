@@ -106,11 +106,12 @@ func (n *Net) Inject(d Datagram) {
 	n.fly(d, n.o.Latency)
 }
 
-// Cut parts a and b: nothing passes between them, silently, until Mend. What is in flight is lost.
+// Cut makes a partition between a and b: until Heal what they send each other is lost, without an error, and so is what
+// is in flight.
 func (n *Net) Cut(a, b *Host) { n.path(a, b, func(s *pathState) { s.cut = true }) }
 
-// Mend takes back Cut.
-func (n *Net) Mend(a, b *Host) { n.path(a, b, func(s *pathState) { s.cut = false }) }
+// Heal undoes Cut.
+func (n *Net) Heal(a, b *Host) { n.path(a, b, func(s *pathState) { s.cut = false }) }
 
 // SetMTU sets the path MTU between a and b, outer headers included; 0: no bound. Send refuses what is larger with
 // EMSGSIZE.

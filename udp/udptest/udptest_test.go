@@ -303,7 +303,7 @@ func TestPartition(t *testing.T) {
 	a, b := listen(t, ha, 1), listen(t, hb, 1)
 	n.Cut(hb, ha)
 	send(t, a, netip.AddrPortFrom(b4, 1), "lost")
-	n.Mend(ha, hb)
+	n.Heal(ha, hb)
 	send(t, a, netip.AddrPortFrom(b4, 1), "mended")
 	data, _ := receive(t, b.Receivers()[0])
 	want(t, data, "mended")

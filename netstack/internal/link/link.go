@@ -76,11 +76,11 @@ const (
 
 // New returns a link with an MTU in bytes.
 func New(mtu int) *Link {
-	// A super-packet is one train: as many datagrams as one system call sends, and whole ones, so that no segment in the
-	// midst of a stream is short.
+	// A super-packet's segments fill one super-packet of datagrams, all of one size, so that no segment in the midst of a
+	// stream is short.
 	payload := mtu - tcpRoom
 	sent := packet.Headroom + wire.Padded(payload+header.IPv4MinimumSize+header.TCPMinimumSize+timestamp, mtu) + packet.Tailroom
-	l := &Link{mtu: mtu, gso: max(1, packet.MaxTrain/sent) * payload}
+	l := &Link{mtu: mtu, gso: max(1, packet.MaxSuperPacket/sent) * payload}
 	l.filled.L, l.drained.L = &l.mu, &l.mu
 	l.merger.TCP = true
 	return l

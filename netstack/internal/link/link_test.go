@@ -169,8 +169,8 @@ func (s *sink) DeliverNetworkPacket(_ tcpip.NetworkProtocolNumber, p *stack.Pack
 
 func (s *sink) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) {}
 
-// TestWriteMerges checks that a train goes up as one packet that needn't be verified, and one with a wrong checksum alone,
-// as one that must be.
+// TestWriteMerges checks that consecutive segments are delivered as one packet that needn't be verified, and one with a wrong
+// checksum alone, as one that must be.
 func TestWriteMerges(t *testing.T) {
 	l := newLink(t)
 	s := &sink{l: l}
@@ -204,7 +204,7 @@ func TestPathAllocates(t *testing.T) {
 		l.Read(b)
 		l.Write(b)
 	}); n > 5 {
-		t.Errorf("%v allocations for a train of 46 packets", n)
+		t.Errorf("%v allocations for 46 packets", n)
 	}
 }
 

@@ -142,7 +142,7 @@ func (l *Link) layRemainder(b *packet.Batch) {
 		panic("link: BUG: a super-packet of gVisor's can't be split")
 	}
 	l.super.Lay(b)
-	l.remainder = l.remainder[:l.super.Rest(l.remainder[:cap(l.remainder)], p)]
+	l.remainder = l.remainder[:l.super.Remainder(l.remainder[:cap(l.remainder)], p)]
 	l.super.Spread(b)
 	l.super.Finish(b)
 }
