@@ -12,8 +12,9 @@ import (
 type Drop uint8
 
 // Taken marks a packet that was taken out of its batch and goes on elsewhere: staged for a session to come, or copied to
-// the handshake workers. It is no reason and has no counter. Every stage passes the packet over as it does a dropped one,
-// by the same comparison of Packet.Drop with zero; only what counts drops has to distinguish the two. See [Drop.Counted].
+// the handshake workers. It is no reason and has no counter. Every step of a lane passes the packet over as it does a
+// dropped one, by the same comparison of Packet.Drop with zero; only what counts drops has to distinguish the two. See
+// [Drop.Counted].
 const Taken Drop = 1<<8 - 1
 
 // The reasons, by where they are found.

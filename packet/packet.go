@@ -93,7 +93,7 @@ type Run struct {
 type Batch struct {
 	Slab    []byte   // owned by the batch
 	Packets []Packet // in the order they were read
-	Runs    []Run    // set by a socket on receipt, and by the engine for sending; in order, covering Packets
+	Runs    []Run    // in order: a socket sets them on receipt, over all packets; the engine over those to send
 	MTU     int      // bounds the padding of the packets laid by Append and Place; 0: no bound
 	used    int      // bytes of Slab laid out
 }

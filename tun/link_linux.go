@@ -24,7 +24,7 @@ type link struct {
 	req *rtnl.Conn
 	ns  nsKey // the namespace of our sockets
 
-	mu    sync.Mutex // guards what follows, and a look
+	mu    sync.Mutex // guards what follows, and a request with its answer
 	index int32      // the interface's last known index
 	wide  bool       // notified of all namespaces
 
@@ -117,7 +117,7 @@ func (l *link) wait() error {
 }
 
 // concerns reports whether the netlink message m is about the interface. Another interface in another namespace may have
-// the same index; then there is a look too many.
+// the same index; then the state is asked for once too often.
 func (l *link) concerns(m []byte) bool {
 	if len(m) < unix.SizeofNlMsghdr+sizeofNetconfmsg {
 		return false

@@ -60,7 +60,7 @@ type Queue interface {
 	// interface is gone, it returns an error that is os.ErrClosed.
 	Read(b *packet.Batch) (more bool, err error)
 
-	// Write delivers every packet of b that is not dropped and not empty, in order. Each packet must have packet.Headroom
+	// Write delivers every live packet of b that is not empty, in order. Each packet must have packet.Headroom
 	// free bytes before it in the slab; Write may overwrite those and the packets themselves. A packet that the kernel
 	// refuses gets Drop DropTUN; the others are written. The error is for what concerns the whole queue: os.ErrClosed
 	// after Close. One caller at a time; it may run beside Read.

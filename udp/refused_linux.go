@@ -63,7 +63,7 @@ import (
 type refused struct {
 	run     int
 	limit   int  // no super-packets of this size or more
-	suspect int  // when not 0: limit is because of an error that may have had another cause, to a super-packet of this size
+	suspect int  // when not 0: a super-packet of this size was refused, so limit was set, but the cause may be another
 	src     bool // no source
 	tries   int  // retries since a send left
 }

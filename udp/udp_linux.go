@@ -23,7 +23,7 @@ type socket struct {
 	bound uint32 // the index of the interface it is bound to; 0: all of them
 	rx    receiver
 
-	gso        atomic.Uint32 // an Offload; packet.OffloadOn may change to packet.OffloadWithdrawn
+	gso        atomic.Uint32 // a packet.OffloadState; On may change to Withdrawn
 	avoidEqual bool          // this kernel corrupts super-packets whose segments are all of one size: none is sent
 	refusing   destinations  // those that refuse super-packets
 	refusals   atomic.Int32  // destinations that refused super-packets with EINVAL since a super-packet last got out

@@ -26,8 +26,8 @@ type Table[V comparable] struct {
 // A cell hides the methods of V from the trie: bart would use V's Clone or Equal.
 type cell[V comparable] struct{ v V }
 
-// bart.Fast finds an address in about two thirds of the time of bart.Table. It pays with 256 bytes a node: nothing where
-// peers are numbered from one block, 30 to 80 bytes a prefix where they are scattered over all of IPv4.
+// bart.Fast finds an address in about two thirds of the time of bart.Table. Its nodes are 256 bytes larger: that is
+// nothing where all prefixes lie in one block, and 30 to 80 bytes a prefix where they are scattered over all of IPv4.
 type trie[V comparable] = bart.Fast[cell[V]]
 
 // Lookup returns the value of the longest prefix that contains a. An IPv4-mapped address is an IPv6 address like any

@@ -219,7 +219,7 @@ func (u *update) apply(c *wgtypes.Config) {
 	e.stopRemoved(removed)
 }
 
-// peer applies a change to a peer that is there.
+// applyPeer applies a change to a peer that is there.
 func (u *update) applyPeer(p *Peer, pc *wgtypes.PeerConfig) {
 	e := u.e
 	if pc.PresharedKey != nil {

@@ -1,7 +1,7 @@
-// Package engine is the data path and all that keeps it going: it moves batches between a TUN and the sockets, performs the
-// handshakes, runs the timers, and holds the peers.
+// Package engine is the packet path and all that keeps it going: it moves batches between a TUN and the sockets, performs
+// the handshakes, runs the timers, and holds the peers.
 //
-// A packet's path out is outbound.go from top to bottom, its path in is inbound.go; both are stages of a lane, so one
+// A packet's path out is outbound.go from top to bottom, its path in is inbound.go; both are steps of a lane, so one
 // goroutine opens or seals a whole batch, and only its emitting may fall to another. Handshakes run on a few workers of
 // their own (handshake.go) and never in a lane: they serve a work queue (work.go). One goroutine looks at the timers of
 // all peers (timers.go).
@@ -16,9 +16,9 @@
 //
 // Taken alone are identity.checkerMu, under load, by the handshake workers, and Engine.sinkMu, by the inbound lanes.
 //
-// The packet path takes no lock but, once for each train that arrives, indexEntry.windowMu (for the replay window) and
-// Engine.sinkMu, and Peer.stateMu where a packet is staged or was received with another session than the one we send
-// with.
+// Of the engine's locks the packet path takes only these: once for each train that arrives indexEntry.windowMu (for the
+// replay window), once for each batch that is delivered Engine.sinkMu, and Peer.stateMu where a packet is staged or was
+// received with another session than the one we send with.
 //
 // Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait, and [wire.MaxStaged] packets a peer;
 // those beyond are dropped and counted. Goroutines are a few for each queue and socket, and none for each peer.

@@ -27,7 +27,7 @@ func (e *Engine) flush(p *Peer) {
 	for sent := 0; ; sent += len(b.Packets) {
 		now := e.clock()
 		if sent >= flushLimit {
-			// Packets come faster than this sends them, and would make the oldest give way without end: now they aren't
+			// Packets come faster than this sends them, and would have the oldest dropped without end: now they aren't
 			// staged any more. A few may overtake others, in their counters and on the wire.
 			p.Waiting.Store(false)
 		}

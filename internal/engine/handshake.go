@@ -49,7 +49,7 @@ func (e *Engine) initiate(p *Peer) {
 	if err != nil { // the peer's public key is a low-order point
 		e.deleteIndex(index, p)
 		p.stateMu.Lock()
-		p.Timers.HandshakeSent(now) // as if: the next packets mustn't each try again
+		p.Timers.HandshakeSent(now) // as if it were: the next packets mustn't each try again
 		p.lastHandshakeSent.Store(int64(now))
 		p.stateMu.Unlock()
 		e.log.Warn("handshake: cannot begin", "peer", logName(p.Public), "error", err)

@@ -15,7 +15,7 @@ import (
 	"throughline/udp"
 )
 
-// inbound is the stages of the lane that receives from a socket: Take receives a batch and finds each train's session by
+// inbound is the steps of the lane that receives from a socket: Take receives a batch and finds each train's session by
 // its receiver index; Work opens; Emit checks the replay window and the inner source, and writes to the TUN.
 type inbound struct {
 	e        *Engine

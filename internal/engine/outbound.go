@@ -14,8 +14,8 @@ import (
 	"throughline/tun"
 )
 
-// outbound is the stages of the lane that reads a queue of the TUN: Take reads a batch and reserves for each train a
-// session and its counters; Work seals; Emit sends. For the order of the stages see lane.Stages.
+// outbound is the steps of the lane that reads a queue of the TUN: Take reads a batch and reserves for each train a
+// session and its counters; Work seals; Emit sends. For their order see lane.Steps.
 type outbound struct {
 	e     *Engine
 	queue tun.Queue
@@ -124,7 +124,8 @@ func (e *Engine) reserveTrain(b *outBatch, p *Peer, first, n int) {
 	b.Runs = append(b.Runs, packet.Run{First: first, N: n, Endpoint: *to})
 }
 
-// reserve reserves the counters of a train; or, without a session, stages its packets and returns false.
+// reserve reserves the counters of a train. Without a session, or while earlier packets of the peer wait, it stages the
+// train's packets and returns false.
 func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, uint64, bool) {
 	if !p.Waiting.Load() {
 		if kp, counter, ok := p.counters(b.now, n); ok {
@@ -187,7 +188,7 @@ func (o *outbound) Emit(b *outBatch) {
 	for i := range b.trains {
 		t := &b.trains[i]
 		if t.to.Src.IsValid() && !b.Runs[t.run].Endpoint.Src.IsValid() {
-			t.peer.ClearSource(t.to) // the socket found that it can't be had any more
+			t.peer.ClearSource(t.to) // the socket found that this source can't be used any more
 		}
 		e.sentData(t.peer, t.keypair, b.now, sentBytes(b.Packets[t.first:t.first+t.n]))
 	}

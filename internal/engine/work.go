@@ -18,7 +18,7 @@ const (
 	maxMessages = 1024
 
 	// underLoad is how many waiting messages are a load, under which senders must prove their address. Whitepaper §5.3;
-	// the kernel's eighth.
+	// an eighth of the queue, as in the kernel.
 	underLoad = maxMessages / 8
 
 	// maxHandshakers bounds the workers: handshakes must leave cores to the lanes.
@@ -28,7 +28,7 @@ const (
 // What a handshake worker is to do for a peer. Bits, so that what is asked for twice is done once.
 const (
 	wantInitiate  = 1 << iota // begin a handshake, because there is something to send
-	wantRetry                 // begin one, because the last wasn't answered
+	wantRetry                 // begin one, because a timer asks for it; attempts go on being counted
 	wantFlush                 // send what is staged, or begin the handshake it needs
 	wantKeepalive             // send a keepalive, or begin the handshake it needs
 )
@@ -50,7 +50,7 @@ func (e *Engine) post(kind uint32, msg []byte, from *packet.Endpoint) packet.Dro
 	return packet.Taken
 }
 
-// A worker is the work queue's handler: it does on a handshake worker what is queued.
+// A worker is the work queue's Handler, whose methods run on the handshake workers.
 type worker struct{ e *Engine }
 
 // HandleMessage handles a handshake message, and counts it if it is dropped.
@@ -68,7 +68,7 @@ func (w worker) HandleItem(p *Peer, wanted uint32) {
 	}
 	if wanted&wantInitiate != 0 {
 		p.stateMu.Lock()
-		p.Timers.ResetAttempts() // what is new to send deserves all of them. §6.4
+		p.Timers.ResetAttempts() // for new packets the initiation may be repeated as often as for the first. §6.4
 		p.stateMu.Unlock()
 	}
 	if wanted&(wantInitiate|wantRetry) != 0 {

@@ -30,8 +30,8 @@ type group struct {
 // tableSize is a power of two, twice the packets of a batch: an open-addressed table never more than half full.
 const tableSize = 2 * packet.MaxPackets
 
-// Group brings packets together by key, the key of a packet and its owner being at the same place in keys and owners, and
-// moves owners as it moves packets. Equal keys stand for one owner.
+// Group brings packets together by key, and moves owners as it moves packets: before, keys[i] and owners[i] are those of
+// packets[i]; keys stay as they are. Equal keys stand for one owner.
 func (g *Grouping[O]) Group(packets []packet.Packet, owners []O, keys []uint64) {
 	mixed := false
 	for i := 1; i < len(keys); i++ {

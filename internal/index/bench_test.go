@@ -49,7 +49,7 @@ func BenchmarkChurn(b *testing.B) {
 				in[i] = tab.Insert(v, rng.Uint32)
 			}
 			start := time.Now()
-			tab.rebuild(tab.live)
+			tab.rebuild(tab.inUse)
 			worst := time.Since(start)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); {

@@ -14,8 +14,8 @@ import (
 // A Table maps indices to values. The zero Table is empty, ready, and holds no memory. It must not be copied.
 type Table[V any] struct {
 	slots atomic.Pointer[[]slot[V]] // a power of two of them; nil: empty
-	live  int                       // the indices in use
-	taken int                       // the slots with a key, live or not
+	inUse int                       // the indices in use
+	keys  int                       // the slots with a key, of an index in use or a deleted one
 }
 
 // A slot's key is written once, from 0: a reader that has seen the key may load the value without checking the key again.
@@ -35,7 +35,7 @@ const (
 	sparse   = 8 // more slots for each entry than this, and the table is rebuilt, smaller
 )
 
-func tooFull(taken, slots int) bool { return taken > slots/2+slots/8 }
+func tooFull(keys, slots int) bool { return keys > slots/2+slots/8 }
 
 // home is where the search for i begins in a table of n slots. The multiplication spreads indices that have some bits in
 // common.
@@ -70,7 +70,7 @@ func (t *Table[V]) Lookup(i uint32) *V {
 }
 
 // Len returns how many indices are in use. Like what changes the table, it is called by one goroutine at a time.
-func (t *Table[V]) Len() int { return t.live }
+func (t *Table[V]) Len() int { return t.inUse }
 
 // maxDraws bounds the search for an unused index. Even with half of all indices in use, so many failures in a row don't
 // happen unless the source of randomness is broken.
@@ -95,17 +95,17 @@ func (t *Table[V]) Insert(v *V, random func() uint32) uint32 {
 
 func (t *Table[V]) put(i uint32, v *V) {
 	p := t.slots.Load()
-	if p == nil || tooFull(t.taken+1, len(*p)) {
-		t.rebuild(t.live + 1)
+	if p == nil || tooFull(t.keys+1, len(*p)) {
+		t.rebuild(t.inUse + 1)
 		p = t.slots.Load()
 	}
 	s, found := find(*p, i)
 	s.value.Store(v)
 	if !found { // else the index comes back to the slot it was deleted from
 		s.key.Store(i) // after the value, which readers take once they see the key
-		t.taken++
+		t.keys++
 	}
-	t.live++
+	t.inUse++
 }
 
 // Replace gives index i, if it is in use, to v, and reports whether it was. The index is never without a value.
@@ -113,7 +113,7 @@ func (t *Table[V]) Replace(i uint32, v *V) bool {
 	if v == nil {
 		panic("index: BUG: Replace by nil")
 	}
-	s := t.inUse(i)
+	s := t.slotOf(i)
 	if s == nil {
 		return false
 	}
@@ -123,20 +123,20 @@ func (t *Table[V]) Replace(i uint32, v *V) bool {
 
 // Delete frees index i if it still belongs to v, and reports whether it did.
 func (t *Table[V]) Delete(i uint32, v *V) bool {
-	s := t.inUse(i)
+	s := t.slotOf(i)
 	if s == nil || s.value.Load() != v {
 		return false
 	}
 	s.value.Store(nil)
-	t.live--
-	if n := len(*t.slots.Load()); t.live == 0 || n > minSlots && n > t.live*sparse {
-		t.rebuild(t.live)
+	t.inUse--
+	if n := len(*t.slots.Load()); t.inUse == 0 || n > minSlots && n > t.inUse*sparse {
+		t.rebuild(t.inUse)
 	}
 	return true
 }
 
-// inUse returns the slot of i, or nil when i is not in use.
-func (t *Table[V]) inUse(i uint32) *slot[V] {
+// slotOf returns the slot of i, or nil when i is not in use.
+func (t *Table[V]) slotOf(i uint32) *slot[V] {
 	p := t.slots.Load()
 	if p == nil {
 		return nil
@@ -148,11 +148,11 @@ func (t *Table[V]) inUse(i uint32) *slot[V] {
 	return s
 }
 
-// rebuild publishes a table with the live entries of the present one and room for n in all. Readers that still search the
+// rebuild publishes a table with the entries of the present one and room for n in all. Readers that still search the
 // old one find what was there when they began.
 func (t *Table[V]) rebuild(n int) {
 	old := t.slots.Load()
-	t.taken = t.live
+	t.keys = t.inUse
 	if n == 0 {
 		t.slots.Store(nil)
 		return

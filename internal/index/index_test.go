@@ -23,24 +23,24 @@ func slotsOf[V any](t *Table[V]) int {
 
 // wellFormed checks what the table promises to itself: the counts, the bounds of its size, and a free slot to end on.
 func wellFormed[V any](t *Table[V]) string {
-	live, taken, n := 0, 0, slotsOf(t)
+	inUse, keys, n := 0, 0, slotsOf(t)
 	for i := range n {
 		s := &(*t.slots.Load())[i]
 		if s.key.Load() != 0 {
-			taken++
+			keys++
 		}
 		if s.value.Load() != nil {
-			live++
+			inUse++
 		}
 	}
 	switch {
-	case live != t.live || taken != t.taken:
+	case inUse != t.inUse || keys != t.keys:
 		return "the counts are wrong"
 	case n > 0 && (n < minSlots || n&(n-1) != 0):
 		return "the number of slots is no power of two"
-	case n > 0 && tooFull(taken, n):
+	case n > 0 && tooFull(keys, n):
 		return "the table is crowded"
-	case n > max(minSlots, sparse*live) || live == 0 && n != 0:
+	case n > max(minSlots, sparse*inUse) || inUse == 0 && n != 0:
 		return "the table is larger than its entries deserve"
 	}
 	return ""
@@ -190,7 +190,7 @@ func TestModel(t *testing.T) {
 					t.Fatalf("Len = %d, want %d", tab.Len(), len(model))
 				}
 				if bad := wellFormed(&tab); bad != "" {
-					t.Fatalf("%s: %d slots, %d taken, %d live", bad, slotsOf(&tab), tab.taken, tab.live)
+					t.Fatalf("%s: %d slots, %d with a key, %d in use", bad, slotsOf(&tab), tab.keys, tab.inUse)
 				}
 			},
 		})

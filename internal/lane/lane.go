@@ -1,14 +1,14 @@
-// Package lane is the concurrency of the data path: batches are taken from a source one by one, worked on by as many
+// Package lane is the concurrency of the packet path: batches are taken from a source one by one, worked on by as many
 // goroutines as it is worth waking, and emitted to a sink in the order in which they were taken.
 //
 // It is generic over its batch and knows nothing of packets, nor of other lanes. A batch is taken and worked on by one
 // goroutine, and emitted by that or another; the lane's lock orders the two, so that a batch needs no lock of its own.
 //
-// Concurrency: a goroutine that runs the three stages is a worker. The goroutine that calls [Lane.Run] is the first;
+// Concurrency: a goroutine that runs the three steps is a worker. The goroutine that calls [Lane.Run] is the first;
 // another is started when the source is known to hold more, the last batch was large, and no worker is parked. Run waits
 // for all of them. The right to call Take is the read side; one worker at a time has it.
 //
-// Ownership: the lane owns its batches. A stage borrows one until it returns.
+// Ownership: the lane owns its batches. A step borrows one until it returns.
 //
 // The states of a slot of the ring, and the owner of its batch:
 //
@@ -41,8 +41,8 @@ import "sync"
 // Waking one costs several microseconds, about as much as sealing this many bytes.
 const HandOver = 16 << 10
 
-// Stages are what a lane does with a batch.
-type Stages[B any] interface {
+// Steps are what a lane does with a batch.
+type Steps[B any] interface {
 	// Take resets b, waits for input and fills b with it. It is called by one worker at a time, and what must be reserved
 	// in order is reserved here. size is what there is to work on, in bytes; more says that the source is known to hold
 	// more. An error ends the lane: b is discarded, neither worked on nor emitted, and Take isn't called again.
@@ -57,7 +57,7 @@ type Stages[B any] interface {
 
 // A Lane takes batches from a source, works on several at once and emits them in order. Make one with [New].
 type Lane[B any] struct {
-	stages   Stages[B]
+	steps    Steps[B]
 	workers  int
 	newBatch func() B
 	others   sync.WaitGroup // the workers but the first
@@ -65,7 +65,7 @@ type Lane[B any] struct {
 	mu     sync.Mutex
 	parked sync.Cond // where a worker without anything to do waits
 
-	// mu guards what follows, and is never held while a stage runs. ring[i].batch is the exception: the worker that
+	// mu guards what follows, and is never held while a step runs. ring[i].batch is the exception: the worker that
 	// has the read side may make and fill the slot behind the batches in flight; afterwards the batch belongs to the worker
 	// that took it and, once done, to the one that emits it.
 	ring     []slot[B]
@@ -89,11 +89,11 @@ type slot[B any] struct {
 
 // New returns a lane of at most workers goroutines and ring batches in flight, one at least of each. A batch is made
 // by newBatch when a slot of the ring is first used, and reused from then on.
-func New[B any](stages Stages[B], workers, ring int, newBatch func() B) *Lane[B] {
+func New[B any](steps Steps[B], workers, ring int, newBatch func() B) *Lane[B] {
 	if workers < 1 || ring < 1 {
 		panic("lane: BUG: a lane without a worker or without a batch")
 	}
-	l := &Lane[B]{stages: stages, workers: workers, newBatch: newBatch, ring: make([]slot[B], ring)}
+	l := &Lane[B]{steps: steps, workers: workers, newBatch: newBatch, ring: make([]slot[B], ring)}
 	l.parked.L = &l.mu
 	return l
 }
@@ -122,7 +122,7 @@ func (l *Lane[B]) work() {
 		if !s.made {
 			s.batch, s.made = l.newBatch(), true
 		}
-		size, more, err := l.stages.Take(s.batch)
+		size, more, err := l.steps.Take(s.batch)
 		l.mu.Lock()
 		if err != nil {
 			l.reading, l.err = false, err
@@ -141,7 +141,7 @@ func (l *Lane[B]) work() {
 			l.wake()
 		}
 		l.mu.Unlock()
-		l.stages.Work(s.batch)
+		l.steps.Work(s.batch)
 		l.mu.Lock()
 		s.done = true
 		// No worker waits for its turn: the one that emits now, or the one of an earlier batch, emits this one later.
@@ -202,7 +202,7 @@ func (l *Lane[B]) emit() {
 	l.emitting = true
 	for s := &l.ring[l.head]; s.done; s = &l.ring[l.head] {
 		l.mu.Unlock()
-		l.stages.Emit(s.batch)
+		l.steps.Emit(s.batch)
 		l.mu.Lock()
 		s.done = false
 		l.inFlight--

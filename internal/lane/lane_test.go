@@ -216,7 +216,7 @@ func (s *counted) Emit(b *counter) {
 	s.out++
 }
 
-// TestStress is for the race detector, which sees any two stages of one batch, any two takes and any two emits that
+// TestStress is for the race detector, which sees any two steps of one batch, any two takes and any two emits that
 // nothing orders.
 func TestStress(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))

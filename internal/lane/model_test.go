@@ -208,7 +208,7 @@ func everyOrder(limit int, f func(choose func(n int) int) bool) (runs int, compl
 	return runs, false
 }
 
-// TestEveryOrder tries every order in which the calls of the stages can return.
+// TestEveryOrder tries every order in which the calls of the steps can return.
 func TestEveryOrder(t *testing.T) {
 	for _, c := range []struct {
 		workers, ring int

@@ -9,10 +9,11 @@ package mono
 
 import "time"
 
-// Time is a moment in nanoseconds since an arbitrary origin, such as boot. The zero Time stands for "never".
+// Time is a moment in nanoseconds since an arbitrary origin, such as boot. The zero Time stands
+// for a moment that hasn't been, [Never] for one that won't come.
 type Time int64
 
-// Never is a moment that doesn't come.
+// Never is later than every moment: what is due then is never due.
 const Never Time = 1<<63 - 1
 
 // Add returns t moved by d; Never stays Never.

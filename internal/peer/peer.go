@@ -24,8 +24,8 @@ type Peer struct {
 	Public wgtypes.PublicKey // never changes
 
 	// Any goroutine, any time.
-	Timers        timers.Timers                   // its hot half; the cold half belongs to Keypairs' guard
-	Sending       atomic.Pointer[session.Keypair] // the snapshot of Keypairs.Current that the data path sends with
+	Timers        timers.Timers                   // its hot half; the cold half is guarded as Keypairs is
+	Sending       atomic.Pointer[session.Keypair] // the snapshot of Keypairs.Current that the packet path sends with
 	Waiting       atomic.Bool                     // packets are staged or being flushed: new ones queue behind them
 	Rx, Tx        atomic.Uint64                   // bytes of whole datagrams
 	endpoint      atomic.Pointer[packet.Endpoint] // what it points to never changes; nil: unknown

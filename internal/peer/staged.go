@@ -2,9 +2,9 @@ package peer
 
 import "throughline/internal/wire"
 
-// Staged holds the packets that wait for a session, in order: [wire.MaxStaged] at most, the oldest giving way. Kernel:
-// MAX_STAGED_PACKETS. It owns copies, so that their batch can be reused. The zero Staged is empty and holds no memory. It
-// is not safe for concurrent use.
+// Staged holds the packets that wait for a session, in order: [wire.MaxStaged] at most; when there are as many, a new one
+// has the oldest dropped. Kernel: MAX_STAGED_PACKETS. It owns copies, so that their batch can be reused. The zero Staged
+// is empty and holds no memory. It is not safe for concurrent use.
 type Staged struct {
 	packets [][]byte
 }

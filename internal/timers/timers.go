@@ -27,11 +27,11 @@ type Actions uint8
 
 // Actions.
 const (
-	// EraseKeys: erase all sessions and the handshake's ephemeral keys. §6.3.
-	EraseKeys Actions = 1 << iota
-
 	// GiveUp: the initiation was repeated as often as is allowed and not answered; drop the staged packets. §6.4.
-	GiveUp
+	GiveUp Actions = 1 << iota
+
+	// EraseKeys: erase all sessions and the handshake's ephemeral keys. §6.3.
+	EraseKeys
 
 	// ClearSource: forget the local address that the peer is sent to from, in case it is why no answer comes.
 	ClearSource
@@ -52,9 +52,9 @@ const newHandshakeAfter = wire.KeepaliveTimeout + wire.RekeyTimeout
 
 // Timers are the timers of one peer. The zero Timers is ready, with nothing armed.
 type Timers struct {
-	// Hot: written by the data path. A moment of zero means disarmed.
+	// Hot: written by the packet path. A moment of zero means disarmed.
 	firstSent     atomic.Int64 // when data was first sent since anything was received: arms the new handshake
-	firstReceived atomic.Int64 // twice when data was first received since anything was sent, plus 1 if more came: arms the keepalive
+	firstReceived atomic.Int64 // 2 × when data was first received since anything was sent, + 1 if more came: arms the keepalive
 	lastPacket    atomic.Int64 // when a packet last went in either direction; kept only while interval isn't 0
 	interval      atomic.Int64 // of persistent keepalives, a time.Duration; 0: off
 

@@ -112,7 +112,8 @@ const (
 	// ReplayWindow is how many counters the replay window remembers. §5.4.6 cites RFC 6479; the kernel's size.
 	ReplayWindow = 8192
 
-	// MaxStaged bounds the packets that wait for a session, a peer; the oldest gives way. Kernel: MAX_STAGED_PACKETS.
+	// MaxStaged bounds the packets of a peer that wait for a session; of more the oldest is dropped. Kernel:
+	// MAX_STAGED_PACKETS.
 	MaxStaged = 128
 
 	// MaxPeers bounds the peers of a device. Kernel: MAX_PEERS_PER_DEVICE.

@@ -82,14 +82,14 @@ const (
 	data                 // may be merged
 )
 
-// A segment is what is known of a packet whose kind is data.
+// A segment is what classify finds out about a packet, as far as its kind needs it.
 type segment struct {
 	l4, hdr     int
 	flow, addrs uint32
 	udp, v6     bool
 }
 
-// Merge looks through the packets of b that are not dropped and not empty, and returns the writes they make, in order.
+// Merge looks through the live packets of b that are not empty, and returns the writes they make, in order.
 // Before each write's first packet, in its headroom, it puts the virtio header; a first packet of several gets the headers
 // of the whole. The writes are borrowed until the next call.
 func (m *Merger) Merge(b *packet.Batch) []Write {
