@@ -45,6 +45,13 @@ func (p *Parser) Parse(name string, r io.Reader) (*File, error) {
 	s := &state{Parser: p, file: &File{Name: name}, peers: make(map[wgtypes.PublicKey]int)}
 	// One byte more than a line may have, and its end, so that a line that is too long can be recognised.
 	in := bufio.NewReaderSize(r, maxLine+2)
+	head, err := in.Peek(maxHead)
+	if err != nil && err != io.EOF {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if what := otherFormat(head); what != "" {
+		return nil, &Error{Pos: Pos{name, 1, 1}, Problem: what}
+	}
 	total := 0
 	for {
 		line, err := in.ReadSlice('\n')
@@ -64,6 +71,10 @@ func (p *Parser) Parse(name string, r io.Reader) (*File, error) {
 		if strings.IndexByte(text, 0) >= 0 {
 			s.wrong.Add(s.problem(1, notUTF8))
 			return nil, s.wrong.Err() // it isn't text, so the rest would be one mistake after the other
+		}
+		if err == io.EOF && s.line == 1 && strings.IndexByte(text, '\r') >= 0 {
+			s.wrong.Add(s.problem(1, "the lines end in carriage returns alone; save the file with the line ends of Unix or Windows"))
+			return nil, s.wrong.Err()
 		}
 		s.read(text)
 		if err == io.EOF {

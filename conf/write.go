@@ -66,6 +66,9 @@ func Write(w io.Writer, f *File) error {
 		t.section(s.Name)
 		t.entries(s.Entries, true)
 	}
+	if first := t.lines[0]; strings.HasPrefix(first, bom) || otherFormat([]byte(first)) != "" {
+		t.fail("the first line", "looks like the beginning of a file in another format")
+	}
 	if t.err != nil {
 		return t.err
 	}
