@@ -17,4 +17,5 @@
 // are reported where wg(8) takes the last of several values for a key, merges several [Interface] sections, or lets a peer
 // that is named twice lose its first allowed IPs; where it accepts spaces inside of numbers, keys and names, ports that are
 // names or wrap around, or an endpoint's IPv6 address without brackets; and where wg-quick(8) accepts an MTU below 576.
+// A file of another format (UTF-16, HTML, a picture) and the keys of AmneziaWG are one mistake each, however many lines.
 package conf

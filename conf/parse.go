@@ -108,7 +108,8 @@ type state struct {
 	peers map[wgtypes.PublicKey]int // the lines of the headers of peers
 	wrong Mistakes
 
-	notUTF8 bool // whether that was reported: a whole file in another encoding is one mistake
+	notUTF8 bool    // whether that was reported: a whole file in another encoding is one mistake
+	amnezia amnezia // the keys of AmneziaWG that were met, which are one mistake, too
 }
 
 // notUTF8 is the mistake of text in another encoding.
@@ -307,7 +308,7 @@ func (s *state) known(e *Entry) {
 			if s.expand(e) && e.Value != "" {
 				s.file.Interface.Extra = append(s.file.Interface.Extra, *e)
 			}
-		} else {
+		} else if !s.isAmnezia(e) {
 			s.wrong.Add(s.unknown(e, section))
 		}
 		return
@@ -348,6 +349,9 @@ func (s *state) unknown(e *Entry, section string) error {
 		if _, ok := interfaceKeys[name]; ok {
 			return e.WrongSecret("belongs below [Interface], not below [Peer]")
 		}
+	}
+	if why, ok := otherKeys[name]; ok {
+		return e.WrongSecret(why)
 	}
 	keys := interfaceKeys
 	if s.in == inPeer {
