@@ -5,10 +5,10 @@
 // a program, or by package wireproxy of a file. [Proxy.Run] serves it until its context ends, [Proxy.Health] reports its
 // state. It sets up no tunnel, runs no hook and keeps no log of connections, but for debug messages.
 //
-// Concurrency: a connection has two goroutines, one for each direction, as has an HTTP request that isn't CONNECT until
-// its response has gone; a connection to a target of such requests has two of net/http's; a UDP session has one; a SOCKS5
-// UDP association has three. All of them end before Run returns. A Proxy may be asked for its health while it runs; Run is
-// called once at a time.
+// Concurrency: a connection has two goroutines, one for each direction; a client of an HTTP proxy has one of net/http's server,
+// and while a request is under way a second that listens whether the client is gone; a connection to a target of plain requests
+// has two of net/http's; a UDP session has one; a SOCKS5 UDP association has three. All of them end before Run returns. A
+// Proxy may be asked for its health while it runs; Run is called once at a time.
 //
 // Limits: each section has at most MaxConnections connections or UDP sessions (1024), and refuses further ones in their own
 // protocol; a client that doesn't finish a handshake in 10 s is closed; the header of a request has at most 64 KiB, that of a response

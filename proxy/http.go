@@ -1,11 +1,11 @@
 package proxy
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -25,66 +25,121 @@ const (
 	keepAliveTimeout = 60 * time.Second // between two requests of one client
 )
 
-// handleHTTP serves the requests of one connection.
-func (s *section) handleHTTP(l *live, c net.Conn) error {
-	start := time.Now()
-	c.SetDeadline(start.Add(handshakeTimeout))
-	if s.tls != nil {
-		c = tls.Server(c, s.tls) // its handshake is part of the first read
-	}
-	client := &forward.Client{Conn: c, Left: maxRequestHeader, Count: &s.toClient}
-	in := bufio.NewReader(client)
-	forward.Await(in) // where this fails, ReadRequest does too
+var errCut = errors.New("the response was cut short")
+
+// A limitListener is a section's listener as an http.Server has it: its connections are those that were let in.
+type limitListener struct {
+	net.Listener
+	s *section
+	l *live
+}
+
+func (ll limitListener) Accept() (net.Conn, error) {
 	for {
-		client.Left = maxRequestHeader
-		req, err := http.ReadRequest(in)
+		c, err := ll.s.next(ll.l)
 		if err != nil {
-			code, text := 400, "this is not a request"
-			switch {
-			case errors.Is(err, io.EOF) && in.Buffered() == 0:
-				return nil
-			case errors.Is(err, forward.ErrTooLong):
-				code, text = 431, "the header is longer than 64 KiB"
-			case socks5.IsTimeout(err):
-				code, text = 408, "the request took too long"
-			case !isProtocol(err):
-				return err
-			}
-			return s.answer(c, err, code, "", text)
+			return nil, err
 		}
-		client.Left = -1
-		if s.login != nil && !s.login.MatchesBasic(req.Header.Get("Proxy-Authorization")) {
-			return s.answer(c, errLogin, 407, "Proxy-Authenticate: Basic realm=\"proxy\", charset=\"UTF-8\"\r\n", "this proxy asks for a user name and a password")
+		if !ll.s.admit(ll.l, c) {
+			continue
 		}
-		if req.Method == http.MethodConnect {
-			return s.connect(l, c, in, req)
+		ll.l.wg.Add(1) // until leave
+		if ll.s.tls != nil {
+			c = tls.Server(c, ll.s.tls)
 		}
-		again, err := s.forward(l, client, in, req)
-		if err != nil || !again {
-			return err
-		}
-		c.SetDeadline(time.Now().Add(keepAliveTimeout))
-		if forward.Await(in) != nil {
-			return nil // the client has no more requests
-		}
-		c.SetDeadline(time.Now().Add(handshakeTimeout))
+		return forward.NewConn(c, handshakeTimeout), nil
 	}
 }
 
-// isProtocol reports whether an error is about what was read, not about the connection.
-func isProtocol(err error) bool {
-	_, ok := errors.AsType[net.Error](err)
-	return !ok && !errors.Is(err, net.ErrClosed)
+// leave ends what Accept began, when the server has closed a connection, or when the handler has that took it over.
+func (s *section) leave(l *live, client *forward.Conn) {
+	c := client.Conn
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	l.drop(c)
+	s.open.Add(-1)
+	s.report(l, c, client.End())
+	l.wg.Done()
 }
 
-// answer refuses a request, and sees to it that the client can read why.
-func (s *section) answer(c net.Conn, why error, code int, header, text string) error {
-	c.SetDeadline(time.Now().Add(handshakeTimeout))
-	if _, err := c.Write(forward.Refusal(code, header, text)); err != nil {
+// serveHTTP serves an HTTP proxy until Run ends.
+func (s *section) serveHTTP(l *live) error {
+	log := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
+	p := forward.New(func(ctx context.Context, address string) (net.Conn, error) { return s.pool(ctx, l, address) }, s.unanswered, log)
+	server := &http.Server{
+		Handler:                      http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.handleHTTP(l, p, w, r) }),
+		DisableGeneralOptionsHandler: true,
+		ReadHeaderTimeout:            handshakeTimeout,
+		IdleTimeout:                  keepAliveTimeout,
+		MaxHeaderBytes:               maxRequestHeader - 4<<10, // the server adds as much
+		ErrorLog:                     log,
+		BaseContext:                  func(net.Listener) context.Context { return l.ctx },
+		ConnContext:                  forward.Bind,
+		ConnState: func(c net.Conn, state http.ConnState) {
+			client := c.(*forward.Conn)
+			if client.Note(state); state == http.StateClosed {
+				s.leave(l, client)
+			}
+		},
+	}
+	if err := server.Serve(limitListener{s.listener, s, l}); l.ctx.Err() == nil {
 		return err
 	}
-	relay.Linger(c)
-	return why
+	return nil
+}
+
+// handleHTTP serves one request.
+func (s *section) handleHTTP(l *live, p *forward.Proxy, w http.ResponseWriter, r *http.Request) {
+	c := forward.ConnOf(r)
+	whole := false
+	defer func() {
+		switch {
+		case c.Hijacked():
+			s.leave(l, c)
+		case !whole:
+			c.Fail(errCut)
+			relay.Abort(c.Conn) // so that what was cut short doesn't look complete
+		}
+	}()
+	c.Begin(w)
+	switch {
+	case s.login != nil && !s.login.MatchesBasic(r.Header.Get("Proxy-Authorization")):
+		w.Header().Set("Proxy-Authenticate", `Basic realm="proxy", charset="UTF-8"`)
+		answer(w, r, errLogin, 407, "this proxy asks for a user name and a password")
+	case r.Method == http.MethodConnect:
+		s.connect(l, w, r)
+	default:
+		s.forward(p, w, r)
+	}
+	c.Finish(w, r.Body)
+	whole = true
+}
+
+// answer answers a request in the proxy's own name, and ends the connection.
+func answer(w http.ResponseWriter, r *http.Request, why error, code int, text string) {
+	forward.ConnOf(r).Refuse(why)
+	h := w.Header()
+	h.Set("Connection", "close")
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(len(text)+1))
+	w.WriteHeader(code)
+	io.WriteString(w, text+"\n")
+}
+
+// unanswered answers a request that failed before its response came.
+func (s *section) unanswered(w http.ResponseWriter, r *http.Request, err error) {
+	unreached, ok := errors.AsType[*forward.DialError](err)
+	switch {
+	case forward.ConnOf(r).Context().Err() != nil:
+		panic(http.ErrAbortHandler) // nobody reads an answer
+	case !ok:
+		answer(w, r, err, 502, "the target doesn't speak HTTP, or ended too early")
+	case socks5.ReplyOf(unreached.Err) == socks5.Expired:
+		answer(w, r, err, 504, "the target doesn't answer")
+	default:
+		answer(w, r, err, 502, "the target can't be reached")
+	}
 }
 
 // hostPort returns where a URL's host is, with a port.
@@ -101,48 +156,54 @@ func hostPort(host, port string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// unreached answers a request whose target wasn't reached.
-func (s *section) unreached(c net.Conn, err error) error {
-	if socks5.ReplyOf(err) == socks5.Expired {
-		return s.answer(c, err, 504, "", "the target doesn't answer")
-	}
-	return s.answer(c, err, 502, "", "the target can't be reached")
-}
-
 // connect serves a CONNECT request. RFC 9110 §9.3.6.
-func (s *section) connect(l *live, c net.Conn, in *bufio.Reader, req *http.Request) error {
-	address, err := hostPort(req.URL.Host, "443")
+func (s *section) connect(l *live, w http.ResponseWriter, r *http.Request) {
+	address, err := hostPort(r.URL.Host, "443")
 	if err != nil {
-		return s.answer(c, err, 400, "", "the target is not host:port")
+		answer(w, r, err, 400, "the target is not host:port")
+		return
 	}
-	target, err := s.dial(l.ctx, l, "tcp", address)
+	client := forward.ConnOf(r)
+	target, err := s.dial(client.Context(), l, "tcp", address)
 	if err != nil {
-		return s.unreached(c, err)
+		s.unanswered(w, r, &forward.DialError{Err: err})
+		return
 	}
 	defer l.drop(target)
+	early, err := client.Hijack(w)
+	if err != nil {
+		client.Fail(err)
+		return
+	}
+	c := client.Conn
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
-	if _, err := io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
-		return err
+	target.SetWriteDeadline(time.Now().Add(idle.WriteTimeout))
+	_, err = io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n")
+	if err == nil && len(early) > 0 { // sent before the answer: it belongs to the target
+		_, err = target.Write(early)
+		s.toTarget.Add(uint64(len(early)))
 	}
-	if n := in.Buffered(); n > 0 { // sent before the answer: it belongs to the target
-		early, _ := in.Peek(n)
-		target.SetWriteDeadline(time.Now().Add(idle.WriteTimeout))
-		if _, err := target.Write(early); err != nil {
-			return err
-		}
+	if err == nil {
+		c.SetDeadline(time.Time{})
 		target.SetDeadline(time.Time{})
-		s.toTarget.Add(uint64(n))
+		err = relay.Join(c, target, s.IdleTimeout, &s.toTarget, &s.toClient)
 	}
-	c.SetDeadline(time.Time{})
-	return relay.Join(c, target, s.IdleTimeout, &s.toTarget, &s.toClient)
+	client.Fail(err)
 }
 
 // A pooled is a connection to a target that serves one request after the other. Run closes it when it ends, and waits
 // until the pool has noted that and closes it too.
 type pooled struct {
 	net.Conn
+	s    *section
 	l    *live
 	once sync.Once
+}
+
+func (c *pooled) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.s.toTarget.Add(uint64(n))
+	return n, err
 }
 
 func (c *pooled) Close() error {
@@ -153,65 +214,39 @@ func (c *pooled) Close() error {
 	return nil
 }
 
-// pool returns the section's connections to targets of plain requests.
-func (l *live) pool(s *section) *forward.Pool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p := l.pools[s]
-	if p == nil {
-		p = forward.NewPool(func(ctx context.Context, address string) (net.Conn, error) {
-			if !l.begin() { // the pool connects in goroutines of its own
-				return nil, net.ErrClosed
-			}
-			c, err := s.dial(ctx, l, "tcp", address)
-			if err != nil {
-				l.wg.Done()
-				return nil, err
-			}
-			return &pooled{Conn: c, l: l}, nil
-		}, &s.toTarget)
-		if l.pools == nil {
-			l.pools = make(map[*section]*forward.Pool)
-		}
-		l.pools[s] = p
+// pool connects to a target of plain requests. net/http calls it in goroutines of its own.
+func (s *section) pool(ctx context.Context, l *live, address string) (net.Conn, error) {
+	if !l.begin() {
+		return nil, net.ErrClosed
 	}
-	return p
+	c, err := s.dial(ctx, l, "tcp", address)
+	if err != nil {
+		l.wg.Done()
+		return nil, err
+	}
+	return &pooled{Conn: c, s: s, l: l}, nil
 }
 
-// forward serves any other request, whose target stands in its first line, and reports whether the client may send
-// another one.
-func (s *section) forward(l *live, c *forward.Client, in *bufio.Reader, req *http.Request) (again bool, err error) {
-	req.Host = strings.TrimSuffix(req.URL.Host, ":") // an empty port is the scheme's. RFC 3986 §3.2.3
-	if req.URL.Scheme != "http" || req.Host == "" || req.URL.User != nil {
-		return false, s.answer(c.Conn, errors.New("not a request to a proxy"), 400, "", "this is a proxy: use CONNECT host:port, or METHOD http://host/path")
+// forward serves any other request, whose target stands in its first line.
+func (s *section) forward(p *forward.Proxy, w http.ResponseWriter, r *http.Request) {
+	r.Host = strings.TrimSuffix(r.URL.Host, ":") // an empty port is the scheme's. RFC 3986 §3.2.3
+	if r.URL.Scheme != "http" || r.Host == "" || r.URL.User != nil {
+		answer(w, r, errors.New("not a request to a proxy"), 400, "this is a proxy: use CONNECT host:port, or METHOD http://host/path")
+		return
 	}
-	switch further, err := forward.MaxForwards(req); {
-	case err != nil:
-		return false, s.answer(c.Conn, err, 400, "", "Max-Forwards is not a number")
-	case !further && req.Method == http.MethodTrace:
-		// An answer would repeat the request, and show to scripts the cookies that a browser hides from them.
-		return false, s.answer(c.Conn, errors.New("a TRACE for the proxy itself"), 501, "", "this proxy repeats no requests")
-	case !further:
-		return false, s.answer(c.Conn, nil, 200, "", "this is a proxy")
-	}
-	address, err := hostPort(req.Host, "80")
-	if err != nil {
-		return false, s.answer(c.Conn, err, 400, "", "the target is not host:port")
-	}
-	late, again, err := l.pool(s).Exchange(l.ctx, c, in, req, address, s.IdleTimeout)
-	unreached, ok := errors.AsType[*forward.DialError](err)
+	address, bad := hostPort(r.Host, "80")
+	further, err := forward.MaxForwards(r)
 	switch {
-	case err == nil && !again:
-		relay.Linger(c.Conn)
-	case err == nil:
-	case late:
-		relay.Abort(c.Conn) // so that what was cut short doesn't look complete
-	case ok:
-		return false, s.unreached(c.Conn, unreached.Err)
-	case errors.Is(err, forward.ErrRequest):
-		return false, s.answer(c.Conn, err, 400, "", "the request can't be sent on")
+	case err != nil:
+		answer(w, r, err, 400, "Max-Forwards is not a number")
+	case !further && r.Method == http.MethodTrace:
+		// An answer would repeat the request, and show to scripts the cookies that a browser hides from them.
+		answer(w, r, errors.New("a TRACE for the proxy itself"), 501, "this proxy repeats no requests")
+	case !further:
+		answer(w, r, nil, 200, "this is a proxy")
+	case bad != nil:
+		answer(w, r, bad, 400, "the target is not host:port")
 	default:
-		return false, s.answer(c.Conn, err, 502, "", "the target doesn't speak HTTP, or ended too early")
+		p.Serve(w, r, address, s.IdleTimeout, &s.toClient)
 	}
-	return again, err
 }

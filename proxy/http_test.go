@@ -166,7 +166,7 @@ func TestForwardOddTargets(t *testing.T) {
 		broken bool // the connection ends with a reset
 	}{
 		"interim":        {say("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", false},
-		"hop by hop":     {say("HTTP/1.1 200 OK\r\nConnection: x-hop, Keep-Alive\r\nX-Hop: 1\r\nKeep-Alive: x\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\nX-Keep: 1\r\n\r\n"), "HTTP/1.1 200 OK\r\nX-Keep: 1\r\nContent-Length: 0\r\n\r\n", false},
+		"hop by hop":     {say("HTTP/1.1 200 OK\r\nConnection: x-hop, Keep-Alive\r\nX-Hop: 1\r\nKeep-Alive: x\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\nX-Keep: 1\r\n\r\n"), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Keep: 1\r\n\r\n", false},
 		"until the end":  {say("HTTP/1.0 200 OK\r\n\r\nbody"), "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nbody", false},
 		"cut short":      {say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbody"), "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbody", true},
 		"nothing":        {say(""), "HTTP/1.1 502 Bad Gateway\r\n", false},
@@ -224,7 +224,7 @@ func forwarding(t *testing.T, text string, each func(net.Conn)) (client wire) {
 		return conn, nil
 	}}
 	c, client := newWire()
-	New(config(t, text), tunnel, Host{}, nil).sections[0].accept(l, c)
+	serveOne(New(config(t, text), tunnel, Host{}, nil).sections[0], l, c)
 	t.Cleanup(func() {
 		client.Close()
 		l.wg.Wait()
@@ -248,7 +248,7 @@ func TestForwardIdle(t *testing.T) {
 				n, _ := io.Copy(io.Discard, req.Body)
 				fmt.Fprintf(target, "HTTP/1.1 200 OK\r\nX-Got: %d\r\nContent-Length: 0\r\n\r\n", n)
 			})
-			io.WriteString(c, "PUT http://192.0.2.1/ HTTP/1.1\r\nContent-Length: 10\r\n\r\n")
+			io.WriteString(c, "PUT http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
 			slowly(c)
 			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 			if err != nil || resp.Header.Get("X-Got") != "10" {
@@ -265,7 +265,7 @@ func TestForwardIdle(t *testing.T) {
 				b, _ := io.ReadAll(req.Body)
 				target.Write(b)
 			})
-			io.WriteString(c, "PUT http://192.0.2.1/ HTTP/1.1\r\nContent-Length: 5\r\n\r\n")
+			io.WriteString(c, "PUT http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
 			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -281,7 +281,7 @@ func TestForwardIdle(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := forwarding(t, text, func(target net.Conn) { io.Copy(io.Discard, target) })
 			began := time.Now()
-			io.WriteString(c, "GET http://192.0.2.1/ HTTP/1.1\r\n\r\n")
+			io.WriteString(c, "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n")
 			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 			if err != nil || resp.StatusCode != 502 || time.Since(began) != time.Minute {
 				t.Errorf("%v, %v after %v", resp, err, time.Since(began))
@@ -290,18 +290,17 @@ func TestForwardIdle(t *testing.T) {
 	})
 }
 
-// TestForwardForms has targets and empty lines in forms that are seldom seen.
+// TestForwardForms has targets in forms that are seldom seen.
 func TestForwardForms(t *testing.T) {
 	for _, tt := range []struct{ request, want string }{
-		{"GET http://192.0.2.1:/a HTTP/1.1\r\n\r\n", "192.0.2.1:80 GET /a HTTP/1.1\r\nHost: 192.0.2.1\r\n"},
-		{"GET http://[2001:db8::1]:/a HTTP/1.1\r\n\r\n", "[2001:db8::1]:80 GET /a HTTP/1.1\r\nHost: [2001:db8::1]\r\n"},
-		{"GET http://192.0.2.1:8080 HTTP/1.1\r\n\r\n", "192.0.2.1:8080 GET / HTTP/1.1\r\nHost: 192.0.2.1:8080\r\n"},
-		{"OPTIONS http://192.0.2.1 HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS * HTTP/1.1\r\nHost: 192.0.2.1\r\n"},
-		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\n"},
-		{"OPTIONS http://192.0.2.1? HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS /? HTTP/1.1\r\n"},
-		{"OPTIONS http://192.0.2.1?a HTTP/1.1\r\n\r\n", "192.0.2.1:80 OPTIONS /?a HTTP/1.1\r\n"},
-		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 10\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\nHost: 192.0.2.1\r\nMax-Forwards: 9\r\n"},
-		{"\r\n\r\n\n\r\nGET http://192.0.2.1/ HTTP/1.1\r\n\r\n", "192.0.2.1:80 GET / HTTP/1.1\r\n"},
+		{"GET http://192.0.2.1:/a HTTP/1.1\r\nHost: x\r\n\r\n", "192.0.2.1:80 GET /a HTTP/1.1\r\nHost: 192.0.2.1\r\n"},
+		{"GET http://[2001:db8::1]:/a HTTP/1.1\r\nHost: x\r\n\r\n", "[2001:db8::1]:80 GET /a HTTP/1.1\r\nHost: [2001:db8::1]\r\n"},
+		{"GET http://192.0.2.1:8080 HTTP/1.1\r\nHost: x\r\n\r\n", "192.0.2.1:8080 GET / HTTP/1.1\r\nHost: 192.0.2.1:8080\r\n"},
+		{"OPTIONS http://192.0.2.1 HTTP/1.1\r\nHost: x\r\n\r\n", "192.0.2.1:80 OPTIONS * HTTP/1.1\r\nHost: 192.0.2.1\r\n"},
+		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\n"},
+		{"OPTIONS http://192.0.2.1? HTTP/1.1\r\nHost: x\r\n\r\n", "192.0.2.1:80 OPTIONS /? HTTP/1.1\r\n"},
+		{"OPTIONS http://192.0.2.1?a HTTP/1.1\r\nHost: x\r\n\r\n", "192.0.2.1:80 OPTIONS /?a HTTP/1.1\r\n"},
+		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 10\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\nHost: 192.0.2.1\r\nMax-Forwards: 9\r\n"},
 	} {
 		got := ""
 		c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
@@ -319,7 +318,7 @@ func TestForwardForms(t *testing.T) {
 	}
 }
 
-// TestForwardEmptyLine has a client send an empty line after a body, and its next request later.
+// TestForwardEmptyLine has a client send an empty line after a body, as some do after that of a POST, and its next request later.
 func TestForwardEmptyLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
@@ -328,7 +327,7 @@ func TestForwardEmptyLine(t *testing.T) {
 			io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		})
 		for range 3 {
-			io.WriteString(c, "PUT http://192.0.2.1/ HTTP/1.1\r\nContent-Length: 1\r\n\r\nx\r\n")
+			io.WriteString(c, "POST http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx\r\n")
 			expect(t, c, []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")...)
 			time.Sleep(keepAliveTimeout - time.Second)
 		}
@@ -342,11 +341,11 @@ func TestForwardClientGone(t *testing.T) {
 		request string
 		leave   func(*net.TCPConn)
 	}{
-		"no body":                  {"GET http://%s/ HTTP/1.1\r\n\r\n", reset},
-		"another request":          {"GET http://%s/ HTTP/1.1\r\n\r\nGET ", reset},
-		"whole body":               {"PUT http://%s/ HTTP/1.1\r\nContent-Length: 1\r\n\r\nx", reset},
-		"half a body":              {"PUT http://%s/ HTTP/1.1\r\nContent-Length: 2\r\n\r\nx", reset},
-		"half a body, then an end": {"PUT http://%s/ HTTP/1.1\r\nContent-Length: 2\r\n\r\nx", func(c *net.TCPConn) { c.Close() }},
+		"no body":                  {"GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", reset},
+		"another request":          {"GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\nGET ", reset},
+		"whole body":               {"PUT http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", reset},
+		"half a body":              {"PUT http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx", reset},
+		"half a body, then an end": {"PUT http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx", func(c *net.TCPConn) { c.Close() }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked, told := make(chan bool), make(chan error)
@@ -386,7 +385,7 @@ func TestForwardHalfClose(t *testing.T) {
 			time.Sleep(time.Minute)
 			io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
 		})
-		io.WriteString(c, "GET http://192.0.2.1/ HTTP/1.1\r\n\r\n")
+		io.WriteString(c, "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		c.CloseWrite()
 		expect(t, c, []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")...)
 		expectEnd(t, c)
@@ -405,7 +404,7 @@ func TestForwardClosed(t *testing.T) {
 				io.Copy(io.Discard, in)
 				ended <- time.Since(began)
 			})
-			io.WriteString(c, "GET http://192.0.2.1/ HTTP/1.1\r\n\r\n")
+			io.WriteString(c, "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n")
 			time.Sleep(time.Second)
 			c.CloseWrite()
 			go io.Copy(io.Discard, c)
@@ -436,8 +435,8 @@ func TestForwardPipelined(t *testing.T) {
 			})
 			var all strings.Builder
 			for i := range 50 {
-				fmt.Fprintf(&all, "GET http://192.0.2.1/%d HTTP/1.1\r\nX: %0100d\r\n\r\n", i, i)
-				fmt.Fprintf(&all, "PUT http://192.0.2.1/%d HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", i)
+				fmt.Fprintf(&all, "GET http://192.0.2.1/%d HTTP/1.1\r\nHost: x\r\nX: %0100d\r\n\r\n", i, i)
+				fmt.Fprintf(&all, "PUT http://192.0.2.1/%d HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", i)
 			}
 			sent := make(chan error, 1)
 			go func() {
@@ -483,22 +482,22 @@ func TestHTTPRefusals(t *testing.T) {
 		{0, "CONNECT x:0 HTTP/1.1\r\nHost: x:1\r\n\r\n", 400},
 		{0, "CONNECT x: HTTP/1.1\r\nHost: x:1\r\n\r\n", 400},
 		{0, "GET http://:/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
-		{0, "OPTIONS http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 0\r\n\r\n", 200},
-		{0, "OPTIONS http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: -1\r\n\r\n", 400},
-		{0, "TRACE http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 0\r\n\r\n", 501},
-		{0, "TRACE http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 1\r\n\r\n", 504},
-		{0, "GET http://192.0.2.1/ HTTP/1.1\r\nMax-Forwards: 0\r\n\r\n", 504},
-		{0, strings.Repeat("\r\n", 100) + "GET http://192.0.2.1/ HTTP/1.1\r\n\r\n", 400},
+		{0, "OPTIONS http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n", 200},
+		{0, "OPTIONS http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: -1\r\n\r\n", 400},
+		{0, "TRACE http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n", 501},
+		{0, "TRACE http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 1\r\n\r\n", 504},
+		{0, "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n", 504},
+		{0, strings.Repeat("\r\n", 100) + "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		{0, "nonsense\r\n\r\n", 400},
-		{0, "GET http://x/ HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400},
-		{0, "GET http://x/ HTTP/1.1\r\nX: " + strings.Repeat("x", 70<<10), 431},
+		{0, "GET http://x/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 501},
+		{0, "GET http://x/ HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 70<<10), 431},
 		{0, "CONNECT 192.0.2.1:1 HTTP/1.1\r\n\r\n", 504},
 		{2, "CONNECT none.example:1 HTTP/1.1\r\n\r\n", 502},
 		{1, "CONNECT 192.0.2.1:1 HTTP/1.1\r\n\r\n", 407},
-		{1, "GET http://192.0.2.1/ HTTP/1.1\r\nProxy-Authorization: Basic dXNlcjpwYQ==\r\n\r\n", 407}, // user:pa
-		{1, "GET http://192.0.2.1/ HTTP/1.1\r\nProxy-Authorization: Bearer dXNlcjpwYTpzcw==\r\n\r\n", 407},
-		{1, "GET http://192.0.2.1/ HTTP/1.1\r\nProxy-Authorization: Basic !\r\n\r\n", 407},
-		{1, "GET http://192.0.2.1/ HTTP/1.1\r\nProxy-Authorization: basic dXNlcjpwYTpzcw==\r\n\r\n", 504}, // user:pa:ss
+		{1, "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic dXNlcjpwYQ==\r\n\r\n", 407}, // user:pa
+		{1, "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Bearer dXNlcjpwYTpzcw==\r\n\r\n", 407},
+		{1, "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic !\r\n\r\n", 407},
+		{1, "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: basic dXNlcjpwYTpzcw==\r\n\r\n", 504}, // user:pa:ss
 	} {
 		c := connectTo(t, "tcp", p.addr(tt.section))
 		io.WriteString(c, tt.request)
@@ -610,8 +609,8 @@ func TestCurl(t *testing.T) {
 // FuzzHTTP gives a client's bytes to the proxy, with a target that answers anything with the same response.
 func FuzzHTTP(f *testing.F) {
 	f.Add("GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\nGET http://b/ HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
-	f.Add("POST http://a:1/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: x\r\n\r\n1\r\na\r\n0\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")
-	f.Add("\r\nOPTIONS http://a: HTTP/1.1\r\nMax-Forwards: 1\r\n\r\n\r\nTRACE http://a HTTP/1.1\r\nMax-Forwards: 0\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n")
+	f.Add("POST http://a:1/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: x\r\n\r\n1\r\na\r\n0\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")
+	f.Add("\r\nOPTIONS http://a: HTTP/1.1\r\nHost: x\r\nMax-Forwards: 1\r\n\r\n\r\nTRACE http://a HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n")
 	f.Add("CONNECT [::1]:443 HTTP/1.1\r\n\r\nearly", "HTTP/1.0 200 OK\r\n\r\nbody")
 	f.Fuzz(func(t *testing.T, request, response string) {
 		tunnel := &fake{dial: func(context.Context, string, string) (net.Conn, error) {
@@ -621,7 +620,7 @@ func FuzzHTTP(f *testing.F) {
 		p := New(cfg, tunnel, &fake{names: map[string][]ipAddr{"a": {loopback}}}, slog.New(slog.DiscardHandler))
 		l := &live{ctx: context.Background(), open: make(map[io.Closer]struct{})}
 		c := &script{in: strings.NewReader(request)}
-		p.sections[0].accept(l, c)
+		serveOne(p.sections[0], l, c)
 		l.wg.Wait()
 		if !c.closed || len(l.open) > 0 || p.sections[0].open.Load() != 0 {
 			t.Fatal("something is left open")

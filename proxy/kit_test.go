@@ -315,3 +315,26 @@ func (w wire) SetDeadline(t time.Time) error {
 	return errors.Join(w.Conn.SetDeadline(t), w.out.SetDeadline(t))
 }
 func (w wire) SetWriteDeadline(t time.Time) error { return w.out.SetWriteDeadline(t) }
+
+// An only is a listener with a single connection.
+type only struct{ conn chan net.Conn }
+
+func (o only) Accept() (net.Conn, error) {
+	select {
+	case c := <-o.conn:
+		return c, nil
+	default:
+		return nil, net.ErrClosed
+	}
+}
+
+func (o only) Close() error   { return nil }
+func (o only) Addr() net.Addr { return &net.TCPAddr{} }
+
+// serveOne has a section serve one client, in goroutines for which l waits.
+func serveOne(s *section, l *live, c net.Conn) {
+	o := only{make(chan net.Conn, 1)}
+	o.conn <- c
+	s.listener = o
+	s.serve(l) // and fail, as there is no other connection
+}

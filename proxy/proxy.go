@@ -7,9 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -141,7 +139,6 @@ type live struct {
 	wg    sync.WaitGroup
 	mu    sync.Mutex // guards what follows
 	open  map[io.Closer]struct{}
-	pools map[*section]*forward.Pool // of the HTTP proxies that have forwarded a request
 	ended bool
 }
 
@@ -167,16 +164,12 @@ func (l *live) drop(c io.Closer) {
 
 func (l *live) end() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.ended = true
 	for c := range l.open {
 		c.Close()
 	}
 	clear(l.open)
-	pools := slices.Collect(maps.Values(l.pools))
-	l.mu.Unlock()
-	for _, p := range pools {
-		p.Close()
-	}
 }
 
 // begin has Run wait for something that was started by others, until wg.Done. It reports false when Run has ended.
@@ -239,25 +232,38 @@ func (s *section) serve(l *live) error {
 		return s.serveSTDIO(l)
 	case UDPClientTunnel, UDPServerTunnel:
 		return s.serveUDP(l)
+	case HTTP:
+		return s.serveHTTP(l)
 	}
-	failures := 0
 	for {
+		c, err := s.next(l)
+		switch {
+		case l.ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		}
+		s.accept(l, c)
+	}
+}
+
+// next accepts the next connection. It fails when Run has ended, or the listener is of no use any more.
+func (s *section) next(l *live) (net.Conn, error) {
+	for failures := 1; ; failures++ {
 		c, err := s.listener.Accept()
 		if err == nil {
-			failures = 0
-			s.accept(l, c)
-			continue
+			return c, nil
 		}
 		if l.ctx.Err() != nil {
-			return nil
+			return nil, net.ErrClosed
 		}
 		// Out of descriptors, or a connection that was reset too early: what is open goes on meanwhile.
-		if failures++; failures > maxAcceptErrors || errors.Is(err, net.ErrClosed) {
-			return s.errorf("can't accept connections: %w", err)
+		if failures > maxAcceptErrors || errors.Is(err, net.ErrClosed) {
+			return nil, s.errorf("can't accept connections: %w", err)
 		}
 		s.log.Warn("proxy: can't accept a connection", "error", err)
 		if !sleep(l.ctx, min(time.Second, 5*time.Millisecond<<failures)) {
-			return nil
+			return nil, net.ErrClosed
 		}
 	}
 }
@@ -288,23 +294,36 @@ func (s *section) enter() bool {
 	return false
 }
 
-// accept serves one connection in a goroutine of its own.
-func (s *section) accept(l *live, c net.Conn) {
+// admit lets a connection in, or closes it.
+func (s *section) admit(l *live, c net.Conn) bool {
 	if !l.add(c) {
-		return
+		return false
 	}
 	if !s.enter() {
 		s.refuse(l, c)
+		return false
+	}
+	return true
+}
+
+// accept serves one connection in a goroutine of its own.
+func (s *section) accept(l *live, c net.Conn) {
+	if !s.admit(l, c) {
 		return
 	}
 	l.wg.Go(func() {
 		defer s.open.Add(-1)
 		defer l.drop(c)
-		if err := s.handle(l, c); err != nil && l.ctx.Err() == nil {
-			s.failed.Add(1)
-			s.log.Debug("proxy: connection ended", "client", c.RemoteAddr(), "error", err)
-		}
+		s.report(l, c, s.handle(l, c))
 	})
+}
+
+// report notes the error with which a connection ended, if it did.
+func (s *section) report(l *live, c net.Conn, err error) {
+	if err != nil && l.ctx.Err() == nil {
+		s.failed.Add(1)
+		s.log.Debug("proxy: connection ended", "client", c.RemoteAddr(), "error", err)
+	}
 }
 
 // refuse closes the connection of a client above the limit, with a message of its own protocol where one can be sent before
@@ -315,7 +334,7 @@ func (s *section) refuse(l *live, c net.Conn) {
 	case s.Kind == Socks5:
 		message = []byte{socks5.Version, socks5.NoMethod}
 	case s.Kind == HTTP && s.tls == nil:
-		message = forward.Refusal(503, "", "all connections of this proxy are taken; try again later")
+		message = forward.Refusal(503, "all connections of this proxy are taken; try again later")
 	}
 	if message == nil || s.refusals.Add(1) > maxRefusals {
 		if message != nil {
@@ -337,11 +356,8 @@ func (s *section) refuse(l *live, c net.Conn) {
 
 // handle serves one connection to its end.
 func (s *section) handle(l *live, c net.Conn) error {
-	switch s.Kind {
-	case Socks5:
+	if s.Kind == Socks5 {
 		return s.handleSocks(l, c)
-	case HTTP:
-		return s.handleHTTP(l, c)
 	}
 	target, err := s.dial(l.ctx, l, "tcp", s.Target)
 	if err != nil {

@@ -142,7 +142,7 @@ func TestSlowHandshakes(t *testing.T) {
 				l := &live{ctx: t.Context(), open: make(map[io.Closer]struct{})}
 				client, server := net.Pipe()
 				began := time.Now()
-				p.sections[0].accept(l, server)
+				serveOne(p.sections[0], l, server)
 				go io.Copy(io.Discard, client)
 				sent := 0
 				for sent < len(tt.text) {

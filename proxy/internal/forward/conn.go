@@ -1,162 +1,221 @@
 package forward
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"throughline/proxy/internal/idle"
+	"throughline/proxy/internal/relay"
 )
 
-// ErrTooLong is what reading ends with at the limit of a [Client].
-var ErrTooLong = errors.New("the header is too long")
-
-var (
-	errUnsolicited = errors.New("the target sent something that it wasn't asked for")
-	errEnded       = errors.New("the request is over")
+const (
+	maxAhead   = 4 << 10                // what is read of further requests while one is under way
+	bodyGrace  = 100 * time.Millisecond // for the rest of a body whose response has gone
+	halfClosed = 2 * time.Minute        // how long nothing may move when the client has ended its direction
 )
 
-// A Client is the connection of a client: what is read from it can be bounded, what is written is counted, and while
-// [Pool.Exchange] uses it either is noted. One goroutine may read while another one writes.
-type Client struct {
+var errNoRequest = errors.New("not a request")
+
+// A Conn is a client's connection as an http.Server has it. It knows what the server doesn't: that a client which has ended
+// its direction may still read, that one which has sent further requests may be gone, and what moves when.
+// The server and its requests use it as they use any net.Conn.
+type Conn struct {
 	net.Conn
-	Left  int64          // bytes that may be read; negative: any number
-	Count *atomic.Uint64 // what was written
-	clock *idle.Clock    // of the request that is under way; nil: none is, and the deadlines are the caller's
-	lost  error          // why reading failed, if it did without an end or a time-out
-	ended atomic.Bool
+	ctx     context.Context // ends when the client is gone, or the caller's does
+	lose    context.CancelCauseFunc
+	timeout time.Duration  // for a header, and for the writes that belong to no exchange
+	state   http.ConnState // StateIdle until the next request begins, and StateNew while its header comes
+	ahead   []byte         // read while a request was under way, and not asked for yet
+	last    bool           // the client's bytes have no meaning any more
+	ended   atomic.Bool
+	x       atomic.Pointer[exchange]
+	why     atomic.Pointer[error]
 }
 
-// stop ends reading until resume, also a read that is under way in another goroutine.
-func (c *Client) stop() {
-	c.ended.Store(true)
-	c.SetReadDeadline(time.Now())
+// NewConn returns a client's connection. A client has the time-out to send a header, and to take a refusal.
+func NewConn(c net.Conn, timeout time.Duration) *Conn {
+	c.SetDeadline(time.Now().Add(timeout)) // of TLS' handshake, too, which is part of the first read
+	return &Conn{Conn: c, timeout: timeout}
 }
 
-// resume allows reading again, once no read is under way. The deadline is still in the past.
-func (c *Client) resume() { c.ended.Store(false) }
+type connKey struct{}
 
-// Read reads, and fails with [ErrTooLong] once nothing is left of what may be read.
-func (c *Client) Read(b []byte) (int, error) {
-	switch {
-	case c.Left == 0:
-		return 0, ErrTooLong
-	case c.ended.Load():
-		return 0, os.ErrDeadlineExceeded
-	case c.Left > 0:
-		b = b[:min(int64(len(b)), c.Left)]
-	}
-	n, err := c.Conn.Read(b)
-	if c.Left > 0 {
-		c.Left -= int64(n)
-	}
-	if c.clock != nil && n > 0 {
-		c.clock.Moved()
-	}
-	if err != nil && err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
-		c.lost = err
-	}
-	return n, err
+// Bind is an http.Server's ConnContext.
+func Bind(ctx context.Context, nc net.Conn) context.Context {
+	c := nc.(*Conn)
+	c.ctx, c.lose = context.WithCancelCause(context.WithValue(ctx, connKey{}, c))
+	return c.ctx
 }
 
-// Write writes and counts.
-func (c *Client) Write(b []byte) (int, error) {
-	if c.clock != nil {
-		c.SetWriteDeadline(c.clock.WriteDeadline(time.Now()))
-		c.clock.Hold()
-		defer c.clock.Release()
-	}
-	n, err := c.Conn.Write(b)
-	c.Count.Add(uint64(n))
-	return n, err
-}
+// ConnOf returns the connection that a request came over.
+func ConnOf(r *http.Request) *Conn { return r.Context().Value(connKey{}).(*Conn) }
 
-// A target is a connection to one, which a Transport uses for one request at a time.
-type target struct {
-	net.Conn
-	count *atomic.Uint64             // what was written
-	clock atomic.Pointer[idle.Clock] // of the request; nil: the connection waits for one
-}
+// Context ends when the client is gone. The server's own context of a request ends with the client's direction, too.
+func (c *Conn) Context() context.Context { return c.ctx }
 
-// Read reads. What comes without a request is not passed on: net/http would log it, and closes the connection either way.
-func (t *target) Read(b []byte) (int, error) {
-	n, err := t.Conn.Read(b)
-	if n > 0 {
-		clock := t.clock.Load()
-		if clock == nil {
-			return 0, errUnsolicited
-		}
-		clock.Moved()
-	}
-	return n, err
-}
-
-// Write writes and counts.
-func (t *target) Write(b []byte) (int, error) {
-	if clock := t.clock.Load(); clock != nil {
-		t.SetWriteDeadline(clock.WriteDeadline(time.Now()))
-		clock.Hold()
-		defer clock.Release()
-	}
-	n, err := t.Conn.Write(b)
-	t.count.Add(uint64(n))
-	return n, err
-}
-
-// An upload is the body of a request while it is sent. The Transport reads it in a goroutine of its own, which may go on
-// when the response has come whole.
-type upload struct {
-	body  io.ReadCloser
-	done  chan struct{} // closed when no more will be read
-	once  sync.Once
-	mu    sync.Mutex // held while reading
-	over  bool       // nothing may be read any more
-	whole bool       // the end was reached
-}
-
-func newUpload(body io.ReadCloser) *upload {
-	u := &upload{body: body, done: make(chan struct{})}
-	if body == http.NoBody {
-		u.whole = true
-		u.finish()
-	}
-	return u
-}
-
-func (u *upload) Read(b []byte) (int, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	switch {
-	case u.whole: // the Transport looks for more behind the length that was declared
-		return 0, io.EOF
-	case u.over:
-		return 0, errEnded
-	}
-	n, err := u.body.Read(b)
+// Fail keeps why the connection failed, if nothing is kept yet. A nil error is none.
+func (c *Conn) Fail(err error) {
 	if err != nil {
-		u.whole = err == io.EOF
-		u.finish()
+		c.why.CompareAndSwap(nil, &err)
 	}
-	return n, err
 }
 
-// Close declares that no more will be read. What the client still sends of the body is left where it is.
-func (u *upload) Close() error {
-	u.finish()
+// End releases what Bind holds, when the connection is closed, and returns why it failed; nil if it didn't.
+func (c *Conn) End() error {
+	c.lose(net.ErrClosed)
+	if why := c.why.Load(); why != nil {
+		return *why
+	}
 	return nil
 }
 
-func (u *upload) finish() { u.once.Do(func() { close(u.done) }) }
+// Note follows an http.Server's ConnState.
+func (c *Conn) Note(state http.ConnState) {
+	c.state = state
+	switch state {
+	case http.StateActive:
+		c.Fail(errNoRequest) // until the handler has one
+	case http.StateIdle:
+		c.x.Store(nil)
+		if c.last {
+			c.Close()
+		}
+	}
+}
 
-// end returns when no read is under way, and lets none begin. It reports whether the end was reached.
-func (u *upload) end() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.over = true
-	return u.whole
+// Begin is what a handler calls first, and Finish last, unless it panics.
+func (c *Conn) Begin(w http.ResponseWriter) {
+	if c.last {
+		panic(http.ErrAbortHandler)
+	}
+	c.why.Store(nil)
+	http.NewResponseController(w).EnableFullDuplex() // whether a response may come before the body's end is the target's affair
+}
+
+// Finish reads what is left of the request's body, if it comes soon. Otherwise the client's next bytes are its rest, not
+// another request: the connection ends with the response.
+func (c *Conn) Finish(w http.ResponseWriter, body io.Reader) {
+	if body == http.NoBody || c.Hijacked() {
+		return
+	}
+	http.NewResponseController(w).Flush()
+	c.SetReadDeadline(time.Now().Add(bodyGrace))
+	_, err := io.Copy(io.Discard, body)
+	c.last = err != nil
+}
+
+// Refuse declares that what is written from now on is the proxy's own answer, and why, if that is an error.
+func (c *Conn) Refuse(why error) {
+	c.x.Store(nil)
+	c.Fail(why)
+}
+
+// Hijack takes the connection from the server, and returns what the client sent behind its request. The net.Conn in c is
+// the caller's then.
+func (c *Conn) Hijack(w http.ResponseWriter) (early []byte, err error) {
+	_, in, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, err
+	}
+	early, err = in.Reader.Peek(in.Reader.Buffered())
+	return append(early, c.ahead...), err
+}
+
+// Hijacked reports whether a handler has taken the connection from the server.
+func (c *Conn) Hijacked() bool { return c.state == http.StateHijacked }
+
+// Read reads. While a request is under way the server reads one byte behind it, to learn whether the client is gone: so that
+// it does learn, further ones are read and kept.
+func (c *Conn) Read(b []byte) (int, error) {
+	if len(c.ahead) > 0 {
+		n := copy(b, c.ahead)
+		c.ahead = c.ahead[n:]
+		return n, nil
+	}
+	n, err := c.read(b)
+	if n == 1 && len(b) == 1 && c.state == http.StateActive {
+		ahead := make([]byte, 0, maxAhead)
+		for err == nil && len(ahead) < maxAhead {
+			var more int
+			more, err = c.read(ahead[len(ahead):maxAhead])
+			ahead = ahead[:len(ahead)+more]
+		}
+		c.ahead, err = ahead, nil // the next read has the same error
+	}
+	return n, err
+}
+
+// read reads, and notes what that says of the client.
+func (c *Conn) read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	x := c.x.Load()
+	if n > 0 && x != nil {
+		x.clock.Moved()
+	}
+	if n > 0 && c.state == http.StateIdle {
+		c.state = http.StateNew
+	}
+	switch {
+	case err == nil:
+	case err == io.EOF: // gone, or it has no more to send: here the two look the same
+		c.ended.Store(true)
+		if x = c.x.Load(); x != nil {
+			x.watch.Shorten(halfClosed)
+		}
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		if c.state != http.StateIdle {
+			c.Fail(err)
+		}
+		c.lose(err)
+	case c.state == http.StateNew:
+		c.Fail(err)
+		c.Write(Refusal(http.StatusRequestTimeout, "the request took too long")) // the server would say nothing
+	}
+	return n, err
+}
+
+// Write writes. Only what an exchange writes is counted.
+func (c *Conn) Write(b []byte) (int, error) {
+	x := c.x.Load()
+	if x == nil {
+		c.SetWriteDeadline(time.Now().Add(c.timeout))
+		return c.Conn.Write(b)
+	}
+	c.SetWriteDeadline(x.clock.WriteDeadline(time.Now()))
+	x.clock.Hold()
+	defer x.clock.Release()
+	n, err := c.Conn.Write(b)
+	x.count.Add(uint64(n))
+	return n, err
+}
+
+// Close lets the client read what was written last, and closes the connection.
+func (c *Conn) Close() error {
+	if c.ctx.Err() == nil {
+		relay.Linger(c.Conn)
+	}
+	return c.Conn.Close()
+}
+
+// An exchange is a request and its response, while they are under way.
+type exchange struct {
+	ctx     context.Context
+	address string // of the target
+	clock   *idle.Clock
+	watch   *idle.Watch
+	count   *atomic.Uint64 // what was written to the client
+}
+
+// begin has an exchange note what moves.
+func (c *Conn) begin(x *exchange) {
+	c.x.Store(x)
+	if c.ended.Load() { // seen before there was an exchange
+		x.watch.Shorten(halfClosed)
+	}
 }

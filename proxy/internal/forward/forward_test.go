@@ -1,8 +1,6 @@
 package forward
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -17,24 +15,11 @@ import (
 	"throughline/proxy/internal/idle"
 )
 
-func TestDropHopByHop(t *testing.T) {
-	h := http.Header{"Connection": {"close, X-A", "x-b ,, Keep-Alive"}, "X-A": {"1"}, "X-B": {"1"}, "X-C": {"1"}, "Keep-Alive": {"1"}, "Upgrade": {"h2c"}, "Te": {"trailers"}, "Host": {"x"}}
-	dropHopByHop(h)
+func TestHopByHop(t *testing.T) {
+	h := http.Header{"Connection": {"close, X-A", "x-b ,, Keep-Alive"}, "X-A": {"1"}, "X-B": {"1"}, "X-C": {"1"}, "Keep-Alive": {"1"}, "Upgrade": {"h2c"}, "Host": {"x"}}
+	hopByHop(h)
 	if len(h) != 2 || h["X-C"] == nil || h["Host"] == nil {
 		t.Errorf("left: %v", h)
-	}
-}
-
-func TestAwait(t *testing.T) {
-	for in, want := range map[string]string{
-		"": "", "G": "G", "\r\nG": "G", "\nG": "G", "\r\n\n\r\nG": "G", "\r": "\r", "\rG": "\rG", "\n\rG": "\rG", " \nG": " \nG",
-		strings.Repeat("\r\n", maxEmptyLines) + "G": "G", strings.Repeat("\n", maxEmptyLines+1) + "G": "\nG", "\r\n": "",
-	} {
-		r := bufio.NewReader(strings.NewReader(in))
-		err := Await(r)
-		if rest, _ := io.ReadAll(r); string(rest) != want || (err != nil) != (want == "" || want == "\r") {
-			t.Errorf("%q: %v, and %q is left, want %q", in, err, rest, want)
-		}
 	}
 }
 
@@ -67,114 +52,67 @@ func TestMaxForwards(t *testing.T) {
 	}
 }
 
-func TestClientLimit(t *testing.T) {
-	a, b := net.Pipe()
-	defer b.Close()
-	go a.Write(make([]byte, 10))
-	m := &Client{Conn: b, Left: 7, Count: new(atomic.Uint64)}
-	got, err := io.ReadAll(m)
-	if len(got) != 7 || !errors.Is(err, ErrTooLong) {
-		t.Errorf("%d bytes, %v", len(got), err)
-	}
-	m.Left = -1
-	if n, err := m.Read(make([]byte, 10)); n != 3 || err != nil {
-		t.Errorf("%d bytes, %v", n, err)
-	}
-}
-
-// TestClientStop holds that stop ends a read under way, and every later one until resume.
-func TestClientStop(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, b := net.Pipe()
-		defer a.Close()
-		c := &Client{Conn: b, Left: -1, Count: new(atomic.Uint64)}
-		done := make(chan error)
-		go func() {
-			_, err := c.Read(make([]byte, 1))
-			done <- err
-		}()
-		synctest.Wait()
-		c.stop()
-		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Error(err)
-		}
-		c.SetReadDeadline(time.Time{})
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Error(err)
-		}
-		c.resume()
-		go a.Write([]byte{1})
-		if n, err := c.Read(make([]byte, 1)); n != 1 || err != nil {
-			t.Error(n, err)
-		}
-		if c.lost != nil {
-			t.Errorf("a client that was stopped is lost: %v", c.lost)
-		}
-	})
-}
-
-// TestWriteTimes holds that a write, to either side, has a minute at least, and that it isn't taken for idleness meanwhile.
+// TestWriteTimes holds that a write to a client has a minute at least, and that it isn't taken for idleness meanwhile.
 func TestWriteTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()
 		defer a.Close()
-		clock := idle.New(time.Second)
-		idled := false
-		w := clock.Watch(func() { idled = true })
-		defer w.Stop()
-		tg := &target{Conn: b, count: new(atomic.Uint64)}
-		tg.clock.Store(clock)
-		for _, c := range []net.Conn{&Client{Conn: b, Left: -1, clock: clock, Count: new(atomic.Uint64)}, tg} {
-			began := time.Now()
-			if _, err := c.Write(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Minute {
-				t.Errorf("%T: %v after %v", c, err, time.Since(began))
-			}
-			if idled {
-				t.Errorf("%T: a write is taken for idleness", c)
-			}
+		clock, idled := idle.New(time.Second), false
+		x := &exchange{clock: clock, watch: clock.Watch(func() { idled = true }), count: new(atomic.Uint64)}
+		defer x.watch.Stop()
+		c := NewConn(b, time.Second)
+		c.begin(x)
+		began := time.Now()
+		if _, err := c.Write(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Minute {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if idled {
+			t.Error("a write is taken for idleness")
 		}
 	})
 }
 
-// TestTargetUnsolicited holds that what comes without a request is not read.
-func TestTargetUnsolicited(t *testing.T) {
+// TestReadAhead holds that the one byte that net/http reads behind a request has further ones read, which come later, in
+// order, and that the client's end behind them is noted.
+func TestReadAhead(t *testing.T) {
 	a, b := net.Pipe()
-	defer b.Close()
-	go a.Write([]byte("abc"))
-	tg := &target{Conn: b, count: new(atomic.Uint64)}
-	tg.clock.Store(idle.New(0))
-	if n, err := tg.Read(make([]byte, 1)); n != 1 || err != nil {
-		t.Errorf("during a request: %d, %v", n, err)
+	c := NewConn(b, time.Minute)
+	Bind(t.Context(), c)
+	c.Note(http.StateActive)
+	go func() {
+		io.WriteString(a, "G")
+		io.WriteString(a, strings.Repeat("x", 100))
+		a.Close()
+	}()
+	one := make([]byte, 1)
+	if n, err := c.Read(one); n != 1 || err != nil || one[0] != 'G' || !c.ended.Load() {
+		t.Errorf("%q, %v, ended %v", one[:n], err, c.ended.Load())
 	}
-	tg.clock.Store(nil)
-	if n, err := tg.Read(make([]byte, 1)); n != 0 || !errors.Is(err, errUnsolicited) {
-		t.Errorf("after it: %d, %v", n, err)
+	if rest, err := io.ReadAll(c); len(rest) != 100 || err != nil {
+		t.Errorf("then %d bytes, %v", len(rest), err)
 	}
 }
 
 func TestMaySharePool(t *testing.T) {
-	body := io.NopCloser(strings.NewReader("x"))
 	for _, tt := range []struct {
 		method string
-		body   io.ReadCloser
+		length int64
 		header http.Header
 		want   bool
 	}{
-		{"GET", http.NoBody, nil, true}, {"HEAD", http.NoBody, nil, true}, {"OPTIONS", http.NoBody, nil, true}, {"TRACE", http.NoBody, nil, true},
-		{"GET", body, nil, false}, {"POST", http.NoBody, nil, false}, {"DELETE", http.NoBody, nil, false}, {"get", http.NoBody, nil, false},
-		{"GET", http.NoBody, http.Header{"Authorization": {"NTLM x"}}, false}, {"GET", http.NoBody, http.Header{"Authorization": {""}}, false},
+		{"GET", 0, nil, true}, {"HEAD", 0, nil, true}, {"OPTIONS", 0, nil, true}, {"TRACE", 0, nil, true},
+		{"GET", 1, nil, false}, {"GET", -1, nil, false}, {"POST", 0, nil, false}, {"DELETE", 0, nil, false}, {"get", 0, nil, false},
+		{"GET", 0, http.Header{"Authorization": {"NTLM x"}}, false}, {"GET", 0, http.Header{"Authorization": {""}}, false},
 	} {
-		if got := maySharePool(&http.Request{Method: tt.method, Body: tt.body, Header: tt.header}); got != tt.want {
-			t.Errorf("%s %v: %v", tt.method, tt.header, got)
+		if got := maySharePool(&http.Request{Method: tt.method, ContentLength: tt.length, Header: tt.header}); got != tt.want {
+			t.Errorf("%s %d %v: %v", tt.method, tt.length, tt.header, got)
 		}
 	}
 }
 
 func TestRefusal(t *testing.T) {
-	r := bytes.NewReader(Refusal(407, "Proxy-Authenticate: Basic\r\n", "why"))
-	b, _ := io.ReadAll(r)
-	want := "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwhy\n"
-	if string(b) != want || strings.Count(want, "\n") != 7 {
-		t.Errorf("got %q", b)
+	want := "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwhy\n"
+	if got := Refusal(503, "why"); string(got) != want {
+		t.Errorf("got %q", got)
 	}
 }

@@ -1,53 +1,44 @@
 package forward
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
+	"net/http/httputil"
 	"strconv"
 	"strings"
 )
 
-const maxEmptyLines = 4 // before a request
-
-// hopByHop are the header fields that concern one connection only. RFC 9110 §7.6.1, with those that RFC 2616 §13.5.1
-// named and the one that browsers made up. Transfer-Encoding and Trailer are net/http's: it takes them out of a header, and
-// writes its own.
-var hopByHop = []string{
-	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
-	"Transfer-Encoding", "Upgrade",
-}
-
-// dropHopByHop removes them, and those that Connection names.
-func dropHopByHop(h http.Header) {
+// hopByHop removes from a header what concerns one connection only. RFC 9110 §7.6.1. ReverseProxy does it to requests and final
+// responses.
+func hopByHop(h http.Header) {
 	for _, v := range h["Connection"] {
 		for name := range strings.SplitSeq(v, ",") {
 			h.Del(strings.TrimSpace(name))
 		}
 	}
-	for _, name := range hopByHop {
+	for _, name := range []string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Upgrade"} {
 		h.Del(name)
 	}
 }
 
-// outgoing returns a request as its target is to see it, to be sent to address, a host:port.
-func outgoing(req *http.Request, address string) *http.Request {
-	out := *req
-	out.RequestURI, out.Close = "", false
-	out.Header = req.Header.Clone()
-	dropHopByHop(out.Header)
-	if _, ok := out.Header["User-Agent"]; !ok {
-		out.Header["User-Agent"] = []string{""} // or net/http puts its own name there
+// rewrite completes what ReverseProxy makes of a request, and takes back what only a gateway does to one. RFC 9110 §3.7.
+func rewrite(pr *httputil.ProxyRequest) {
+	said := pr.In.Header.Clone()
+	hopByHop(said)
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if v, ok := said[name]; ok {
+			pr.Out.Header[name] = v
+		}
 	}
-	u := *req.URL
-	if req.Method == http.MethodOptions && u.Path == "" && u.RawQuery == "" && !u.ForceQuery {
-		u = url.URL{Scheme: u.Scheme, Path: "*"} // it is about the whole server. RFC 9112 §3.2.4
+	pr.Out.Header.Del("Te")
+	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
+	pr.Out.Trailer = pr.In.Trailer // filled when the body has been read
+	pr.Out.Close = !maySharePool(pr.Out)
+	if u := pr.Out.URL; pr.Out.Method == http.MethodOptions && u.Path == "" && u.RawQuery == "" && !u.ForceQuery {
+		u.Path = "*" // it is about the whole server. RFC 9112 §3.2.4
 	}
-	u.Host = address
-	out.URL = &u
-	return &out
+	pr.Out.URL.Host = pr.Out.Context().Value(exchangeKey{}).(*exchange).address
 }
 
 // maySharePool reports whether a request may go over a connection that other requests used, and leave it to further ones.
@@ -55,35 +46,18 @@ func outgoing(req *http.Request, address string) *http.Request {
 // Such a connection may be about to be closed by the target, which shows only when the request was sent: then it is sent
 // again, so it must be one that can be (RFC 9110 §9.2.2). And some targets take one login for all that comes over the
 // same connection later (RFC 4559 §6), but the pool is shared by clients.
-func maySharePool(req *http.Request) bool {
-	switch req.Method {
+func maySharePool(r *http.Request) bool {
+	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return req.Body == http.NoBody && req.Header["Authorization"] == nil
+		return r.ContentLength == 0 && r.Header["Authorization"] == nil
 	}
 	return false
 }
 
-// Refusal returns a whole response. The connection is closed after it.
-func Refusal(code int, header, text string) []byte {
-	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
-		code, http.StatusText(code), header, len(text)+1, text)
-}
-
-// Await waits for the first byte of a request. Some clients send an empty line after a body: a few are passed over.
-// RFC 9112 §2.2.
-func Await(in *bufio.Reader) error {
-	for range maxEmptyLines {
-		b, err := in.Peek(1)
-		if err == nil && b[0] == '\r' {
-			b, err = in.Peek(2)
-		}
-		if s := string(b); err != nil || s != "\r\n" && s != "\n" {
-			return err
-		}
-		in.Discard(len(b))
-	}
-	_, err := in.Peek(1)
-	return err
+// Refusal returns a whole response, where no http.ResponseWriter is. The connection is closed after it.
+func Refusal(code int, text string) []byte {
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
+		code, http.StatusText(code), len(text)+1, text)
 }
 
 // MaxForwards counts one proxy of a TRACE or OPTIONS request, where the client bounds their number, and reports whether
