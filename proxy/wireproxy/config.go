@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,7 +26,7 @@ var interfaceKeys = []string{"CheckAlive", "CheckAliveInterval"}
 // Parser returns a parser of the files that [Read] reads, which takes environment variables from env, as
 // wireproxy does; nil means that there are none.
 func Parser(env func(string) (string, bool)) *conf.Parser {
-	return &conf.Parser{Env: env, Extra: interfaceKeys}
+	return &conf.Parser{Env: env, Extra: slices.Concat(interfaceKeys, appKeys)}
 }
 
 // Load reads a configuration file, and the file that its WGConfig names, which then holds [Interface] and [Peer], and
@@ -152,6 +153,9 @@ func (r *reader) readInterface(extra []conf.Entry) {
 				}
 				r.c.CheckAlive = append(r.c.CheckAlive, a.Unmap())
 			}
+			continue
+		}
+		if slices.ContainsFunc(appKeys, e.Is) {
 			continue
 		}
 		d, err := duration(e)
