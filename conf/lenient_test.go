@@ -51,7 +51,7 @@ func TestWhatWgTakes(t *testing.T) {
 	peer := func(line string) string { return "[Peer]\nPublicKey=" + public + "\n" + line }
 	for text, want := range map[string]string{
 		"[Interface]\n\tListenPort\t=\t1 \t": "1", "[Interface]\nListenPort=00080": "80", "[INTERFACE]\nlistenport=1": "1", "[Interface]\r\nListenPort = 1\r\n": "1",
-		"[Interface]\nListen Port = 1": "1", "[Interface]\n\vListenPort\f= 1": "1", "[Interface] # x\nListenPort = 1 # \xe9": "1",
+		"[Interface]\nListen Port = 1": "1", "# joined from two files\r\n\ufeff[Interface]\nListenPort = 1": "1", "[Interface]\n\vListenPort\f= 1": "1", "[Interface] # x\nListenPort = 1 # \xe9": "1",
 		"# caf\xe9\n[Interface] # caf\xe9\nListenPort = 1#\xff\xfe": "1",
 		"[Interface]\nFwMark = 0xca6c":                              "51820", "[Interface]\nFwMark = OFF": "0", "[Interface]\nFwMark = 010": "10",
 		"[Interface]\nAddress = 10.0.0.1/8 10.0.0.2,fd00::1/64": "[10.0.0.1/8 10.0.0.2/32 fd00::1/64]",

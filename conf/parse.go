@@ -137,7 +137,7 @@ func (s *state) problem(col int, text string) error { return &Error{Pos: s.pos(c
 // read reads one line, without its end.
 func (s *state) read(line string) {
 	col := 1
-	if s.line == 1 && strings.HasPrefix(line, bom) {
+	if strings.HasPrefix(line, bom) { // of the file, or of one that was appended to another
 		line, col = line[len(bom):], col+len(bom)
 	}
 	text := strings.TrimLeft(line, space)

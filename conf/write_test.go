@@ -90,6 +90,7 @@ func TestWriteRefuses(t *testing.T) {
 		"a table like a variable": {Interface: Interface{Table: "$a"}},
 		"a key like a variable":   {Interface: Interface{Extra: []Entry{{Key: "CheckAlive", Value: "$a"}}}},
 		"a byte order mark":       {Globals: []Entry{{Key: "\ufeffa", Value: "b"}}},
+		"a second mark":           {Globals: []Entry{{Key: "a"}, {Key: "\ufeffb"}}},
 		"HTML":                    {Globals: []Entry{{Key: "<a", Value: "b"}}},
 		"all quotes in a value":   {Globals: []Entry{{Key: "a", Value: "`\"'#"}}},
 	} {
