@@ -12,8 +12,10 @@
 // A file is at most 16 MiB, a line at most 64 KiB; at most 20 mistakes are reported. Nothing here is shared: a Parser
 // may be used by several goroutines at once as long as nobody changes it, a File belongs to its caller.
 //
-// Where wg(8) takes the last of several values for a key, merges several [Interface] sections, or lets a peer that is
-// named twice lose its first allowed IPs, this package reports a mistake. It also reports one where wg(8) accepts a key
-// or a value with spaces in it (Public Key, 10.0.0.0 / 8) or an endpoint's IPv6 address without brackets, and where
-// wg-quick(8) accepts an MTU below 576.
+// What wg(8), wg-quick(8) and the programs that write their files accept is accepted, and what those leave empty, a key's
+// value or an item of a list, is not given. docs/files.md has what each does with every kind of input. On purpose mistakes
+// are reported where wg(8) takes the last of several values for a key, merges several [Interface] sections, or lets a peer
+// that is named twice lose its first allowed IPs; where it accepts spaces inside of numbers, keys and names, ports that are
+// names or wrap around, or an endpoint's IPv6 address without brackets; and where wg-quick(8) accepts an MTU below 576.
+// A file of another format (UTF-16, HTML, a picture) and the keys of AmneziaWG are one mistake each, however many lines.
 package conf

@@ -83,19 +83,23 @@ func (e *Entry) WrongSecret(problem string) error {
 	return &Error{Pos: e.Pos, Key: showKey(e.Key), Problem: problem}
 }
 
-// List returns the items of a value that is a list, split at commas, each with its own position. An empty value has no items.
-func (e *Entry) List() []Entry {
-	if e.Value == "" {
-		return nil
-	}
-	var items []Entry
-	at := 0
-	for item := range strings.SplitSeq(e.Value, ",") {
-		v := strings.TrimLeft(item, space)
-		it := *e
-		it.Pos.Col += at + len(item) - len(v)
-		it.Value = strings.TrimRight(v, space)
-		items = append(items, it)
+// List returns the items of a value that is a list, split at commas, each with its own position. Items that are empty are
+// left out: programs that write such files leave a comma behind the last item.
+func (e *Entry) List() []Entry { return e.split(",") }
+
+// split returns what [Entry.List] does, split at any of the characters in separators.
+func (e *Entry) split(separators string) (items []Entry) {
+	for at := 0; at < len(e.Value); {
+		item := e.Value[at:]
+		if end := strings.IndexAny(item, separators); end >= 0 {
+			item = item[:end]
+		}
+		if v := strings.TrimLeft(item, space); v != "" {
+			it := *e
+			it.Pos.Col += at + len(item) - len(v)
+			it.Value = strings.TrimRight(v, space)
+			items = append(items, it)
+		}
 		at += len(item) + 1
 	}
 	return items

@@ -16,7 +16,7 @@ type key struct {
 	name string
 	many bool                     // may be there more than once
 	hook bool                     // a command, in which $NAME is the shell's
-	set  func(s *state, e *Entry) // puts the value into s.file, or adds a mistake
+	set  func(s *state, e *Entry) // puts the value, which isn't empty, into s.file, or adds a mistake
 }
 
 // interfaceKeys and peerKeys have their keys in lower case. They are filled in by init: their functions use state, whose
@@ -46,7 +46,7 @@ func init() {
 			}
 		}},
 		{name: "Address", many: true, set: func(s *state, e *Entry) {
-			s.prefixes(e, func(p netip.Prefix) { s.file.Interface.Address = append(s.file.Interface.Address, p) })
+			s.prefixes(e, ","+space, func(p netip.Prefix) { s.file.Interface.Address = append(s.file.Interface.Address, p) })
 		}},
 		{name: "DNS", many: true, set: (*state).dns},
 		{name: "MTU", set: func(s *state, e *Entry) {
@@ -58,7 +58,7 @@ func init() {
 			}
 		}},
 		{name: "Table", set: func(s *state, e *Entry) {
-			if e.Value == "" || strings.ContainsAny(e.Value, space) {
+			if strings.ContainsAny(e.Value, space) {
 				s.wrong.Add(e.Wrong("not a routing table; use off, auto, or the number or name of a table"))
 				return
 			}
@@ -97,7 +97,7 @@ func init() {
 		}},
 		{name: "AllowedIPs", many: true, set: func(s *state, e *Entry) {
 			p := s.peer()
-			s.prefixes(e, func(prefix netip.Prefix) { p.AllowedIPs = append(p.AllowedIPs, wgtypes.CanonicalPrefix(prefix)) })
+			s.prefixes(e, ",", func(prefix netip.Prefix) { p.AllowedIPs = append(p.AllowedIPs, wgtypes.CanonicalPrefix(prefix)) })
 		}},
 		{name: "Endpoint", set: (*state).endpoint},
 		{name: "PersistentKeepalive", set: func(s *state, e *Entry) {
@@ -124,10 +124,6 @@ func table(keys []key) map[string]key {
 // hook returns the function that adds a command to a list of hooks.
 func hook(list func(*Interface) *[]string) func(*state, *Entry) {
 	return func(s *state, e *Entry) {
-		if e.Value == "" {
-			s.wrong.Add(e.Wrong("no command; write one, or leave the line out"))
-			return
-		}
 		l := list(&s.file.Interface)
 		*l = append(*l, e.Value)
 	}
@@ -161,40 +157,46 @@ func (s *state) number(e *Entry, bits int, want string) (uint64, bool) {
 }
 
 // prefixes reads a list of addresses with or without a prefix length, and calls each with every one.
-func (s *state) prefixes(e *Entry, each func(netip.Prefix)) {
-	for _, item := range e.List() {
-		p, err := prefix(item.Value)
-		if err != nil {
+func (s *state) prefixes(e *Entry, separators string, each func(netip.Prefix)) {
+	for _, item := range e.split(separators) {
+		p, ok := prefix(item.Value)
+		switch {
+		case ok:
+			each(p)
+		case strings.ContainsAny(item.Value, "; \t") && !strings.ContainsAny(item.Value, "%") && strings.Count(item.Value, "/") != 1:
+			s.wrong.Add(item.Wrong("not a prefix; use address/length, and put commas between several"))
+		default:
 			s.wrong.Add(item.Wrong("not a prefix; use address/length"))
-			continue
 		}
-		each(p)
 	}
 }
 
-// prefix reads an address with or without a prefix length. Without one it is that of a single host.
-func prefix(v string) (netip.Prefix, error) {
-	if !strings.Contains(v, "/") {
-		a, err := netip.ParseAddr(v)
-		if err != nil || a.Zone() != "" {
-			return netip.Prefix{}, errors.New("not an address")
-		}
-		a = a.Unmap()
-		return netip.PrefixFrom(a, a.BitLen()), nil
+// prefix reads an address with or without a prefix length, and reports whether it is one. Without a length it is that of a
+// single host. As wg(8) does, it takes white space around the '/', and zeros before the length.
+func prefix(v string) (p netip.Prefix, ok bool) {
+	host, length, slash := strings.Cut(v, "/")
+	a, err := netip.ParseAddr(strings.TrimRight(host, space))
+	if err != nil || a.Zone() != "" {
+		return p, false
 	}
-	p, err := netip.ParsePrefix(v)
-	if err == nil && p.Addr().Is4In6() {
-		if p.Bits() < 96 {
-			return p, errors.New("an IPv4 address with the length of an IPv6 one")
+	bits := uint64(a.BitLen())
+	if slash {
+		if bits, err = strconv.ParseUint(strings.TrimLeft(length, space), 10, 8); err != nil || bits > uint64(a.BitLen()) {
+			return p, false
 		}
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
-	return p, err
+	if a.Is4In6() {
+		if bits < 96 { // an IPv4 address with the length of an IPv6 one
+			return p, false
+		}
+		a, bits = a.Unmap(), bits-96
+	}
+	return netip.PrefixFrom(a, int(bits)), true
 }
 
 // dns reads addresses of servers and search domains, as wg-quick(8) distinguishes them.
 func (s *state) dns(e *Entry) {
-	for _, item := range e.List() {
+	for _, item := range e.split("," + space) {
 		if a, err := netip.ParseAddr(item.Value); err == nil {
 			s.file.Interface.DNS = append(s.file.Interface.DNS, a.Unmap())
 		} else if isName(item.Value) && !numeric(item.Value) {
@@ -205,9 +207,13 @@ func (s *state) dns(e *Entry) {
 	}
 }
 
-// endpoint reads host:port; a name stays a name.
+// endpoint reads host:port; a name stays a name. As wg(8) does, it takes white space around the last ':'.
 func (s *state) endpoint(e *Entry) {
-	host, port, err := net.SplitHostPort(e.Value)
+	v := e.Value
+	if i := strings.LastIndexByte(v, ':'); i >= 0 {
+		v = strings.TrimRight(v[:i], space) + ":" + strings.TrimLeft(v[i+1:], space)
+	}
+	host, port, err := net.SplitHostPort(v)
 	if err != nil {
 		s.wrong.Add(e.Wrong("not host:port; use name:51820, 192.0.2.1:51820 or [2001:db8::1]:51820"))
 		return

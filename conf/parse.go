@@ -45,6 +45,13 @@ func (p *Parser) Parse(name string, r io.Reader) (*File, error) {
 	s := &state{Parser: p, file: &File{Name: name}, peers: make(map[wgtypes.PublicKey]int)}
 	// One byte more than a line may have, and its end, so that a line that is too long can be recognised.
 	in := bufio.NewReaderSize(r, maxLine+2)
+	head, err := in.Peek(maxHead)
+	if err != nil && err != io.EOF {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if what := otherFormat(head); what != "" {
+		return nil, &Error{Pos: Pos{name, 1, 1}, Problem: what}
+	}
 	total := 0
 	for {
 		line, err := in.ReadSlice('\n')
@@ -60,7 +67,16 @@ func (p *Parser) Parse(name string, r io.Reader) (*File, error) {
 		case err != nil && err != io.EOF:
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		s.read(strings.TrimRight(string(line), "\r\n"))
+		text := strings.TrimRight(string(line), "\r\n")
+		if strings.IndexByte(text, 0) >= 0 {
+			s.wrong.Add(s.problem(1, notUTF8))
+			return nil, s.wrong.Err() // it isn't text, so the rest would be one mistake after the other
+		}
+		if err == io.EOF && s.line == 1 && strings.IndexByte(text, '\r') >= 0 {
+			s.wrong.Add(s.problem(1, "the lines end in carriage returns alone; save the file with the line ends of Unix or Windows"))
+			return nil, s.wrong.Err()
+		}
+		s.read(text)
 		if err == io.EOF {
 			break
 		}
@@ -91,6 +107,27 @@ type state struct {
 	seen  map[string]int            // the lines of those keys of this section that may be there once, by their names in lower case
 	peers map[wgtypes.PublicKey]int // the lines of the headers of peers
 	wrong Mistakes
+
+	notUTF8 bool    // whether that was reported: a whole file in another encoding is one mistake
+	amnezia amnezia // the keys of AmneziaWG that were met, which are one mistake, too
+}
+
+// notUTF8 is the mistake of text in another encoding.
+const notUTF8 = "not text in UTF-8; save the file as UTF-8"
+
+// isText reports whether a header, a key or a value is in UTF-8. The first that isn't is a mistake, at col. Comments are not
+// looked at: wg(8) takes any bytes there, and old editors put names in their own encodings into them.
+func (s *state) isText(col int, parts ...string) bool {
+	for _, p := range parts {
+		if !utf8.ValidString(p) {
+			if !s.notUTF8 {
+				s.wrong.Add(s.problem(col, notUTF8))
+			}
+			s.notUTF8 = true
+			return false
+		}
+	}
+	return true
 }
 
 func (s *state) pos(col int) Pos { return Pos{s.file.Name, s.line, col} }
@@ -100,12 +137,8 @@ func (s *state) problem(col int, text string) error { return &Error{Pos: s.pos(c
 // read reads one line, without its end.
 func (s *state) read(line string) {
 	col := 1
-	if s.line == 1 && strings.HasPrefix(line, bom) {
+	if strings.HasPrefix(line, bom) { // of the file, or of one that was appended to another
 		line, col = line[len(bom):], col+len(bom)
-	}
-	if strings.IndexByte(line, 0) >= 0 || !utf8.ValidString(line) {
-		s.wrong.Add(s.problem(col, "not text in UTF-8; save the file as UTF-8"))
-		return
 	}
 	text := strings.TrimLeft(line, space)
 	col += len(line) - len(text)
@@ -127,6 +160,11 @@ func (s *state) header(text string, col int) {
 	s.endSection()
 	s.seen = make(map[string]int)
 	at := s.pos(col)
+	if !s.isText(col, name) {
+		s.in = inOther
+		s.file.Sections = append(s.file.Sections, Section{Pos: at})
+		return
+	}
 	if !ok || rest != "" && rest[0] != '#' && rest[0] != ';' || strings.ContainsAny(name, "[#") || name == "" {
 		s.wrong.Add(s.problem(col, "not a section; use [Name]"))
 		s.in = inOther
@@ -188,21 +226,29 @@ func (s *state) entry(text string, col int) {
 		// As wg(8): a comment begins at any '#', and quotes are not special.
 		e.Value, _, _ = strings.Cut(e.Value, "#")
 		e.Value = strings.TrimRight(e.Value, space)
-		s.known(&e)
+		if s.isText(col, e.Key, e.Value) {
+			s.known(&e)
+		}
 	case global:
-		if s.value(&e) {
+		if s.other(&e, col) {
 			s.file.Globals = append(s.file.Globals, e)
 		}
 	default:
-		if last := &s.file.Sections[len(s.file.Sections)-1]; s.value(&e) {
+		if last := &s.file.Sections[len(s.file.Sections)-1]; s.other(&e, col) {
 			last.Entries = append(last.Entries, e)
 		}
 	}
 }
 
+// other reads an entry of a section that isn't wg's, in a line that begins at col. It returns false when it added a mistake.
+func (s *state) other(e *Entry, col int) bool {
+	quoted, ok := s.value(e)
+	return ok && s.isText(col, e.Key, e.Value) && (quoted || s.expand(e))
+}
+
 // value reads the value of an entry of a section that isn't wg's: it may be in quotes, and a comment needs a space before
 // it. It returns false when it added a mistake.
-func (s *state) value(e *Entry) bool {
+func (s *state) value(e *Entry) (quoted, ok bool) {
 	v := e.Value
 	if v != "" && strings.IndexByte("`\"'", v[0]) >= 0 {
 		if end := strings.IndexByte(v[1:], v[0]); end >= 0 {
@@ -210,7 +256,7 @@ func (s *state) value(e *Entry) bool {
 			if rest == "" || rest[0] == '#' || rest[0] == ';' {
 				e.Value = v[1 : end+1]
 				e.Pos.Col++
-				return true
+				return true, true
 			}
 		}
 	}
@@ -218,10 +264,10 @@ func (s *state) value(e *Entry) bool {
 		v = v[:i]
 	} else if i > 0 {
 		s.wrong.Add(e.WrongSecret("a '#' or ';' inside of a value; put the value in `backquotes`, or a space before the comment"))
-		return false
+		return false, false
 	}
 	e.Value = strings.TrimRight(v, space)
-	return s.expand(e)
+	return false, true
 }
 
 // expand replaces $NAME by the value of the environment variable. It returns false when it added a mistake.
@@ -250,18 +296,28 @@ func (s *state) known(e *Entry) {
 	if s.in == inPeer {
 		keys, section = peerKeys, "[Peer]"
 	}
-	name := strings.ToLower(e.Key)
+	name := plainKey(e.Key)
 	k, ok := keys[name]
+	if strings.ContainsAny(e.Key, oddSpace) || !k.hook && strings.ContainsAny(e.Value, oddSpace) {
+		s.wrong.Add(e.WrongSecret("there is a space that is none in ASCII, as pages of the web have them; write an ordinary one"))
+		return
+	}
 	if !ok {
 		is := func(key string) bool { return strings.EqualFold(key, e.Key) }
 		if s.in == inInterface && slices.ContainsFunc(s.Extra, is) {
-			if s.expand(e) {
+			if s.expand(e) && e.Value != "" {
 				s.file.Interface.Extra = append(s.file.Interface.Extra, *e)
 			}
-			return
+		} else if !s.isAmnezia(e) {
+			s.wrong.Add(s.unknown(e, section))
 		}
-		s.wrong.Add(s.unknown(e, section))
 		return
+	}
+	if !k.hook && !s.expand(e) {
+		return
+	}
+	if e.Value == "" {
+		return // not given: "wg-quick save" and other programs write keys without values
 	}
 	if !k.many {
 		if first, ok := s.seen[name]; ok {
@@ -270,15 +326,22 @@ func (s *state) known(e *Entry) {
 		}
 		s.seen[name] = s.line
 	}
-	if !k.hook && !s.expand(e) {
-		return
-	}
 	k.set(s, e)
 }
 
+// oddSpace has characters that look like a space, or like nothing, and come along when text is copied.
+const oddSpace = "\u00a0\u2007\u202f\u200b\u2060\ufeff"
+
+// plainKey returns a key as the tables have it: in lower case, and without white space, which wg(8) takes anywhere.
+func plainKey(key string) string {
+	return strings.ToLower(strings.Join(strings.FieldsFunc(key, isSpace), ""))
+}
+
+func isSpace(c rune) bool { return strings.ContainsRune(space, c) }
+
 // unknown returns the mistake of a key that is not known here, with the section that it belongs to, if any.
 func (s *state) unknown(e *Entry, section string) error {
-	name := strings.ToLower(e.Key)
+	name := plainKey(e.Key)
 	switch _, peers := peerKeys[name]; {
 	case s.in == inInterface && peers:
 		return e.WrongSecret("belongs below [Peer], not below [Interface]")
@@ -286,6 +349,9 @@ func (s *state) unknown(e *Entry, section string) error {
 		if _, ok := interfaceKeys[name]; ok {
 			return e.WrongSecret("belongs below [Interface], not below [Peer]")
 		}
+	}
+	if why, ok := otherKeys[name]; ok {
+		return e.WrongSecret(why)
 	}
 	keys := interfaceKeys
 	if s.in == inPeer {

@@ -66,6 +66,9 @@ func Write(w io.Writer, f *File) error {
 		t.section(s.Name)
 		t.entries(s.Entries, true)
 	}
+	if otherFormat([]byte(t.lines[0])) != "" {
+		t.fail("the first line", "looks like the beginning of a file in another format")
+	}
 	if t.err != nil {
 		return t.err
 	}
@@ -137,7 +140,7 @@ func (t *text) entries(list []Entry, quotes bool) {
 		} else if !quotes {
 			plain = strings.Trim(v, space) == v && !strings.Contains(v, "#") && !variable(v)
 		}
-		if !plain || strings.ContainsAny(e.Key, "=#\x00\r\n") || strings.ContainsAny(v, "\x00\r\n") || len(e.Key)+len(v)+3 > maxLine {
+		if !plain || strings.HasPrefix(e.Key, bom) || strings.ContainsAny(e.Key, "=#\x00\r\n") || strings.ContainsAny(v, "\x00\r\n") || len(e.Key)+len(v)+3 > maxLine {
 			t.fail(showKey(e.Key), "has a key or a value that can't be written")
 			return
 		}

@@ -89,6 +89,9 @@ func TestWriteRefuses(t *testing.T) {
 		"a long entry":            {Globals: []Entry{{Key: "a", Value: strings.Repeat("b", maxLine-3)}}},
 		"a table like a variable": {Interface: Interface{Table: "$a"}},
 		"a key like a variable":   {Interface: Interface{Extra: []Entry{{Key: "CheckAlive", Value: "$a"}}}},
+		"a byte order mark":       {Globals: []Entry{{Key: "\ufeffa", Value: "b"}}},
+		"a second mark":           {Globals: []Entry{{Key: "a"}, {Key: "\ufeffb"}}},
+		"HTML":                    {Globals: []Entry{{Key: "<a", Value: "b"}}},
 		"all quotes in a value":   {Globals: []Entry{{Key: "a", Value: "`\"'#"}}},
 	} {
 		var b strings.Builder
@@ -262,6 +265,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("[Interface]\nPrivateKey = " + private + "\nAddress=10.0.0.1/24,fd00::1\nDNS=1.1.1.1,x.y\n[Peer]\nPublicKey=" + public + "\nEndpoint=a:1\nAllowedIPs=::/0,0.0.0.0/0\n")
 	f.Add("WGConfig=`x`\n[Socks5]\nPassword='a#b' ; c\n[http]\nX=$Y")
 	f.Add("\ufeff[Peer] # c\r\nPublicKey=" + public2 + "\r\nPersistentKeepalive=off\r\nPresharedKey=" + preshared)
+	f.Add("#\n<a=b\n[Interface]\nDNS = ,1.1.1.1,, x.y,\nMTU=\nPost Up=a # \xff\n[Peer]\nPublic Key = " + public + "\nAllowedIPs=,10.0.0.1 / 08,\nEndpoint = a : 1\n")
 	f.Add("[Interface]\nCheckAlive=1\nFwMark=0x1\nPostUp=a;b\nSaveConfig=true\nTable=AUTO\nMTU=1420")
 	f.Fuzz(func(t *testing.T, text string) {
 		p := Parser{Extra: []string{"CheckAlive"}}

@@ -41,7 +41,8 @@ The file has wireproxy's format. A value $NAME is replaced by that of the enviro
 start of a value stands for $.
 
   WGConfig = FILE      before all sections: [Interface] and [Peer] are in FILE
-  [Interface], [Peer]  as in wg-quick's files; hooks aren't run. A single peer without AllowedIPs gets all IPs
+  [Interface], [Peer]  as in wg-quick's files. What needs an interface is passed over: FwMark, Table, hooks,
+                       SaveConfig. A single peer without AllowedIPs gets all IPs
     CheckAlive = ADDRESS, ...   ping these; /readyz reports whether they answer
     CheckAliveInterval = 5      seconds
   [Socks5]             a SOCKS5 proxy, with UDP        BindAddress [Username] [Password]
@@ -117,6 +118,9 @@ func runProxy(args []string, stdout io.Writer) error {
 		return errReported
 	}
 	if *check {
+		if keys := passedOver(f); keys != "" {
+			fmt.Fprintf(os.Stderr, "throughline: %s\n", keys)
+		}
 		_, err := fmt.Fprintf(stdout, "%s: ok\n", path)
 		return err
 	}
@@ -160,6 +164,11 @@ func complete(f *conf.File) error {
 	} else {
 		s.Close()
 	}
+	if c, err := deviceConfig(f); err != nil {
+		errs = append(errs, err)
+	} else if _, err := c.Canonical(); err != nil {
+		errs = append(errs, fmt.Errorf("%s: %w", f.Name, err))
+	}
 	if len(f.Peers) == 0 {
 		errs = append(errs, fmt.Errorf("%s: there is no [Peer]; add one", f.Name))
 	}
@@ -173,6 +182,23 @@ func complete(f *conf.File) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// deviceConfig returns the configuration of the device that a file describes. Its mark is left out: without an interface
+// there are no routes to keep the tunnel's own packets from, and marks need privileges.
+func deviceConfig(f *conf.File) (throughline.Config, error) {
+	c, err := f.Config(nil)
+	c.Mark = nil
+	return c, err
+}
+
+// passedOver says which keys of the file have no meaning for a proxy; empty: none.
+func passedOver(f *conf.File) string {
+	keys := wireproxy.PassedOver(f)
+	if len(keys) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s: without meaning where there is no interface, and passed over: %s", f.Interface.Pos.File, strings.Join(keys, ", "))
 }
 
 // stackOptions returns the options of the stack that a file describes.
@@ -200,9 +226,8 @@ const namesTimeout = 5 * time.Second
 
 // run makes the tunnel and serves until ctx ends.
 func (p *proxyCall) run(ctx context.Context) error {
-	i := &p.file.Interface
-	if n := len(i.PreUp) + len(i.PostUp) + len(i.PreDown) + len(i.PostDown); n > 0 {
-		p.log.Warn("proxy: hooks aren't run, there is no interface", "hooks", n)
+	if keys := passedOver(p.file); keys != "" {
+		p.log.Warn("proxy: " + keys)
 	}
 	s, err := netstack.New(stackOptions(p.file))
 	if err != nil {
@@ -214,7 +239,7 @@ func (p *proxyCall) run(ctx context.Context) error {
 		return err
 	}
 	defer dev.Close()
-	change, err := p.file.Config(nil)
+	change, err := deviceConfig(p.file)
 	if err != nil {
 		return err
 	}

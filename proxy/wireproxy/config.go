@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,7 +27,7 @@ var interfaceKeys = []string{"CheckAlive", "CheckAliveInterval"}
 // Parser returns a parser of the files that [Read] reads, which takes environment variables from env, as
 // wireproxy does; nil means that there are none.
 func Parser(env func(string) (string, bool)) *conf.Parser {
-	return &conf.Parser{Env: env, Extra: interfaceKeys}
+	return &conf.Parser{Env: env, Extra: slices.Concat(interfaceKeys, appKeys)}
 }
 
 // Load reads a configuration file, and the file that its WGConfig names, which then holds [Interface] and [Peer], and
@@ -40,7 +42,11 @@ func Load(path string, env func(string) (string, bool)) (*conf.File, *proxy.Conf
 		if f.Interface.Pos.Line != 0 || len(f.Peers) > 0 {
 			return nil, nil, wg.Wrong("names another file, but this one has an [Interface] or a [Peer] too; keep one of them")
 		}
-		inner, err := parseFile(wg.Value, env)
+		path := wg.Value
+		if filepath.Base(path) == path { // as wireproxy does: a bare name is that of a file beside this one
+			path = filepath.Join(filepath.Dir(f.Name), path)
+		}
+		inner, err := parseFile(path, env)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%v: WGConfig: %w", wg.Pos, err)
 		}
@@ -70,7 +76,7 @@ func Load(path string, env func(string) (string, bool)) (*conf.File, *proxy.Conf
 
 func wgConfig(f *conf.File) *conf.Entry {
 	for i := range f.Globals {
-		if f.Globals[i].Is("WGConfig") {
+		if f.Globals[i].Is("WGConfig") && f.Globals[i].Value != "" {
 			return &f.Globals[i]
 		}
 	}
@@ -107,7 +113,7 @@ var kinds = []struct {
 // are reported, each an [*conf.Error], and then there is no Config. Names are resolved through the tunnel by default, or,
 // as wireproxy does it, by the host when [Interface] names no DNS server.
 func Read(f *conf.File) (*proxy.Config, error) {
-	r := reader{c: &proxy.Config{CheckAliveInterval: proxy.DefaultInterval, PreferIPv4: true}, locally: len(f.Interface.DNS) == 0}
+	r := reader{c: &proxy.Config{CheckAliveInterval: proxy.DefaultInterval, PreferIPv4: true}, locally: len(f.Interface.DNS) == 0, taken: make(map[place]*conf.Entry)}
 	for i := range f.Globals {
 		if e := &f.Globals[i]; !e.Is("WGConfig") {
 			r.wrong(e.WrongSecret("stands outside of a section; only WGConfig may, so put it below the header of its section"))
@@ -135,7 +141,37 @@ type reader struct {
 	c        *proxy.Config
 	locally  bool
 	stdio    *conf.Pos // of the first [STDIOTunnel]
+	taken    map[place]*conf.Entry
 	mistakes conf.Mistakes
+}
+
+// A place is where one section alone can listen.
+type place struct {
+	udp, inTunnel bool
+	host          string
+	port          uint64
+}
+
+// take adds a mistake when another section listens at the address that e names. Which addresses the host has isn't looked
+// at, so that of two sections at different ones of them, none is wrong.
+func (r *reader) take(kind proxy.Kind, e *conf.Entry, address string) {
+	host, port, err := net.SplitHostPort(address)
+	n, perr := strconv.ParseUint(port, 10, 16)
+	if err != nil || perr != nil || n == 0 {
+		return
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		host = a.Unmap().String()
+	}
+	p := place{
+		udp:      kind == proxy.UDPClientTunnel || kind == proxy.UDPServerTunnel,
+		inTunnel: kind == proxy.TCPServerTunnel || kind == proxy.UDPServerTunnel, host: strings.ToLower(host), port: n,
+	}
+	if first := r.taken[p]; first != nil {
+		r.wrong(e.Wrong(fmt.Sprintf("another section listens there already, see line %d; choose another port", first.Pos.Line)))
+		return
+	}
+	r.taken[p] = e
 }
 
 func (r *reader) wrong(err error) { r.mistakes.Add(err) }
@@ -154,6 +190,9 @@ func (r *reader) readInterface(extra []conf.Entry) {
 			}
 			continue
 		}
+		if slices.ContainsFunc(appKeys, e.Is) {
+			continue
+		}
 		d, err := duration(e)
 		if err != nil || d < time.Second {
 			r.wrong(e.Wrong("not an interval; use seconds from 1 up"))
@@ -168,6 +207,7 @@ func (r *reader) readResolve(from *conf.Section) {
 		switch v := strings.ToLower(e.Value); {
 		case !e.Is("ResolveStrategy"):
 			r.wrong(e.WrongSecret("there is no such key in [Resolve]; use ResolveStrategy"))
+		case v == "": // not given
 		case v == "ipv4", v == "ipv6":
 			r.c.PreferIPv4 = v == "ipv4"
 		case v != "auto":
@@ -187,6 +227,10 @@ func (r *reader) readSection(from *conf.Section) {
 			s.Kind, keys = k.kind, k.keys
 		}
 		names = append(names, "["+k.name+"]")
+	}
+	if strings.EqualFold(from.Name, "SNI") {
+		lacks("[SNI] is a transparent proxy for TLS, which there is none of here; take it out, and let clients use [Socks5] or [http]")
+		return
 	}
 	if keys == "" { // its entries can't be judged
 		lacks("there is no section of this name; use one of " + strings.Join(names, " "))
@@ -211,9 +255,24 @@ func (r *reader) readSection(from *conf.Section) {
 				name = k
 			}
 		}
+		clients := s.Kind == proxy.Socks5 || s.Kind == proxy.HTTP
 		switch {
+		case clients && e.Is("TunnelDomains"):
+			if e.Value != "" {
+				r.wrong(e.WrongSecret("names the only targets that are reached through the tunnel, and here all are; take it out, and let clients choose what they ask this proxy for"))
+			}
+			continue
+		case clients && e.Is("LogDomains"):
+			if on, ok := boolean(e.Value); e.Value != "" && !ok {
+				r.wrong(e.Wrong("use true or false"))
+			} else if on {
+				r.wrong(e.Wrong("the names that clients ask for aren't logged here; take it out"))
+			}
+			continue
 		case name == "":
 			r.wrong(e.WrongSecret(fmt.Sprintf("there is no such key in [%s]; use one of %s", from.Name, strings.ReplaceAll(keys, " ", ", "))))
+			continue
+		case e.Value == "" && name != "Username" && name != "Password": // not given
 			continue
 		case at[name] != nil:
 			r.wrong(e.WrongSecret(fmt.Sprintf("a second one in this section; the first is on line %d: keep one", at[name].Pos.Line)))
@@ -222,6 +281,8 @@ func (r *reader) readSection(from *conf.Section) {
 		at[name] = e
 		if err := set(&s, name, e); err != nil {
 			r.wrong(err)
+		} else if name == "BindAddress" || name == "ListenPort" {
+			r.take(s.Kind, e, s.BindAddress)
 		}
 	}
 	for _, must := range []string{"BindAddress", "ListenPort", "Target"} {
@@ -276,14 +337,11 @@ func set(s *proxy.Section, key string, e *conf.Entry) error {
 	case "KeyFile":
 		s.KeyFile = e.Value
 	case "ResolveLocally":
-		switch strings.ToLower(e.Value) {
-		case "true", "yes", "on", "1":
-			s.ResolveLocally = true
-		case "false", "no", "off", "0":
-			s.ResolveLocally = false
-		default:
+		on, ok := boolean(e.Value)
+		if !ok {
 			return e.Wrong("use true or false")
 		}
+		s.ResolveLocally = on
 	case "MaxConnections":
 		n, err := strconv.Atoi(e.Value)
 		if err != nil || n < 1 || n > 1<<20 {
@@ -298,6 +356,17 @@ func set(s *proxy.Section, key string, e *conf.Entry) error {
 		s.IdleTimeout = d
 	}
 	return nil
+}
+
+// boolean reads what is true or false, and reports whether it is one of them.
+func boolean(v string) (on, ok bool) {
+	switch strings.ToLower(v) {
+	case "true", "yes", "on", "1":
+		return true, true
+	case "false", "no", "off", "0":
+		return false, true
+	}
+	return false, false
 }
 
 // duration reads seconds, or a duration with units, or "off".

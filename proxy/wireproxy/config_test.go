@@ -285,3 +285,58 @@ func TestLoad(t *testing.T) {
 		t.Errorf("a file that isn't there: %v", err)
 	}
 }
+
+// TestNotGiven checks that keys with nothing behind them are read as if they weren't there.
+func TestNotGiven(t *testing.T) {
+	want := fmt.Sprintf("%+v", read(t, "[Socks5]\nBindAddress=:1\n"))
+	got := fmt.Sprintf("%+v", read(t, "[Interface]\nCheckAlive=,\nCheckAliveInterval =\nIncludedApplications = a.b\n[Resolve]\nResolveStrategy=\n[Socks5]\nMaxConnections=\nIdleTimeout = # none\n"+
+		"Username=\nPassword=\nResolveLocally=\nBindAddress=\nBindAddress=:1\nTunnelDomains=\nLogDomains=no\nLogDomains=\n"))
+	at := strings.NewReplacer("proxy.conf:1:1", "", "proxy.conf:7:1", "")
+	if at.Replace(got) != at.Replace(want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	f, err := Parser(nil).Parse("p", strings.NewReader("WGConfig =\n[Socks5]\nBindAddress ="))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(f); err == nil || err.Error() != "p:2:1: [Socks5] has no BindAddress; add one" {
+		t.Errorf("an empty BindAddress: %v", err)
+	}
+}
+
+// TestWireproxyOnly checks what is said of wireproxy's sections and keys that aren't served here.
+func TestWireproxyOnly(t *testing.T) {
+	for text, want := range map[string]string{
+		"[SNI]\nBindAddress = :443\nx = y":                                                         "p:1:1: [SNI] is a transparent proxy for TLS, which there is none of here; take it out, and let clients use [Socks5] or [http]",
+		"[Socks5]\nBindAddress=:1\nTunnelDomains = \\.example$":                                    "p:3:17: TunnelDomains: names the only targets that are reached through the tunnel, and here all are; take it out, and let clients choose what they ask this proxy for",
+		"[http]\nBindAddress=:1\nLogDomains = true":                                                "p:3:14: LogDomains \"true\": the names that clients ask for aren't logged here; take it out",
+		"[http]\nBindAddress=:1\nLogDomains = maybe":                                               "p:3:14: LogDomains \"maybe\": use true or false",
+		"[STDIOTunnel]\nTarget=a:1\nTunnelDomains = x":                                             "p:3:17: TunnelDomains: there is no such key in [STDIOTunnel]; use one of Target, ResolveLocally",
+		"[Socks5]\nBindAddress=127.0.0.1:1\n[http]\nBindAddress=[::ffff:127.0.0.1]:01":             "p:4:13: BindAddress \"[::ffff:127.0.0.1]:01\": another section listens there already, see line 2; choose another port",
+		"[TCPServerTunnel]\nListenPort=5\nTarget=a:1\n[TCPServerTunnel]\nListenPort=5\nTarget=a:2": "p:5:12: ListenPort \"5\": another section listens there already, see line 2; choose another port",
+	} {
+		f, err := Parser(nil).Parse("p", strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read(f); err == nil || err.Error() != want {
+			t.Errorf("%q:\n got %v\nwant %s", text, err, want)
+		}
+	}
+	read(t, "[Socks5]\nBindAddress=127.0.0.1:1\n[http]\nBindAddress=127.0.0.2:1\n[UDPClientTunnel]\nBindAddress=127.0.0.1:1\nTarget=a:1\n[TCPServerTunnel]\nListenPort=1\nTarget=a:1\n"+
+		"[UDPServerTunnel]\nListenPort=1\nTarget=a:1\n[Socks5]\nBindAddress=127.0.0.1:0\n[Socks5]\nBindAddress=127.0.0.1:0\n")
+}
+
+// TestBesideTheFile checks that a bare name in WGConfig is looked for beside the file, as wireproxy does, and not in the
+// directory in which the program was started.
+func TestBesideTheFile(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"wg.conf": "[Interface]\nMTU = 1400\n", "p.conf": "WGConfig = wg.conf\n[Socks5]\nBindAddress=:1\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f, _, err := Load(filepath.Join(dir, "p.conf"), nil); err != nil || f.Interface.MTU != 1400 {
+		t.Errorf("%v", err)
+	}
+}
