@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"throughline/internal/session"
 	"throughline/internal/wire"
 	"throughline/packet"
-	"throughline/wgtypes"
 )
 
 // initiate begins a handshake with p, unless one was begun a moment ago. Whitepaper §5.4.2, §6.1.
@@ -28,7 +26,7 @@ func (e *Engine) initiate(p *Peer) {
 	p.stateMu.Lock()
 	may, due := !p.Removed && e.identity.Load() == local && e.sockets.Load() != nil, mono.Never
 	if may && !p.Timers.MayInitiate(now) {
-		may, due = false, p.deferInitiation(now)
+		may, due = false, p.DeferInitiation(now, jitter())
 	}
 	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
@@ -52,7 +50,7 @@ func (e *Engine) initiate(p *Peer) {
 		p.Timers.HandshakeSent(now) // as if: the next packets mustn't each try again
 		p.lastHandshakeSent.Store(int64(now))
 		p.stateMu.Unlock()
-		e.log.Warn("handshake: cannot begin", "peer", logName(p.Public), "error", err)
+		e.log.Warn("handshake: cannot begin", "peer", p.LogName(), "error", err)
 		return
 	}
 	// The timer starts before the message is out: its answer may come at once.
@@ -61,7 +59,7 @@ func (e *Engine) initiate(p *Peer) {
 	p.lastHandshakeSent.Store(int64(now))
 	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
-	e.log.Debug("handshake: initiation sent", "peer", logName(p.Public), "to", to.Addr)
+	e.log.Debug("handshake: initiation sent", "peer", p.LogName(), "to", to.Addr)
 	p.Tx.Add(uint64(len(msg)))
 	e.sendMessage(msg[:], to)
 }
@@ -140,7 +138,7 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 	if err != nil {
 		e.deleteIndex(index, p)
 		if errors.Is(err, peer.ErrStale) {
-			e.log.Debug("handshake: initiation replayed, or the peer's clock was set back", "peer", logName(p.Public))
+			e.log.Debug("handshake: initiation replayed, or the peer's clock was set back", "peer", p.LogName())
 		}
 		return packet.DropInitiation
 	}
@@ -159,7 +157,7 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 	p.Tx.Add(uint64(len(reply)))
 	e.roam(p, from)
 	e.wheel.Arm(&p.timer, min(p.Timers.AuthenticatedReceived(now), p.Timers.AuthenticatedSent(now)))
-	e.log.Debug("handshake: response sent", "peer", logName(p.Public), "to", from.Addr)
+	e.log.Debug("handshake: response sent", "peer", p.LogName(), "to", from.Addr)
 	e.sendMessage(reply[:], from)
 	return 0
 }
@@ -196,7 +194,7 @@ func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoi
 	e.roam(p, from)
 	e.recordHandshake(p)
 	e.wheel.Arm(&p.timer, p.Timers.AuthenticatedReceived(now))
-	e.log.Debug("handshake: complete", "peer", logName(p.Public), "with", from.Addr)
+	e.log.Debug("handshake: complete", "peer", p.LogName(), "with", from.Addr)
 	// The responder may not send before we have: what is staged confirms the session, or else a keepalive. §5.4.6.
 	e.flush(p)
 	if kp.Unused() {
@@ -257,10 +255,4 @@ func (e *Engine) handleCookieReply(msg []byte, now mono.Time) packet.Drop {
 		return packet.DropCookieReply
 	}
 	return 0
-}
-
-// logName returns a public key as logs show it: enough of it to distinguish peers.
-func logName(public wgtypes.PublicKey) string {
-	s := base64.StdEncoding.EncodeToString(public[:])
-	return s[:4] + "…" + s[39:43]
 }

@@ -127,14 +127,14 @@ func (e *Engine) reserveTrain(b *outBatch, p *Peer, first, n int) {
 // reserve reserves the counters of a train; or, without a session, stages its packets and returns false.
 func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, uint64, bool) {
 	if !p.Waiting.Load() {
-		if kp, counter, ok := p.counters(b.now, n); ok {
+		if kp, counter, ok := p.Reserve(b.now, n); ok {
 			return kp, counter, true
 		}
 	}
 	p.stateMu.Lock()
 	defer p.stateMu.Unlock()
 	if !p.Waiting.Load() { // a session may have come while we waited for the lock
-		if kp, counter, ok := p.counters(b.now, n); ok {
+		if kp, counter, ok := p.Reserve(b.now, n); ok {
 			return kp, counter, true
 		}
 	}
@@ -154,19 +154,9 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 		p.Waiting.Store(true)
 	}
 	if !e.requestHandshake(p, b.now) { // completing that handshake flushes
-		e.wheel.Arm(&p.timer, p.deferInitiation(b.now))
+		e.wheel.Arm(&p.timer, p.DeferInitiation(b.now, jitter()))
 	}
 	return nil, 0, false
-}
-
-// counters reserves n counters of the session that p sends with; false when there is none.
-func (p *Peer) counters(now mono.Time, n int) (*session.Keypair, uint64, bool) {
-	kp := p.Sending.Load()
-	if kp == nil || !kp.CanSend(now) {
-		return nil, 0, false
-	}
-	counter, ok := kp.Reserve(n)
-	return kp, counter, ok
 }
 
 // Work seals every train in place.
@@ -189,7 +179,7 @@ func (o *outbound) Emit(b *outBatch) {
 		if t.to.Src.IsValid() && !b.Runs[t.run].Endpoint.Src.IsValid() {
 			t.peer.ClearSource(t.to) // the socket found that it can't be had any more
 		}
-		e.sentData(t.peer, t.keypair, b.now, sentBytes(b.Packets[t.first:t.first+t.n]))
+		e.sentData(t.peer, t.keypair, b.now, packet.LiveBytes(b.Packets[t.first:t.first+t.n]))
 	}
 	clear(b.trains) // keep no reference to a peer, which may be removed
 }
@@ -213,15 +203,6 @@ func (e *Engine) requestHandshake(p *Peer, now mono.Time) bool {
 	return true
 }
 
-// deferInitiation arms an initiation for what is staged, in case the handshake under way, which may be the peer's,
-// doesn't complete. It returns when that is due, Never if nothing was armed. stateMu is held.
-func (p *Peer) deferInitiation(now mono.Time) (due mono.Time) {
-	if kp := p.Sending.Load(); p.Staged.Len() == 0 || kp != nil && kp.CanSend(now) {
-		return mono.Never
-	}
-	return p.Timers.InitiationDeferred(jitter())
-}
-
 // send sends the runs of a batch, and counts its dropped packets.
 func (e *Engine) send(b *packet.Batch) {
 	if s := e.sockets.Load(); s == nil {
@@ -234,14 +215,4 @@ func (e *Engine) send(b *packet.Batch) {
 		e.log.Debug("send", "error", err)
 	}
 	e.drops.Count(b)
-}
-
-// sentBytes returns how many bytes the packets that weren't dropped have.
-func sentBytes(packets []packet.Packet) (n uint64) {
-	for i := range packets {
-		if packets[i].Drop == 0 {
-			n += uint64(packets[i].Len)
-		}
-	}
-	return n
 }

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"throughline/internal/mono"
 	"throughline/internal/session"
 	"throughline/internal/timers"
 	"throughline/packet"
@@ -43,6 +44,36 @@ type Peer struct {
 	// Guarded by the owner's configuration lock.
 	Keepalive  time.Duration  // persistent keepalive; 0: off
 	AllowedIPs []netip.Prefix // unsorted
+}
+
+// LogName returns the public key as logs show it: enough of it to distinguish peers.
+func (p *Peer) LogName() string {
+	s := p.Public.String()
+	return s[:4] + "…" + s[39:43]
+}
+
+// Reserve reserves n counters of the session that the peer is sent to with; false when there is none. A session with
+// fewer counters left has reached its end: it doesn't send the few that it might, lest it be neither used nor renewed. Any
+// goroutine may call it.
+func (p *Peer) Reserve(now mono.Time, n int) (*session.Keypair, uint64, bool) {
+	kp := p.Sending.Load()
+	if kp == nil || !kp.CanSend(now) {
+		return nil, 0, false
+	}
+	counter, ok := kp.Reserve(n)
+	if !ok {
+		kp.Expire()
+	}
+	return kp, counter, ok
+}
+
+// DeferInitiation arms an initiation for what is staged, in case the handshake under way, which may be the peer's,
+// doesn't complete. It returns when that is due, Never if nothing was armed. The state lock is held.
+func (p *Peer) DeferInitiation(now mono.Time, jitter time.Duration) (due mono.Time) {
+	if kp := p.Sending.Load(); p.Staged.Len() == 0 || kp != nil && kp.CanSend(now) {
+		return mono.Never
+	}
+	return p.Timers.InitiationDeferred(jitter)
 }
 
 // Endpoint returns the peer's endpoint, nil while it isn't known. What it points to never changes.
