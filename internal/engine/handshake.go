@@ -60,8 +60,7 @@ func (e *Engine) initiate(p *Peer) {
 	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
 	e.log.Debug("handshake: initiation sent", "peer", p.LogName(), "to", to.Addr)
-	p.Tx.Add(uint64(len(msg)))
-	e.sendMessage(msg[:], to)
+	p.Tx.Add(e.sendMessage(msg[:], to))
 }
 
 // handleMessage handles a handshake message. It returns why the message was dropped, 0 if it wasn't.
@@ -154,11 +153,10 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 	p.lastHandshakeSent.Store(int64(now))
 	p.stateMu.Unlock()
 	p.Rx.Add(uint64(len(msg)))
-	p.Tx.Add(uint64(len(reply)))
 	e.roam(p, from)
 	e.wheel.Arm(&p.timer, min(p.Timers.AuthenticatedReceived(now), p.Timers.AuthenticatedSent(now)))
 	e.log.Debug("handshake: response sent", "peer", p.LogName(), "to", from.Addr)
-	e.sendMessage(reply[:], from)
+	p.Tx.Add(e.sendMessage(reply[:], from))
 	return 0
 }
 
@@ -232,14 +230,15 @@ func (e *Engine) installKeypair(p *Peer, entry *indexEntry, now mono.Time, step 
 	return true
 }
 
-// sendMessage sends one handshake message.
-func (e *Engine) sendMessage(msg []byte, to *packet.Endpoint) {
+// sendMessage sends one handshake message. It returns how many bytes were sent: 0 when the socket refused it.
+func (e *Engine) sendMessage(msg []byte, to *packet.Endpoint) uint64 {
 	b := e.spare.Get().(*packet.Batch)
+	defer e.spare.Put(b)
 	b.Reset()
 	_, free := b.Free()
 	b.Received(copy(free, msg), 0, *to)
 	e.send(b)
-	e.spare.Put(b)
+	return packet.LiveBytes(b.Packets)
 }
 
 // handleCookieReply stores a cookie. It doesn't authenticate its source address, so no endpoint changes. §5.4.7.

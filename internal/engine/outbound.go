@@ -64,6 +64,7 @@ func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 			o.e.reserveTrain(b, owner, first, i-first)
 		}
 	}
+	clear(b.owners) // keep no reference to a peer, which may be removed
 	return size, more, nil
 }
 
@@ -181,13 +182,18 @@ func (o *outbound) Emit(b *outBatch) {
 		}
 		e.sentData(t.peer, t.keypair, b.now, packet.LiveBytes(b.Packets[t.first:t.first+t.n]))
 	}
-	clear(b.trains) // keep no reference to a peer, which may be removed
+	clear(b.trains) // as in Take
 }
 
-// sentData records that data was sent. Whitepaper §6.2: a session that is old enough is renewed.
+// sentData records that data was sent: bytes of it, 0 when the socket refused all, which then awaits no answer. Kernel:
+// wg_packet_create_data_done. Whitepaper §6.2: a session that is old enough is renewed.
 func (e *Engine) sentData(p *Peer, kp *session.Keypair, now mono.Time, bytes uint64) {
-	p.Tx.Add(bytes)
-	e.wheel.Arm(&p.timer, min(p.Timers.DataSent(now), p.Timers.AuthenticatedSent(now)))
+	due := p.Timers.AuthenticatedSent(now)
+	if bytes > 0 {
+		p.Tx.Add(bytes)
+		due = min(due, p.Timers.DataSent(now))
+	}
+	e.wheel.Arm(&p.timer, due)
 	if kp.RekeyOnSend(now) {
 		e.requestHandshake(p, now)
 	}
