@@ -153,7 +153,9 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 	p.lastHandshakeSent.Store(int64(now))
 	p.stateMu.Unlock()
 	p.Rx.Add(uint64(len(msg)))
-	e.roam(p, from)
+	if old := p.Endpoint(); p.Proven.Load() || old == nil || old.Addr == from.Addr { // see peer.Peer
+		e.roam(p, from)
+	}
 	e.wheel.Arm(&p.timer, min(p.Timers.AuthenticatedReceived(now), p.Timers.AuthenticatedSent(now)))
 	e.log.Debug("handshake: response sent", "peer", p.LogName(), "to", from.Addr)
 	p.Tx.Add(e.sendMessage(reply[:], from))

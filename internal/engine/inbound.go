@@ -189,6 +189,9 @@ func (e *Engine) handleTrain(entry *indexEntry, from *packet.Endpoint, now mono.
 
 // confirm makes a keypair current if it is the next one: the initiator has used it, so it has consumed our response.
 func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
+	if !kp.Initiator && !p.Proven.Load() {
+		p.Proven.Store(true)
+	}
 	p.stateMu.Lock()
 	if p.Removed || p.Keypairs.Next != kp {
 		p.stateMu.Unlock()

@@ -21,6 +21,12 @@ import (
 )
 
 // A Peer is the state of one peer.
+//
+// After a restart, or when the peer was added anew, no timestamp of its initiations is known, and every old one is newer
+// than none. Whoever recorded some can have them answered, one after the other, but can't use the sessions. So until
+// Proven an initiation doesn't replace an endpoint: the first packet in its session does. (It sets one that isn't known,
+// which takes nothing away and lets packets for the peer wait; the response goes to where the initiation came from in any
+// case.) From then on what is accepted is newer than an initiation that was no replay. Whitepaper §5.1.
 type Peer struct {
 	Public wgtypes.PublicKey // never changes
 
@@ -28,6 +34,7 @@ type Peer struct {
 	Timers        timers.Timers                   // its hot half; the cold half belongs to Keypairs' guard
 	Sending       atomic.Pointer[session.Keypair] // the snapshot of Keypairs.Current that the data path sends with
 	Waiting       atomic.Bool                     // packets are staged or being flushed: new ones queue behind them
+	Proven        atomic.Bool                     // the peer has used a session that it began: see below
 	Rx, Tx        atomic.Uint64                   // bytes of whole datagrams
 	endpoint      atomic.Pointer[packet.Endpoint] // what it points to never changes; nil: unknown
 	lastHandshake atomic.Int64                    // when the last handshake completed, Unix nanoseconds; 0: never
