@@ -6,22 +6,21 @@
 // their own (handshake.go) and never in a lane: they serve a work queue (work.go). One goroutine looks at the timers of
 // all peers (timers.go).
 //
-// Locks, outermost first; nobody holds more than three of them. The last is a leaf, and so are those within wheel and
-// workqueue:
+// Locks, outermost first; nobody holds more than three of them. Those within wheel, workqueue and loglimit are leaves:
 //
-//	Engine.configMu   the peers, their allowed IPs and keepalives, the identity, the sockets; configure.go
-//	Peer.handshakeMu  one peer's handshake state; held through Diffie-Hellman
-//	Peer.stateMu      one peer's keypairs, staged packets and cold timers; held for moments
-//	Engine.indicesMu  writers of the receiver-index table
-//
-// Taken alone are identity.checkerMu, under load, by the handshake workers, and Engine.sinkMu, by the inbound lanes.
+//	Engine.configMu     the peers, their allowed IPs and keepalives, the identity, the sockets; configure.go
+//	Peer.handshakeMu    one peer's handshake state; held through Diffie-Hellman
+//	Peer.stateMu        one peer's keypairs, staged packets and cold timers; held for moments
+//	Engine.indicesMu    writers of the receiver-index table
+//	identity.checkerMu  cookies, under load, by the handshake workers
+//	Engine.sinkMu       the TUN's writing half, by the inbound lanes
 //
 // The packet path takes no lock but, once for each train that arrives, indexEntry.windowMu (for the replay window) and
 // Engine.sinkMu, and Peer.stateMu where a packet is staged or was received with another session than the one we send
 // with.
 //
 // Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait, and [wire.MaxStaged] packets a peer;
-// those beyond are dropped and counted. Goroutines are a few for each queue and socket, and none for each peer.
+// those beyond are dropped and counted. What packets can make it log is bounded by loglimit. Goroutines are a few for each queue and socket, and none for each peer.
 package engine
 
 import (
@@ -39,6 +38,7 @@ import (
 	"throughline/internal/cookie"
 	"throughline/internal/index"
 	"throughline/internal/lane"
+	"throughline/internal/loglimit"
 	"throughline/internal/mono"
 	"throughline/internal/noise"
 	"throughline/internal/ratelimit"
@@ -66,7 +66,8 @@ type Engine struct {
 	device  tun.Device
 	network udp.Network
 	clock   func() mono.Time
-	log     *slog.Logger
+	log     *slog.Logger  // for what happens once, or by our operator
+	limited *loglimit.Log // for all that packets can cause
 	workers int
 	cipher  *aead.Implementation
 
@@ -129,7 +130,7 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		device: o.TUN, network: o.Network, clock: o.Clock, log: o.Log, workers: o.Workers, cipher: o.Cipher,
+		device: o.TUN, network: o.Network, clock: o.Clock, log: o.Log, limited: loglimit.New(o.Log, o.Clock), workers: o.Workers, cipher: o.Cipher,
 		peers: make(map[wgtypes.PublicKey]*Peer),
 		done:  make(chan struct{}), tunEnded: make(chan struct{}),
 	}

@@ -35,7 +35,7 @@ func (e *Engine) initiate(p *Peer) {
 	}
 	ephemeral, err := noise.NewEphemeral(rand.Reader)
 	if err != nil {
-		e.log.Error("handshake: no randomness", "error", err)
+		e.limited.Error(0, "handshake: no randomness", "error", err)
 		return
 	}
 	if index, pending := p.Handshake.Pending(); pending {
@@ -50,7 +50,7 @@ func (e *Engine) initiate(p *Peer) {
 		p.Timers.HandshakeSent(now) // as if: the next packets mustn't each try again
 		p.lastHandshakeSent.Store(int64(now))
 		p.stateMu.Unlock()
-		e.log.Warn("handshake: cannot begin", "peer", p.LogName(), "error", err)
+		e.limited.Warn(p.id, "handshake: cannot begin", "peer", p.LogName(), "error", err)
 		return
 	}
 	// The timer starts before the message is out: its answer may come at once.
@@ -59,7 +59,7 @@ func (e *Engine) initiate(p *Peer) {
 	p.lastHandshakeSent.Store(int64(now))
 	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
-	e.log.Debug("handshake: initiation sent", "peer", p.LogName(), "to", to.Addr)
+	e.limited.Debug(p.id, "handshake: initiation sent", "peer", p.LogName(), "to", to.Addr)
 	p.Tx.Add(e.sendMessage(msg[:], to))
 }
 
@@ -137,7 +137,7 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 	if err != nil {
 		e.deleteIndex(index, p)
 		if errors.Is(err, peer.ErrStale) {
-			e.log.Debug("handshake: initiation replayed, or the peer's clock was set back", "peer", p.LogName())
+			e.limited.Debug(p.id, "handshake: initiation replayed, or the peer's clock was set back", "peer", p.LogName())
 		}
 		return packet.DropInitiation
 	}
@@ -157,7 +157,7 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 		e.roam(p, from)
 	}
 	e.wheel.Arm(&p.timer, min(p.Timers.AuthenticatedReceived(now), p.Timers.AuthenticatedSent(now)))
-	e.log.Debug("handshake: response sent", "peer", p.LogName(), "to", from.Addr)
+	e.limited.Debug(p.id, "handshake: response sent", "peer", p.LogName(), "to", from.Addr)
 	p.Tx.Add(e.sendMessage(reply[:], from))
 	return 0
 }
@@ -194,7 +194,7 @@ func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoi
 	e.roam(p, from)
 	e.recordHandshake(p)
 	e.wheel.Arm(&p.timer, p.Timers.AuthenticatedReceived(now))
-	e.log.Debug("handshake: complete", "peer", p.LogName(), "with", from.Addr)
+	e.limited.Debug(p.id, "handshake: complete", "peer", p.LogName(), "with", from.Addr)
 	// The responder may not send before we have: what is staged confirms the session, or else a keepalive. §5.4.6.
 	e.flush(p)
 	if kp.Unused() {

@@ -56,7 +56,7 @@ func (in *inbound) Take(b *inBatch) (size int, more bool, err error) {
 		if errors.Is(err, net.ErrClosed) {
 			return 0, false, err
 		}
-		in.e.log.Debug("receive", "error", err)
+		in.e.limited.Failed("receive", err)
 		b.Reset()
 		select {
 		case <-in.e.done:
@@ -246,6 +246,6 @@ func (e *Engine) deliver(b *packet.Batch) {
 	e.sinkMu.Lock()
 	defer e.sinkMu.Unlock()
 	if err := e.sink.Write(b); err != nil {
-		e.log.Debug("tun: write", "error", err)
+		e.limited.Failed("tun: write", err)
 	}
 }

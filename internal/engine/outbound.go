@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"context"
-	"log/slog"
 	"net/netip"
 
 	"throughline/internal/grouping"
@@ -217,8 +215,8 @@ func (e *Engine) send(b *packet.Batch) {
 				b.Packets[i].Drop = packet.DropDown
 			}
 		}
-	} else if err := s.conn.Send(b); err != nil && e.log.Enabled(context.Background(), slog.LevelDebug) {
-		e.log.Debug("send", "error", err)
+	} else if err := s.conn.Send(b); err != nil {
+		e.limited.Failed("send", err)
 	}
 	e.drops.Count(b)
 }

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"bytes"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
@@ -8,7 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"throughline/internal/loglimit"
 	"throughline/internal/wire"
+	"throughline/packet"
 	"throughline/udp/udptest"
 	"throughline/wgtypes"
 )
@@ -162,6 +166,40 @@ func TestTheFirstInitiationSetsAnEndpointThatIsNotKnown(t *testing.T) {
 		b.wants(datagram(a.inner, b.inner, 9, 100))
 		if got := b.peer(a).Endpoint().Addr; got != a.outer() {
 			t.Errorf("the peer itself left the endpoint at %v", got)
+		}
+	})
+}
+
+// Replays, five thousand a second, write a few lines, which say how many more there were; and each is counted.
+func TestReplaysAreLoggedNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.New(1, udptest.Options{})
+		var said bytes.Buffer
+		a := newNode(t, net, 1)
+		b := newNodeWith(t, net, 2, simulatedClock(), &said)
+		b.limited = loglimit.New(slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug})), b.clock)
+		a.knows(b)
+		b.knows(a)
+		d := oldInitiations(t, net, a, b, 1)[0]
+		const seconds, rate = 3, 5000
+		before := b.drops[packet.DropInitiation].Load()
+		for range seconds * rate / 50 {
+			for range 50 {
+				net.Inject(d)
+			}
+			synctest.Wait()
+			time.Sleep(time.Second / (rate / 50))
+		}
+		b.Close()
+		lines := bytes.Count(said.Bytes(), []byte("replayed"))
+		if lines < 2 || lines > loglimit.Burst+seconds {
+			t.Errorf("%d lines for %d replays, want %d and one a second", lines, seconds*rate, loglimit.Burst)
+		}
+		if got := b.drops[packet.DropInitiation].Load() - before; got != seconds*rate {
+			t.Errorf("%d of %d replays were counted; drops: %v", got, seconds*rate, b.reasons())
+		}
+		if !bytes.Contains(said.Bytes(), []byte("left_out=")) {
+			t.Errorf("no line says how many were left out:\n%s", &said)
 		}
 	})
 }
