@@ -31,6 +31,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"throughline/internal/aead"
 	"throughline/internal/allowedips"
@@ -76,6 +77,7 @@ type Engine struct {
 	sockets    atomic.Pointer[sockets]  // nil while down
 	allowed    allowedips.Table[*Peer]
 	mtu        atomic.Int32
+	link       atomic.Int32 // of linkUnknown, linkUp, linkHeld: what becomes of packets while sockets is nil
 	drops      packet.Drops
 	events     broadcast.Topic[wgtypes.Event]
 	lastLoaded atomic.Int64 // mono.Time when the work queue was last seen under load; 0: never
@@ -172,6 +174,18 @@ func (e *Engine) TUNEnded() <-chan struct{} { return e.tunEnded }
 // SetMTU sets the TUN's MTU in bytes after it changed. It bounds the padding of packets that are read from then on.
 func (e *Engine) SetMTU(mtu int) { e.mtu.Store(int32(mtu)) }
 
+// What is known of the TUN's link.
+const (
+	// linkUnknown: no event said that it is up. A packet that is read may be the first to show it, before the event is
+	// handled, so it is staged; for upWithin.
+	linkUnknown = iota
+	linkUp
+	linkHeld // down, whatever the TUN's state, as a program called Down or Up failed: packets are dropped
+)
+
+// upWithin is how long after a packet was read from the TUN the event is awaited that the TUN came up.
+const upWithin = time.Second
+
 // Up opens the sockets, unless they are open, and begins to receive; peers with a persistent keepalive are sent
 // one. When it fails, because the port is taken, it is tried again with the next port that is configured.
 func (e *Engine) Up() error {
@@ -186,6 +200,8 @@ func (e *Engine) Up() error {
 	}
 	s, err := e.listen(e.port, e.mark)
 	if err != nil {
+		e.down(linkHeld)
+		e.wantUp = true
 		return err
 	}
 	e.bringUp(s)
@@ -195,23 +211,40 @@ func (e *Engine) Up() error {
 // bringUp makes the engine up, with the sockets s. configMu is held.
 func (e *Engine) bringUp(s *sockets) {
 	e.up, e.port = true, s.conn.Port()
+	e.link.Store(linkUp)
 	e.start(s)
 	for _, p := range e.order {
 		e.startKeepalive(p)
 	}
+	e.flushWaiting()
 	e.publish(wgtypes.Up)
 }
 
-// Down closes the sockets and forgets every session; peers and configuration stay.
+// Down closes the sockets and forgets every session; peers and configuration stay. What is read from the TUN until Up is
+// dropped.
 func (e *Engine) Down() {
 	e.configMu.Lock()
 	defer e.configMu.Unlock()
-	e.down()
+	e.down(linkHeld)
 }
 
-func (e *Engine) down() {
+// LinkDown is Down when the TUN was set down. What is read from it after that may show that it is up again.
+func (e *Engine) LinkDown() {
+	e.configMu.Lock()
+	defer e.configMu.Unlock()
+	e.down(linkUnknown)
+}
+
+// down makes the engine down; link is linkHeld or linkUnknown. configMu is held.
+func (e *Engine) down(link int32) {
 	e.wantUp = false
+	e.link.Store(link)
 	if !e.up {
+		if link == linkHeld {
+			for _, p := range e.order {
+				e.dropStaged(p, packet.DropDown)
+			}
+		}
 		return
 	}
 	e.up = false
@@ -233,7 +266,7 @@ func (e *Engine) Close() {
 		e.tasks.Wait()
 		return
 	}
-	e.down()
+	e.down(linkHeld)
 	e.closed = true
 	e.removePeers(e.order)
 	if s := e.identity.Swap(nil); s != nil {

@@ -138,27 +138,10 @@ func (in *inbound) Emit(b *inBatch) {
 // receiveTrain does with an opened train all that must be done in the order of receipt. It reports whether any packet is
 // for the TUN.
 func (e *Engine) receiveTrain(b *inBatch, t *inTrain) (deliver bool) {
-	packets := b.Packets[t.first : t.first+t.n]
-	var received uint64
-	authentic, data := false, false
-
 	t.entry.windowMu.Lock()
-	for i := range packets {
-		p := &packets[i]
-		if p.Drop != 0 {
-			continue
-		}
-		if !t.entry.keypair.Accept(p.Counter()) {
-			p.Drop = packet.DropReplay
-			continue
-		}
-		authentic = true
-		received += uint64(p.Len) + wire.TransportOverhead
-		data = data || p.Len > 0 // a live packet of length zero is a keepalive. §6.5
-	}
+	received, data := t.entry.keypair.AcceptTrain(b.Packets[t.first : t.first+t.n])
 	t.entry.windowMu.Unlock()
-
-	if !authentic {
+	if received == 0 {
 		return false
 	}
 	e.handleTrain(t.entry, &b.Runs[t.run].Endpoint, b.now, received, data)

@@ -142,7 +142,7 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 			b.Packets[i].Drop = packet.DropNoPeer
 			continue
 		}
-		if e.sockets.Load() == nil {
+		if e.link.Load() == linkHeld {
 			b.Packets[i].Drop = packet.DropDown
 			continue
 		}
@@ -151,6 +151,9 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 		}
 		b.Packets[i].Drop = packet.Taken
 		p.Waiting.Store(true)
+	}
+	if e.link.Load() == linkUnknown {
+		e.wheel.Arm(&p.timer, b.now.Add(upWithin))
 	}
 	if !e.requestHandshake(p, b.now) { // completing that handshake flushes
 		e.wheel.Arm(&p.timer, p.DeferInitiation(b.now, jitter()))

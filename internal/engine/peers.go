@@ -106,10 +106,28 @@ func (e *Engine) stopPeer(p *Peer) {
 	if p.Removed {
 		why = packet.DropNoPeer
 	}
-	e.drops.Add(why, p.Staged.Clear())
-	p.Waiting.Store(p.Flushing)
+	keep := !p.Removed && e.link.Load() == linkUnknown // the TUN may be up again; if it isn't, look drops what is staged
+	if !keep {
+		e.clearStaged(p, why)
+	}
 	p.stateMu.Unlock()
 	e.wheel.Remove(&p.timer)
+	if keep && p.Waiting.Load() {
+		e.wheel.Arm(&p.timer, e.clock().Add(upWithin))
+	}
+}
+
+// dropStaged drops a peer's staged packets.
+func (e *Engine) dropStaged(p *Peer, why packet.Drop) {
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	e.clearStaged(p, why)
+}
+
+// clearStaged is dropStaged with stateMu held.
+func (e *Engine) clearStaged(p *Peer, why packet.Drop) {
+	e.drops.Add(why, p.Staged.Clear())
+	p.Waiting.Store(p.Flushing)
 }
 
 // eraseKeys erases a peer's keypairs and pending handshake. Whitepaper §6.3.

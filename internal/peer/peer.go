@@ -10,6 +10,7 @@ package peer
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -104,6 +105,22 @@ func (p *Peer) ClearSource(seen *packet.Endpoint) {
 	if seen != nil && (seen.Src.IsValid() || seen.SrcIf != 0) {
 		p.endpoint.CompareAndSwap(seen, &packet.Endpoint{Addr: seen.Addr})
 	}
+}
+
+// Status returns what the peer is and did. The handshake lock and the configuration lock are held.
+func (p *Peer) Status() wgtypes.PeerStatus {
+	s := wgtypes.PeerStatus{
+		PublicKey: p.Public, PersistentKeepalive: p.Keepalive, LastHandshake: p.LastHandshake(),
+		RxBytes: p.Rx.Load(), TxBytes: p.Tx.Load(), AllowedIPs: slices.Clone(p.AllowedIPs),
+	}
+	slices.SortFunc(s.AllowedIPs, netip.Prefix.Compare)
+	if to := p.Endpoint(); to != nil {
+		s.Endpoint = to.Addr
+	}
+	if p.Handshake.Preshared != nil {
+		s.PresharedKey = *p.Handshake.Preshared
+	}
+	return s
 }
 
 // LastHandshake returns when the last handshake completed, the zero Time if none has.
