@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"throughline/internal/grouping"
@@ -71,7 +72,8 @@ func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 func (e *Engine) route(b *outBatch) (size int) {
 	b.owners, b.ids = b.owners[:0], b.ids[:0]
 	var last netip.Addr
-	var owner *Peer
+	var owner, looped *Peer
+	var endpoint *packet.Endpoint // owner's, if it has the packet's destination
 	var id uint64
 	for i := range b.Packets {
 		p := &b.Packets[i]
@@ -88,17 +90,47 @@ func (e *Engine) route(b *outBatch) (size int) {
 		}
 		if to != last { // packets of one flow come together: most need no look-up
 			owner, _ = e.allowed.Lookup(to)
-			last, id = to, 0
+			last, id, endpoint = to, 0, nil
 			if owner != nil {
 				id = owner.id
+				if ep := owner.Endpoint(); ep != nil && ep.Addr.Addr() == to {
+					endpoint = ep
+				}
 			}
 		}
 		if owner == nil {
 			p.Drop = packet.DropNoPeer
+		} else if endpoint != nil && e.sentByUs(b.Bytes(i), owner, endpoint) {
+			p.Drop, looped = packet.DropLoop, owner
+			b.owners, b.ids = append(b.owners, nil), append(b.ids, 0)
+			continue
 		}
 		b.owners, b.ids = append(b.owners, owner), append(b.ids, id)
 	}
+	if looped != nil {
+		e.limited.Warn(looped.id, "routing loop: the route to the peer's endpoint leads into its own tunnel; a default route needs a firewall mark, or the endpoint a route of its own",
+			"peer", looped.LogName())
+	}
 	return size
+}
+
+// sentByUs reports whether a packet to the address of p's endpoint is a datagram that we sent to p. Sent once more it would
+// come back for ever. Other tunnels', to the same host, are to be sent: what is ours has an index of ours, or of a
+// session that we send with.
+func (e *Engine) sentByUs(datagram []byte, p *Peer, to *packet.Endpoint) bool {
+	port, msg, ok := ipheader.UDP(datagram)
+	if !ok || port != to.Addr.Port() || len(msg) < wire.TransportOverhead {
+		return false
+	}
+	switch index := binary.LittleEndian.Uint32(msg[4:]); binary.LittleEndian.Uint32(msg) {
+	case wire.TypeInitiation, wire.TypeResponse: // the sender's
+		entry := e.indices.Lookup(index)
+		return entry != nil && entry.peer == p
+	case wire.TypeTransport: // the receiver's
+		kp := p.Sending.Load()
+		return kp != nil && kp.RemoteIndex == index
+	}
+	return false
 }
 
 // reserveTrain makes a train of packets of one peer: it reserves their counters and sets their endpoint. Without a session

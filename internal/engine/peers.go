@@ -58,12 +58,10 @@ func (e *Engine) addPeer(public wgtypes.PublicKey) *Peer {
 
 // removePeers removes peers. configMu is held.
 func (e *Engine) removePeers(removed []*Peer) {
-	edit := e.allowed.Begin()
+	edit := e.allowed.BeginLists(prefixesOf)
 	for _, p := range removed {
 		delete(e.peers, p.Public)
-		for _, prefix := range p.AllowedIPs {
-			edit.Delete(prefix, p)
-		}
+		edit.DeleteAll(p)
 	}
 	edit.Commit()
 	e.stopRemoved(removed)
