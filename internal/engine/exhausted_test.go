@@ -39,7 +39,10 @@ func TestATrainBeyondTheLastCountersLeaves(t *testing.T) {
 		if _, _, err := out.Take(batch); err != nil {
 			t.Fatal(err)
 		}
-		if n := p.Staged.Len(); n != 4 {
+		p.stateMu.Lock()
+		n := p.Staged.Len()
+		p.stateMu.Unlock()
+		if n != 4 {
 			t.Fatalf("%d packets are staged, want 4", n)
 		}
 		time.Sleep(wire.RekeyTimeout + time.Second)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,10 +60,10 @@ func TestARoutingLoopEnds(t *testing.T) {
 				a.send(datagram(a.inner, b.inner, 1, 100))
 				b.wants(datagram(a.inner, b.inner, 1, 100))
 
-				sent := 0
+				var sent atomic.Int64
 				net.Hook(func(d *udptest.Datagram) bool { // the default route leads into a's tunnel from now on
 					if d.To == to {
-						sent++
+						sent.Add(1)
 						go a.tun.Outbound(asPacket(d))
 						return false
 					}
@@ -73,22 +74,23 @@ func TestARoutingLoopEnds(t *testing.T) {
 					time.Sleep(time.Millisecond)
 				}
 				synctest.Wait()
-				if sent != 10 {
-					t.Errorf("10 packets made %d datagrams", sent)
+				if n := sent.Load(); n != 10 {
+					t.Errorf("10 packets made %d datagrams", n)
 				}
 				if n := a.drops[packet.DropLoop].Load(); n != 10 {
 					t.Errorf("%d were dropped as going in a loop, want 10; drops: %v", n, a.reasons())
 				}
 				// The handshakes go round neither.
-				before, n := sent, a.drops[packet.DropLoop].Load()
+				before, n := sent.Load(), a.drops[packet.DropLoop].Load()
 				a.Down()
 				if err := a.Up(); err != nil {
 					t.Fatal(err)
 				}
 				a.send(datagram(a.inner, b.inner, 11, 100))
 				time.Sleep(10 * wire.RekeyTimeout)
-				if sent-before < 5 || sent-before > 12 || a.drops[packet.DropLoop].Load()-n != uint64(sent-before) {
-					t.Errorf("in 50 s %d initiations were sent, %d of them dropped when they came back", sent-before, a.drops[packet.DropLoop].Load()-n)
+				again, back := sent.Load()-before, a.drops[packet.DropLoop].Load()-n
+				if again < 5 || again > 12 || back != uint64(again) {
+					t.Errorf("in 50 s %d initiations were sent, %d of them dropped when they came back", again, back)
 				}
 				a.Close()
 				if n := bytes.Count(said.Bytes(), []byte("routing loop")); n < 1 || n > 3 {
