@@ -42,6 +42,7 @@ func TestWhatIsRefusedWasNotSent(t *testing.T) {
 				a, b := pair(t, net)
 				a.send(datagram(a.inner, b.inner, 1, 100))
 				b.wants(datagram(a.inner, b.inner, 1, 100))
+				synctest.Wait() // a has recorded what it sent
 				b.send(datagram(b.inner, a.inner, 1, 100)) // so that nothing of a's awaits an answer
 				a.wants(datagram(b.inner, a.inner, 1, 100))
 				time.Sleep(wire.KeepaliveTimeout + time.Second)
