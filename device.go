@@ -111,7 +111,7 @@ func (d *Device) handleEvent(ev tun.Event) {
 		}
 	}
 	if ev&tun.Down != 0 {
-		d.engine.Down()
+		d.engine.LinkDown()
 		d.log.Info("interface: down")
 	}
 	if ev&tun.Up != 0 {
@@ -131,7 +131,8 @@ func (d *Device) handleEvent(ev tun.Event) {
 // error that wraps syscall.EADDRINUSE.
 func (d *Device) Up() error { return wrap(d.engine.Up()) }
 
-// Down closes the sockets and forgets every session; configuration and peers stay.
+// Down closes the sockets and forgets every session; configuration and peers stay. What the TUN sends is dropped until
+// [Device.Up] is called, or the TUN sends [tun.Up].
 func (d *Device) Down() { d.engine.Down() }
 
 // Rebind closes the sockets and opens new ones on the same port; sessions stay. It is for changes of the host's network

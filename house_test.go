@@ -32,7 +32,7 @@ var floors = [][]string{
 	{"."},
 	{"internal/engine"},
 	{"internal/peer"},
-	{"internal/session", "internal/timers", "internal/cookie", "internal/lane", "internal/wheel", "internal/workqueue", "internal/broadcast"},
+	{"internal/session", "internal/timers", "internal/cookie", "internal/lane", "internal/wheel", "internal/workqueue", "internal/broadcast", "internal/loglimit"},
 	{"internal/noise", "internal/aead", "internal/replay", "internal/allowedips", "internal/index", "internal/ratelimit", "internal/grouping"},
 	{"tun/tuntest", "udp/udptest"},
 	{"tun", "udp"},

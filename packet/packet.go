@@ -83,6 +83,16 @@ func SortByCounter(train []Packet) {
 	}
 }
 
+// LiveBytes returns how many bytes the live packets have.
+func LiveBytes(packets []Packet) (n uint64) {
+	for i := range packets {
+		if packets[i].Drop == 0 {
+			n += uint64(packets[i].Len)
+		}
+	}
+	return n
+}
+
 // A Run is datagrams consecutive in a batch, Packets[First:First+N], that come from or go to one endpoint.
 type Run struct {
 	First, N int
@@ -112,6 +122,14 @@ func (b *Batch) Reset() {
 	clear(b.Runs) // endpoints hold pointers (zones)
 	b.Runs = b.Runs[:0]
 	b.used = 0
+}
+
+// SetTrain makes the batch one train: its counters are those from counter on, and it is one run to the endpoint.
+func (b *Batch) SetTrain(counter uint64, to Endpoint) {
+	for i := range b.Packets {
+		b.Packets[i].SetCounter(counter + uint64(i))
+	}
+	b.Runs = append(b.Runs, Run{N: len(b.Packets), Endpoint: to})
 }
 
 // Bytes returns packet i. The slice is borrowed until the batch is reset.

@@ -4,7 +4,8 @@
 // A [Table] is an atomic pointer to a trie that is never changed once published. Any goroutine may look up at any time;
 // a reader sees a table as it was before an edit or after it, nothing between. Writers edit a private copy, an [Edit],
 // and commit it; the caller sees to it that there is one Edit at a time. The table holds one value for a prefix, and
-// knows only which value has a prefix, not which prefixes a value has: the values keep that themselves.
+// knows only which value has a prefix, not which prefixes a value has: the values keep that themselves, or a [ListEdit] for
+// them.
 //
 // The trie is github.com/gaissmai/bart.
 //

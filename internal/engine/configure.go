@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
 	"throughline/internal/allowedips"
 	"throughline/internal/cookie"
@@ -41,7 +40,7 @@ func (e *Engine) Configure(change *wgtypes.Config) error {
 	if local != nil {
 		e.setIdentity(local)
 	}
-	u := update{e: e, edit: e.allowed.Begin(), stale: make(map[*Peer]map[netip.Prefix]bool)}
+	u := update{e: e, allowed: e.allowed.BeginLists(prefixesOf)}
 	u.apply(c)
 	return nil
 }
@@ -168,17 +167,18 @@ func (e *Engine) startKeepalive(p *Peer) {
 
 // An update is a change being applied, as far as that can't fail. The packet path sees its allowed IPs change at once.
 type update struct {
-	e     *Engine
-	edit  *allowedips.Edit[*Peer]
-	stale map[*Peer]map[netip.Prefix]bool // prefixes still in a peer's AllowedIPs, though no longer its own
+	e       *Engine
+	allowed *allowedips.ListEdit[*Peer]
 }
+
+func prefixesOf(p *Peer) *[]netip.Prefix { return &p.AllowedIPs }
 
 func (u *update) apply(c *wgtypes.Config) {
 	e := u.e
 	var removed []*Peer
 	remove := func(p *Peer) {
 		delete(e.peers, p.Public)
-		u.deletePrefixes(p)
+		u.allowed.DeleteAll(p)
 		removed = append(removed, p)
 	}
 	if c.ReplacePeers {
@@ -212,10 +212,7 @@ func (u *update) apply(c *wgtypes.Config) {
 			u.applyPeer(p, pc)
 		}
 	}
-	for p, prefixes := range u.stale {
-		p.AllowedIPs = slices.DeleteFunc(p.AllowedIPs, func(prefix netip.Prefix) bool { return prefixes[prefix] })
-	}
-	u.edit.Commit()
+	u.allowed.Commit()
 	e.stopRemoved(removed)
 }
 
@@ -231,15 +228,13 @@ func (u *update) applyPeer(p *Peer, pc *wgtypes.PeerConfig) {
 		p.SetEndpoint(&packet.Endpoint{Addr: *pc.Endpoint})
 	}
 	if pc.ReplaceAllowedIPs {
-		u.deletePrefixes(p)
+		u.allowed.DeleteAll(p)
 	}
 	for _, prefix := range pc.RemoveAllowedIPs {
-		if u.edit.Delete(prefix, p) {
-			u.markStale(p, prefix)
-		}
+		u.allowed.Delete(prefix, p)
 	}
 	for _, prefix := range pc.AllowedIPs {
-		u.addPrefix(p, prefix)
+		u.allowed.Insert(prefix, p)
 	}
 	if pc.PersistentKeepalive != nil && *pc.PersistentKeepalive != p.Keepalive {
 		before := p.Keepalive
@@ -256,34 +251,4 @@ func (u *update) applyPeer(p *Peer, pc *wgtypes.PeerConfig) {
 	if e.up && p.Waiting.Load() {
 		e.work.Add(&p.work, wantFlush) // it may have an endpoint now
 	}
-}
-
-func (u *update) addPrefix(p *Peer, prefix netip.Prefix) {
-	old, had := u.edit.Insert(prefix, p)
-	if had && old == p {
-		return
-	}
-	if had {
-		u.markStale(old, prefix)
-	}
-	if u.stale[p][prefix] {
-		delete(u.stale[p], prefix) // it is still in the list
-	} else {
-		p.AllowedIPs = append(p.AllowedIPs, prefix)
-	}
-}
-
-func (u *update) markStale(p *Peer, prefix netip.Prefix) {
-	if u.stale[p] == nil {
-		u.stale[p] = make(map[netip.Prefix]bool)
-	}
-	u.stale[p][prefix] = true
-}
-
-func (u *update) deletePrefixes(p *Peer) {
-	for _, prefix := range p.AllowedIPs {
-		u.edit.Delete(prefix, p)
-	}
-	p.AllowedIPs = nil
-	delete(u.stale, p)
 }

@@ -6,22 +6,21 @@
 // their own (handshake.go) and never in a lane: they serve a work queue (work.go). One goroutine looks at the timers of
 // all peers (timers.go).
 //
-// Locks, outermost first; nobody holds more than three of them. The last is a leaf, and so are those within wheel and
-// workqueue:
+// Locks, outermost first; nobody holds more than three of them. Those within wheel, workqueue and loglimit are leaves:
 //
-//	Engine.configMu   the peers, their allowed IPs and keepalives, the identity, the sockets; configure.go
-//	Peer.handshakeMu  one peer's handshake state; held through Diffie-Hellman
-//	Peer.stateMu      one peer's keypairs, staged packets and cold timers; held for moments
-//	Engine.indicesMu  writers of the receiver-index table
-//
-// Taken alone are identity.checkerMu, under load, by the handshake workers, and Engine.sinkMu, by the inbound lanes.
+//	Engine.configMu     the peers, their allowed IPs and keepalives, the identity, the sockets; configure.go
+//	Peer.handshakeMu    one peer's handshake state; held through Diffie-Hellman
+//	Peer.stateMu        one peer's keypairs, staged packets and cold timers; held for moments
+//	Engine.indicesMu    writers of the receiver-index table
+//	identity.checkerMu  cookies, under load, by the handshake workers
+//	Engine.sinkMu       the TUN's writing half, by the inbound lanes
 //
 // Of the engine's locks the packet path takes only these: once for each train that arrives indexEntry.windowMu (for the
 // replay window), once for each batch that is delivered Engine.sinkMu, and Peer.stateMu where a packet is staged or was
 // received with another session than the one we send with.
 //
 // Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait, and [wire.MaxStaged] packets a peer;
-// those beyond are dropped and counted. Goroutines are a few for each queue and socket, and none for each peer.
+// those beyond are dropped and counted. What packets can make it log is bounded by loglimit. Goroutines are a few for each queue and socket, and none for each peer.
 package engine
 
 import (
@@ -32,6 +31,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"throughline/internal/aead"
 	"throughline/internal/allowedips"
@@ -39,6 +39,7 @@ import (
 	"throughline/internal/cookie"
 	"throughline/internal/index"
 	"throughline/internal/lane"
+	"throughline/internal/loglimit"
 	"throughline/internal/mono"
 	"throughline/internal/noise"
 	"throughline/internal/ratelimit"
@@ -66,7 +67,8 @@ type Engine struct {
 	device  tun.Device
 	network udp.Network
 	clock   func() mono.Time
-	log     *slog.Logger
+	log     *slog.Logger  // for what happens once, or by our operator
+	limited *loglimit.Log // for all that packets can cause
 	workers int
 	cipher  *aead.Implementation
 
@@ -75,6 +77,7 @@ type Engine struct {
 	sockets    atomic.Pointer[sockets]  // nil while down
 	allowed    allowedips.Table[*Peer]
 	mtu        atomic.Int32
+	link       atomic.Int32 // of linkUnknown, linkUp, linkHeld: what becomes of packets while sockets is nil
 	drops      packet.Drops
 	events     broadcast.Topic[wgtypes.Event]
 	lastLoaded atomic.Int64 // mono.Time when the work queue was last seen under load; 0: never
@@ -129,7 +132,7 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		device: o.TUN, network: o.Network, clock: o.Clock, log: o.Log, workers: o.Workers, cipher: o.Cipher,
+		device: o.TUN, network: o.Network, clock: o.Clock, log: o.Log, limited: loglimit.New(o.Log, o.Clock), workers: o.Workers, cipher: o.Cipher,
 		peers: make(map[wgtypes.PublicKey]*Peer),
 		done:  make(chan struct{}), tunEnded: make(chan struct{}),
 	}
@@ -171,6 +174,18 @@ func (e *Engine) TUNEnded() <-chan struct{} { return e.tunEnded }
 // SetMTU sets the TUN's MTU in bytes after it changed. It bounds the padding of packets that are read from then on.
 func (e *Engine) SetMTU(mtu int) { e.mtu.Store(int32(mtu)) }
 
+// What is known of the TUN's link.
+const (
+	// linkUnknown: no event said that it is up. A packet that is read may be the first to show it, before the event is
+	// handled, so it is staged; for upWithin.
+	linkUnknown = iota
+	linkUp
+	linkHeld // down, whatever the TUN's state, as a program called Down or Up failed: packets are dropped
+)
+
+// upWithin is how long after a packet was read from the TUN the event is awaited that the TUN came up.
+const upWithin = time.Second
+
 // Up opens the sockets, unless they are open, and begins to receive; peers with a persistent keepalive are sent
 // one. When it fails, because the port is taken, it is tried again with the next port that is configured.
 func (e *Engine) Up() error {
@@ -185,6 +200,8 @@ func (e *Engine) Up() error {
 	}
 	s, err := e.listen(e.port, e.mark)
 	if err != nil {
+		e.down(linkHeld)
+		e.wantUp = true
 		return err
 	}
 	e.bringUp(s)
@@ -194,23 +211,40 @@ func (e *Engine) Up() error {
 // bringUp makes the engine up, with the sockets s. configMu is held.
 func (e *Engine) bringUp(s *sockets) {
 	e.up, e.port = true, s.conn.Port()
+	e.link.Store(linkUp)
 	e.start(s)
 	for _, p := range e.order {
 		e.startKeepalive(p)
 	}
+	e.flushWaiting()
 	e.publish(wgtypes.Up)
 }
 
-// Down closes the sockets and forgets every session; peers and configuration stay.
+// Down closes the sockets and forgets every session; peers and configuration stay. What is read from the TUN until Up is
+// dropped.
 func (e *Engine) Down() {
 	e.configMu.Lock()
 	defer e.configMu.Unlock()
-	e.down()
+	e.down(linkHeld)
 }
 
-func (e *Engine) down() {
+// LinkDown is Down when the TUN was set down. What is read from it after that may show that it is up again.
+func (e *Engine) LinkDown() {
+	e.configMu.Lock()
+	defer e.configMu.Unlock()
+	e.down(linkUnknown)
+}
+
+// down makes the engine down; link is linkHeld or linkUnknown. configMu is held.
+func (e *Engine) down(link int32) {
 	e.wantUp = false
+	e.link.Store(link)
 	if !e.up {
+		if link == linkHeld {
+			for _, p := range e.order {
+				e.dropStaged(p, packet.DropDown)
+			}
+		}
 		return
 	}
 	e.up = false
@@ -232,7 +266,7 @@ func (e *Engine) Close() {
 		e.tasks.Wait()
 		return
 	}
-	e.down()
+	e.down(linkHeld)
 	e.closed = true
 	e.removePeers(e.order)
 	if s := e.identity.Swap(nil); s != nil {

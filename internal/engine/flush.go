@@ -38,7 +38,7 @@ func (e *Engine) flush(p *Peer) {
 		}
 		p.stateMu.Unlock()
 		e.sealAndSend(kp, b)
-		e.sentData(p, kp, now, sentBytes(b.Packets))
+		e.sentData(p, kp, now, packet.LiveBytes(b.Packets))
 		p.stateMu.Lock()
 	}
 	p.Flushing = false
@@ -66,12 +66,12 @@ func (e *Engine) unstage(p *Peer, b *packet.Batch, now mono.Time) (*session.Keyp
 	if n == 0 {
 		panic("engine: BUG: a staged packet is larger than a spare batch")
 	}
-	kp, counter, ok := p.counters(now, n)
+	kp, counter, ok := p.Reserve(now, n)
 	if !ok {
 		return nil, false
 	}
 	p.Staged.Pop(n)
-	setTrain(b, counter, to)
+	b.SetTrain(counter, *to)
 	return kp, true
 }
 
@@ -86,7 +86,7 @@ func (e *Engine) keepalive(p *Peer) {
 	if to == nil {
 		return
 	}
-	kp, counter, ok := p.counters(now, 1)
+	kp, counter, ok := p.Reserve(now, 1)
 	if !ok {
 		e.initiate(p)
 		return
@@ -95,21 +95,13 @@ func (e *Engine) keepalive(p *Peer) {
 	defer e.spare.Put(b)
 	b.Reset()
 	b.Append(nil)
-	setTrain(b, counter, to)
+	b.SetTrain(counter, *to)
 	e.sealAndSend(kp, b)
-	p.Tx.Add(sentBytes(b.Packets))
+	p.Tx.Add(packet.LiveBytes(b.Packets))
 	e.wheel.Arm(&p.timer, p.Timers.AuthenticatedSent(now))
 	if kp.RekeyOnSend(now) {
 		e.requestHandshake(p, now)
 	}
-}
-
-// setTrain makes the packets of a batch one train: counters from counter on, and one run to the endpoint.
-func setTrain(b *packet.Batch, counter uint64, to *packet.Endpoint) {
-	for i := range b.Packets {
-		b.Packets[i].SetCounter(counter + uint64(i))
-	}
-	b.Runs = append(b.Runs, packet.Run{N: len(b.Packets), Endpoint: *to})
 }
 
 func (e *Engine) sealAndSend(kp *session.Keypair, b *packet.Batch) {

@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"throughline/internal/session"
 	"throughline/internal/wire"
 	"throughline/packet"
-	"throughline/wgtypes"
 )
 
 // initiate begins a handshake with p, unless one was begun a moment ago. Whitepaper §5.4.2, §6.1.
@@ -28,7 +26,7 @@ func (e *Engine) initiate(p *Peer) {
 	p.stateMu.Lock()
 	may, due := !p.Removed && e.identity.Load() == local && e.sockets.Load() != nil, mono.Never
 	if may && !p.Timers.MayInitiate(now) {
-		may, due = false, p.deferInitiation(now)
+		may, due = false, p.DeferInitiation(now, jitter())
 	}
 	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
@@ -37,7 +35,7 @@ func (e *Engine) initiate(p *Peer) {
 	}
 	ephemeral, err := noise.NewEphemeral(rand.Reader)
 	if err != nil {
-		e.log.Error("handshake: no randomness", "error", err)
+		e.limited.Error(0, "handshake: no randomness", "error", err)
 		return
 	}
 	if index, pending := p.Handshake.Pending(); pending {
@@ -52,7 +50,7 @@ func (e *Engine) initiate(p *Peer) {
 		p.Timers.HandshakeSent(now) // as if it were: the next packets mustn't each try again
 		p.lastHandshakeSent.Store(int64(now))
 		p.stateMu.Unlock()
-		e.log.Warn("handshake: cannot begin", "peer", logName(p.Public), "error", err)
+		e.limited.Warn(p.id, "handshake: cannot begin", "peer", p.LogName(), "error", err)
 		return
 	}
 	// The timer starts before the message is out: its answer may come at once.
@@ -61,9 +59,8 @@ func (e *Engine) initiate(p *Peer) {
 	p.lastHandshakeSent.Store(int64(now))
 	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
-	e.log.Debug("handshake: initiation sent", "peer", logName(p.Public), "to", to.Addr)
-	p.Tx.Add(uint64(len(msg)))
-	e.sendMessage(msg[:], to)
+	e.limited.Debug(p.id, "handshake: initiation sent", "peer", p.LogName(), "to", to.Addr)
+	p.Tx.Add(e.sendMessage(msg[:], to))
 }
 
 // handleMessage handles a handshake message. It returns why the message was dropped, 0 if it wasn't.
@@ -140,7 +137,7 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 	if err != nil {
 		e.deleteIndex(index, p)
 		if errors.Is(err, peer.ErrStale) {
-			e.log.Debug("handshake: initiation replayed, or the peer's clock was set back", "peer", logName(p.Public))
+			e.limited.Debug(p.id, "handshake: initiation replayed, or the peer's clock was set back", "peer", p.LogName())
 		}
 		return packet.DropInitiation
 	}
@@ -156,11 +153,12 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 	p.lastHandshakeSent.Store(int64(now))
 	p.stateMu.Unlock()
 	p.Rx.Add(uint64(len(msg)))
-	p.Tx.Add(uint64(len(reply)))
-	e.roam(p, from)
+	if old := p.Endpoint(); p.Proven.Load() || old == nil || old.Addr == from.Addr { // see peer.Peer
+		e.roam(p, from)
+	}
 	e.wheel.Arm(&p.timer, min(p.Timers.AuthenticatedReceived(now), p.Timers.AuthenticatedSent(now)))
-	e.log.Debug("handshake: response sent", "peer", logName(p.Public), "to", from.Addr)
-	e.sendMessage(reply[:], from)
+	e.limited.Debug(p.id, "handshake: response sent", "peer", p.LogName(), "to", from.Addr)
+	p.Tx.Add(e.sendMessage(reply[:], from))
 	return 0
 }
 
@@ -196,7 +194,7 @@ func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoi
 	e.roam(p, from)
 	e.recordHandshake(p)
 	e.wheel.Arm(&p.timer, p.Timers.AuthenticatedReceived(now))
-	e.log.Debug("handshake: complete", "peer", logName(p.Public), "with", from.Addr)
+	e.limited.Debug(p.id, "handshake: complete", "peer", p.LogName(), "with", from.Addr)
 	// The responder may not send before we have: what is staged confirms the session, or else a keepalive. §5.4.6.
 	e.flush(p)
 	if kp.Unused() {
@@ -234,14 +232,15 @@ func (e *Engine) installKeypair(p *Peer, entry *indexEntry, now mono.Time, step 
 	return true
 }
 
-// sendMessage sends one handshake message.
-func (e *Engine) sendMessage(msg []byte, to *packet.Endpoint) {
+// sendMessage sends one handshake message. It returns how many bytes were sent: 0 when the socket refused it.
+func (e *Engine) sendMessage(msg []byte, to *packet.Endpoint) uint64 {
 	b := e.spare.Get().(*packet.Batch)
+	defer e.spare.Put(b)
 	b.Reset()
 	_, free := b.Free()
 	b.Received(copy(free, msg), 0, *to)
 	e.send(b)
-	e.spare.Put(b)
+	return packet.LiveBytes(b.Packets)
 }
 
 // handleCookieReply stores a cookie. It doesn't authenticate its source address, so no endpoint changes. §5.4.7.
@@ -257,10 +256,4 @@ func (e *Engine) handleCookieReply(msg []byte, now mono.Time) packet.Drop {
 		return packet.DropCookieReply
 	}
 	return 0
-}
-
-// logName returns a public key as logs show it: enough of it to distinguish peers.
-func logName(public wgtypes.PublicKey) string {
-	s := base64.StdEncoding.EncodeToString(public[:])
-	return s[:4] + "…" + s[39:43]
 }

@@ -56,7 +56,7 @@ func (in *inbound) Take(b *inBatch) (size int, more bool, err error) {
 		if errors.Is(err, net.ErrClosed) {
 			return 0, false, err
 		}
-		in.e.log.Debug("receive", "error", err)
+		in.e.limited.Failed("receive", err)
 		b.Reset()
 		select {
 		case <-in.e.done:
@@ -138,27 +138,10 @@ func (in *inbound) Emit(b *inBatch) {
 // receiveTrain does with an opened train all that must be done in the order of receipt. It reports whether any packet is
 // for the TUN.
 func (e *Engine) receiveTrain(b *inBatch, t *inTrain) (deliver bool) {
-	packets := b.Packets[t.first : t.first+t.n]
-	var received uint64
-	authentic, data := false, false
-
 	t.entry.windowMu.Lock()
-	for i := range packets {
-		p := &packets[i]
-		if p.Drop != 0 {
-			continue
-		}
-		if !t.entry.keypair.Accept(p.Counter()) {
-			p.Drop = packet.DropReplay
-			continue
-		}
-		authentic = true
-		received += uint64(p.Len) + wire.TransportOverhead
-		data = data || p.Len > 0 // a live packet of length zero is a keepalive. §6.5
-	}
+	received, data := t.entry.keypair.AcceptTrain(b.Packets[t.first : t.first+t.n])
 	t.entry.windowMu.Unlock()
-
-	if !authentic {
+	if received == 0 {
 		return false
 	}
 	e.handleTrain(t.entry, &b.Runs[t.run].Endpoint, b.now, received, data)
@@ -189,6 +172,9 @@ func (e *Engine) handleTrain(entry *indexEntry, from *packet.Endpoint, now mono.
 
 // confirm makes a keypair current if it is the next one: the initiator has used it, so it has consumed our response.
 func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
+	if !kp.Initiator && !p.Proven.Load() {
+		p.Proven.Store(true)
+	}
 	p.stateMu.Lock()
 	if p.Removed || p.Keypairs.Next != kp {
 		p.stateMu.Unlock()
@@ -243,6 +229,6 @@ func (e *Engine) deliver(b *packet.Batch) {
 	e.sinkMu.Lock()
 	defer e.sinkMu.Unlock()
 	if err := e.sink.Write(b); err != nil {
-		e.log.Debug("tun: write", "error", err)
+		e.limited.Failed("tun: write", err)
 	}
 }

@@ -1,8 +1,7 @@
 package engine
 
 import (
-	"context"
-	"log/slog"
+	"encoding/binary"
 	"net/netip"
 
 	"throughline/internal/grouping"
@@ -64,6 +63,7 @@ func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 			o.e.reserveTrain(b, owner, first, i-first)
 		}
 	}
+	clear(b.owners) // keep no reference to a peer, which may be removed
 	return size, more, nil
 }
 
@@ -72,7 +72,8 @@ func (o *outbound) Take(b *outBatch) (size int, more bool, err error) {
 func (e *Engine) route(b *outBatch) (size int) {
 	b.owners, b.ids = b.owners[:0], b.ids[:0]
 	var last netip.Addr
-	var owner *Peer
+	var owner, looped *Peer
+	var endpoint *packet.Endpoint // owner's, if it has the packet's destination
 	var id uint64
 	for i := range b.Packets {
 		p := &b.Packets[i]
@@ -89,17 +90,47 @@ func (e *Engine) route(b *outBatch) (size int) {
 		}
 		if to != last { // packets of one flow come together: most need no look-up
 			owner, _ = e.allowed.Lookup(to)
-			last, id = to, 0
+			last, id, endpoint = to, 0, nil
 			if owner != nil {
 				id = owner.id
+				if ep := owner.Endpoint(); ep != nil && ep.Addr.Addr() == to {
+					endpoint = ep
+				}
 			}
 		}
 		if owner == nil {
 			p.Drop = packet.DropNoPeer
+		} else if endpoint != nil && e.sentByUs(b.Bytes(i), owner, endpoint) {
+			p.Drop, looped = packet.DropLoop, owner
+			b.owners, b.ids = append(b.owners, nil), append(b.ids, 0)
+			continue
 		}
 		b.owners, b.ids = append(b.owners, owner), append(b.ids, id)
 	}
+	if looped != nil {
+		e.limited.Warn(looped.id, "routing loop: the route to the peer's endpoint leads into its own tunnel; a default route needs a firewall mark, or the endpoint a route of its own",
+			"peer", looped.LogName())
+	}
 	return size
+}
+
+// sentByUs reports whether a packet to the address of p's endpoint is a datagram that we sent to p. Sent once more it would
+// come back for ever. Other tunnels', to the same host, are to be sent: what is ours has an index of ours, or of a
+// session that we send with.
+func (e *Engine) sentByUs(datagram []byte, p *Peer, to *packet.Endpoint) bool {
+	port, msg, ok := ipheader.UDP(datagram)
+	if !ok || port != to.Addr.Port() || len(msg) < wire.TransportOverhead {
+		return false
+	}
+	switch index := binary.LittleEndian.Uint32(msg[4:]); binary.LittleEndian.Uint32(msg) {
+	case wire.TypeInitiation, wire.TypeResponse: // the sender's
+		entry := e.indices.Lookup(index)
+		return entry != nil && entry.peer == p
+	case wire.TypeTransport: // the receiver's
+		kp := p.Sending.Load()
+		return kp != nil && kp.RemoteIndex == index
+	}
+	return false
 }
 
 // reserveTrain makes a train of packets of one peer: it reserves their counters and sets their endpoint. Without a session
@@ -128,14 +159,14 @@ func (e *Engine) reserveTrain(b *outBatch, p *Peer, first, n int) {
 // train's packets and returns false.
 func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, uint64, bool) {
 	if !p.Waiting.Load() {
-		if kp, counter, ok := p.counters(b.now, n); ok {
+		if kp, counter, ok := p.Reserve(b.now, n); ok {
 			return kp, counter, true
 		}
 	}
 	p.stateMu.Lock()
 	defer p.stateMu.Unlock()
 	if !p.Waiting.Load() { // a session may have come while we waited for the lock
-		if kp, counter, ok := p.counters(b.now, n); ok {
+		if kp, counter, ok := p.Reserve(b.now, n); ok {
 			return kp, counter, true
 		}
 	}
@@ -144,7 +175,7 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 			b.Packets[i].Drop = packet.DropNoPeer
 			continue
 		}
-		if e.sockets.Load() == nil {
+		if e.link.Load() == linkHeld {
 			b.Packets[i].Drop = packet.DropDown
 			continue
 		}
@@ -154,20 +185,13 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 		b.Packets[i].Drop = packet.Taken
 		p.Waiting.Store(true)
 	}
+	if e.link.Load() == linkUnknown {
+		e.wheel.Arm(&p.timer, b.now.Add(upWithin))
+	}
 	if !e.requestHandshake(p, b.now) { // completing that handshake flushes
-		e.wheel.Arm(&p.timer, p.deferInitiation(b.now))
+		e.wheel.Arm(&p.timer, p.DeferInitiation(b.now, jitter()))
 	}
 	return nil, 0, false
-}
-
-// counters reserves n counters of the session that p sends with; false when there is none.
-func (p *Peer) counters(now mono.Time, n int) (*session.Keypair, uint64, bool) {
-	kp := p.Sending.Load()
-	if kp == nil || !kp.CanSend(now) {
-		return nil, 0, false
-	}
-	counter, ok := kp.Reserve(n)
-	return kp, counter, ok
 }
 
 // Work seals every train in place.
@@ -190,15 +214,20 @@ func (o *outbound) Emit(b *outBatch) {
 		if t.to.Src.IsValid() && !b.Runs[t.run].Endpoint.Src.IsValid() {
 			t.peer.ClearSource(t.to) // the socket found that this source can't be used any more
 		}
-		e.sentData(t.peer, t.keypair, b.now, sentBytes(b.Packets[t.first:t.first+t.n]))
+		e.sentData(t.peer, t.keypair, b.now, packet.LiveBytes(b.Packets[t.first:t.first+t.n]))
 	}
-	clear(b.trains) // keep no reference to a peer, which may be removed
+	clear(b.trains) // as in Take
 }
 
-// sentData records that data was sent. Whitepaper §6.2: a session that is old enough is renewed.
+// sentData records that data was sent: bytes of it, 0 when the socket refused all, which then awaits no answer. Kernel:
+// wg_packet_create_data_done. Whitepaper §6.2: a session that is old enough is renewed.
 func (e *Engine) sentData(p *Peer, kp *session.Keypair, now mono.Time, bytes uint64) {
-	p.Tx.Add(bytes)
-	e.wheel.Arm(&p.timer, min(p.Timers.DataSent(now), p.Timers.AuthenticatedSent(now)))
+	due := p.Timers.AuthenticatedSent(now)
+	if bytes > 0 {
+		p.Tx.Add(bytes)
+		due = min(due, p.Timers.DataSent(now))
+	}
+	e.wheel.Arm(&p.timer, due)
 	if kp.RekeyOnSend(now) {
 		e.requestHandshake(p, now)
 	}
@@ -214,15 +243,6 @@ func (e *Engine) requestHandshake(p *Peer, now mono.Time) bool {
 	return true
 }
 
-// deferInitiation arms an initiation for what is staged, in case the handshake under way, which may be the peer's,
-// doesn't complete. It returns when that is due, Never if nothing was armed. stateMu is held.
-func (p *Peer) deferInitiation(now mono.Time) (due mono.Time) {
-	if kp := p.Sending.Load(); p.Staged.Len() == 0 || kp != nil && kp.CanSend(now) {
-		return mono.Never
-	}
-	return p.Timers.InitiationDeferred(jitter())
-}
-
 // send sends the runs of a batch, and counts its dropped packets.
 func (e *Engine) send(b *packet.Batch) {
 	if s := e.sockets.Load(); s == nil {
@@ -231,18 +251,8 @@ func (e *Engine) send(b *packet.Batch) {
 				b.Packets[i].Drop = packet.DropDown
 			}
 		}
-	} else if err := s.conn.Send(b); err != nil && e.log.Enabled(context.Background(), slog.LevelDebug) {
-		e.log.Debug("send", "error", err)
+	} else if err := s.conn.Send(b); err != nil {
+		e.limited.Failed("send", err)
 	}
 	e.drops.Count(b)
-}
-
-// sentBytes returns how many bytes the packets that weren't dropped have.
-func sentBytes(packets []packet.Packet) (n uint64) {
-	for i := range packets {
-		if packets[i].Drop == 0 {
-			n += uint64(packets[i].Len)
-		}
-	}
-	return n
 }

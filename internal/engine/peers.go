@@ -58,12 +58,10 @@ func (e *Engine) addPeer(public wgtypes.PublicKey) *Peer {
 
 // removePeers removes peers. configMu is held.
 func (e *Engine) removePeers(removed []*Peer) {
-	edit := e.allowed.Begin()
+	edit := e.allowed.BeginLists(prefixesOf)
 	for _, p := range removed {
 		delete(e.peers, p.Public)
-		for _, prefix := range p.AllowedIPs {
-			edit.Delete(prefix, p)
-		}
+		edit.DeleteAll(p)
 	}
 	edit.Commit()
 	e.stopRemoved(removed)
@@ -106,10 +104,28 @@ func (e *Engine) stopPeer(p *Peer) {
 	if p.Removed {
 		why = packet.DropNoPeer
 	}
-	e.drops.Add(why, p.Staged.Clear())
-	p.Waiting.Store(p.Flushing)
+	keep := !p.Removed && e.link.Load() == linkUnknown // the TUN may be up again; if it isn't, look drops what is staged
+	if !keep {
+		e.clearStaged(p, why)
+	}
 	p.stateMu.Unlock()
 	e.wheel.Remove(&p.timer)
+	if keep && p.Waiting.Load() {
+		e.wheel.Arm(&p.timer, e.clock().Add(upWithin))
+	}
+}
+
+// dropStaged drops a peer's staged packets.
+func (e *Engine) dropStaged(p *Peer, why packet.Drop) {
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	e.clearStaged(p, why)
+}
+
+// clearStaged is dropStaged with stateMu held.
+func (e *Engine) clearStaged(p *Peer, why packet.Drop) {
+	e.drops.Add(why, p.Staged.Clear())
+	p.Waiting.Store(p.Flushing)
 }
 
 // eraseKeys erases a peer's keypairs and pending handshake. Whitepaper §6.3.

@@ -18,16 +18,21 @@ func (e *Engine) Rebind() error {
 	e.stop(e.sockets.Swap(nil))
 	fresh, err := e.listen(e.port, e.mark)
 	if err != nil {
-		e.down()
+		e.down(linkHeld)
 		e.wantUp = true
 		return err
 	}
 	e.start(fresh)
 	e.clearSources()
+	e.flushWaiting()
+	return nil
+}
+
+// flushWaiting has what is staged sent: a flush may have been asked for while there were no sockets. configMu is held.
+func (e *Engine) flushWaiting() {
 	for _, p := range e.order {
 		if p.Waiting.Load() {
-			e.work.Add(&p.work, wantFlush) // a flush may have been asked for while there was no socket
+			e.work.Add(&p.work, wantFlush)
 		}
 	}
-	return nil
 }

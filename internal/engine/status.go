@@ -2,8 +2,6 @@ package engine
 
 import (
 	"maps"
-	"net/netip"
-	"slices"
 
 	"throughline/packet"
 	"throughline/tun"
@@ -49,18 +47,7 @@ func (e *Engine) offloads() packet.OffloadStates {
 
 // status returns what the peer is and did. configMu is held.
 func (p *Peer) status() wgtypes.PeerStatus {
-	s := wgtypes.PeerStatus{
-		PublicKey: p.Public, PersistentKeepalive: p.Keepalive, LastHandshake: p.LastHandshake(),
-		RxBytes: p.Rx.Load(), TxBytes: p.Tx.Load(), AllowedIPs: slices.Clone(p.AllowedIPs),
-	}
-	slices.SortFunc(s.AllowedIPs, netip.Prefix.Compare)
-	if to := p.Endpoint(); to != nil {
-		s.Endpoint = to.Addr
-	}
 	p.handshakeMu.Lock()
 	defer p.handshakeMu.Unlock()
-	if p.Handshake.Preshared != nil {
-		s.PresharedKey = *p.Handshake.Preshared
-	}
-	return s
+	return p.Peer.Status()
 }

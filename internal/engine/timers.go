@@ -19,9 +19,11 @@ func (e *Engine) look(p *Peer, now mono.Time) {
 		return
 	}
 	do, next := p.Timers.Look(now, jitter())
-	if do&timers.GiveUp != 0 {
-		e.drops.Add(packet.DropHandshake, p.Staged.Clear())
-		p.Waiting.Store(p.Flushing)
+	switch {
+	case do&timers.GiveUp != 0:
+		e.clearStaged(p, packet.DropHandshake)
+	case e.link.Load() == linkUnknown:
+		e.clearStaged(p, packet.DropDown) // upWithin is over
 	}
 	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, next)

@@ -104,3 +104,36 @@ func TestLengths(t *testing.T) {
 		}
 	}
 }
+
+func TestUDP(t *testing.T) {
+	v4, v6 := ipv4(40), ipv6(60)
+	v4[9], v6[6] = 17, 17
+	v4[22], v4[23], v4[28] = 0xca, 0x6c, 7 // port 51820
+	v6[42], v6[43], v6[48] = 0xca, 0x6c, 7
+	options := append(append(append([]byte(nil), v4[:20]...), 0, 0, 0, 0), v4[20:]...)
+	options[0] = 0x46
+	first := append(append(append([]byte(nil), v6[:40]...), 17, 0, 0, 1, 0, 0, 0, 9), v6[40:]...) // more follow
+	first[6] = 44
+	for name, p := range map[string][]byte{"IPv4": v4, "options": options, "IPv6": v6, "a first fragment": first} {
+		if port, payload, ok := UDP(p); !ok || port != 51820 || len(payload) != 12 || payload[0] != 7 {
+			t.Errorf("%s: port %d, payload % x, %v", name, port, payload, ok)
+		}
+		for n := range len(p) {
+			UDP(p[:n]) // must not panic
+		}
+	}
+	change := func(p []byte, at int, to byte) []byte {
+		q := append([]byte(nil), p...)
+		q[at] = to
+		return q
+	}
+	for name, p := range map[string][]byte{
+		"TCP": change(v4, 9, 6), "TCP over IPv6": change(v6, 6, 6), "a later fragment": change(v4, 7, 1),
+		"a later fragment over IPv6": change(first, 43, 8), "options beyond the end": change(v4, 0, 0x4f),
+		"a header too short": change(v4, 0, 0x44), "no room for the header": v4[:27], "nothing": nil, "no IP": change(v4, 0, 0x55),
+	} {
+		if _, _, ok := UDP(p); ok {
+			t.Errorf("%s is taken for UDP", name)
+		}
+	}
+}

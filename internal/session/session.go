@@ -93,6 +93,25 @@ func (k *Keypair) RekeyOnReceive(now mono.Time) bool {
 // unauthenticated counter must not move the window. Whitepaper §5.4.6. One caller at a time.
 func (k *Keypair) Accept(counter uint64) bool { return k.window.Accept(counter) }
 
+// AcceptTrain accepts the counters of an opened train, one after the other: a packet whose counter isn't new gets
+// packet.DropReplay. It returns how many bytes the datagrams have that were accepted, 0 for none, and whether any is data:
+// one without bytes inside is a keepalive. §6.5. One caller at a time.
+func (k *Keypair) AcceptTrain(train []packet.Packet) (received uint64, data bool) {
+	for i := range train {
+		p := &train[i]
+		if p.Drop != 0 {
+			continue
+		}
+		if !k.Accept(p.Counter()) {
+			p.Drop = packet.DropReplay
+			continue
+		}
+		received += uint64(p.Len) + wire.TransportOverhead
+		data = data || p.Len > 0
+	}
+	return received, data
+}
+
 // Seal turns the IP packets of a train, whose counters were reserved and set, into datagrams: padded, sealed in place,
 // the header before them. mtu bounds the padding as it did when the batch was laid. Packets already dropped are skipped.
 func (k *Keypair) Seal(slab []byte, train []packet.Packet, mtu int) {
