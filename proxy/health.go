@@ -111,6 +111,8 @@ func (p *Proxy) metrics(b *bytes.Buffer) {
 		{"connections", promtext.Gauge, "Connections and UDP sessions that are open.", func(s *section) uint64 { return uint64(s.open.Load()) }},
 		{"connections_total", promtext.Counter, "Connections and UDP sessions that were accepted.", func(s *section) uint64 { return s.total.Load() }},
 		{"refused_total", promtext.Counter, "Connections and datagrams refused as all places were taken.", func(s *section) uint64 { return s.refused.Load() }},
+		{"handshakes", promtext.Gauge, "Clients that have not asked for anything yet.", func(s *section) uint64 { return uint64(s.handshakes.Taken()) }},
+		{"handshakes_displaced_total", promtext.Counter, "Clients closed before they asked for anything, as others came.", func(s *section) uint64 { return s.displaced.Load() }},
 		{"failed_total", promtext.Counter, "Connections and UDP sessions that ended with an error.", func(s *section) uint64 { return s.failed.Load() }},
 		{"sent_bytes_total", promtext.Counter, "Bytes carried from clients to targets.", func(s *section) uint64 { return s.toTarget.Load() }},
 		{"received_bytes_total", promtext.Counter, "Bytes carried from targets to clients.", func(s *section) uint64 { return s.toClient.Load() }},

@@ -25,6 +25,8 @@ const (
 	keepAliveTimeout = 60 * time.Second // between two requests of one client
 )
 
+const tooMany = "all connections of this proxy are taken; try again later"
+
 var errCut = errors.New("the response was cut short")
 
 // A limitListener is a section's listener as an http.Server has it: its connections are those that were let in.
@@ -40,26 +42,24 @@ func (ll limitListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !ll.s.admit(ll.l, c) {
+		v := ll.s.admit(ll.l, c)
+		if v == nil {
 			continue
 		}
 		ll.l.wg.Add(1) // until leave
 		if ll.s.tls != nil {
 			c = tls.Server(c, ll.s.tls)
 		}
-		return forward.NewConn(c, handshakeTimeout), nil
+		return forward.NewConn(c, handshakeTimeout, v), nil
 	}
 }
 
 // leave ends what Accept began, when the server has closed a connection, or when the handler has that took it over.
-func (s *section) leave(l *live, client *forward.Conn) {
-	c := client.Conn
-	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn()
-	}
-	l.drop(c)
-	s.open.Add(-1)
-	s.report(l, c, client.End())
+func (s *section) leave(l *live, c *forward.Conn) {
+	v := c.Owner.(*client)
+	l.drop(v.Conn)
+	v.leave()
+	s.report(l, v.Conn, c.End())
 	l.wg.Done()
 }
 
@@ -107,6 +107,8 @@ func (s *section) handleHTTP(l *live, p *forward.Proxy, w http.ResponseWriter, r
 	case s.login != nil && !s.login.MatchesBasic(r.Header.Get("Proxy-Authorization")):
 		w.Header().Set("Proxy-Authenticate", `Basic realm="proxy", charset="UTF-8"`)
 		answer(w, r, errLogin, 407, "this proxy asks for a user name and a password")
+	case c.Owner.(*client).serve() != nil:
+		answer(w, r, errFull, 503, tooMany)
 	case r.Method == http.MethodConnect:
 		s.connect(l, w, r)
 	default:

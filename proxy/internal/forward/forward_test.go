@@ -60,7 +60,7 @@ func TestWriteTimes(t *testing.T) {
 		clock, idled := idle.New(time.Second), false
 		x := &exchange{clock: clock, watch: clock.Watch(func() { idled = true }), count: new(atomic.Uint64)}
 		defer x.watch.Stop()
-		c := NewConn(b, time.Second)
+		c := NewConn(b, time.Second, nil)
 		c.begin(x)
 		began := time.Now()
 		if _, err := c.Write(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Minute {
@@ -76,7 +76,7 @@ func TestWriteTimes(t *testing.T) {
 // order, and that the client's end behind them is noted.
 func TestReadAhead(t *testing.T) {
 	a, b := net.Pipe()
-	c := NewConn(b, time.Minute)
+	c := NewConn(b, time.Minute, nil)
 	Bind(t.Context(), c)
 	c.Note(http.StateActive)
 	go func() {

@@ -1,0 +1,175 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"testing"
+	"time"
+)
+
+// flood has clients at these addresses, 127.0.x.y, connect in turn, each say something, and wait: so many before it returns, and
+// then 500 a second until the test ends, while those that are closed aren't missed.
+func flood(t *testing.T, to, say string, first int, from ...netip.Addr) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	var conns []net.Conn
+	begun := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ctx.Err() == nil; i++ {
+			if i == first {
+				close(begun)
+			}
+			if i >= first {
+				time.Sleep(2 * time.Millisecond)
+			}
+			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from[i%len(from)].AsSlice()}}
+			c, err := d.DialContext(ctx, "tcp", to)
+			if err != nil {
+				continue
+			}
+			io.WriteString(c, say)
+			if conns = append(conns, c); len(conns) > 1500 {
+				conns[0].Close()
+				conns = conns[1:]
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	<-begun
+}
+
+// many are as many addresses as there may be places.
+func many() (all []netip.Addr) {
+	for i := range 1000 {
+		all = append(all, netip.AddrFrom4([4]byte{127, 0, byte(1 + i/250), byte(1 + i%250)}))
+	}
+	return all
+}
+
+// TestStrangersDontShutOut has clients that never log in, or never ask for anything, come faster than they are closed: from one
+// address, from a thousand, and from the honest client's own. It must be served within a second.
+func TestStrangersDontShutOut(t *testing.T) {
+	cert, key, pool := certificate(t)
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hi") }))
+	defer web.Close()
+	target := netip.MustParseAddrPort(echo(t))
+	socks := func(login bool) func(*testing.T, string) {
+		return func(t *testing.T, to string) {
+			c := connectTo(t, "tcp", to)
+			c.SetDeadline(time.Now().Add(time.Second))
+			if login {
+				send(t, c, 5, 1, 2)
+				expect(t, c, 5, 2)
+				send(t, c, []byte("\x01\x01u\x01p")...)
+				expect(t, c, 1, 0)
+			} else {
+				send(t, c, 5, 1, 0)
+				expect(t, c, 5, 0)
+			}
+			send(t, c, binary.BigEndian.AppendUint16([]byte{5, 1, 0, 1, 127, 0, 0, 1}, target.Port())...)
+			expect(t, c, 5, 0, 0, 1, 127, 0, 0, 1)
+			io.ReadFull(c, make([]byte, 2))
+			pingPong(t, c, "hello")
+		}
+	}
+	get := func(scheme, login string) func(*testing.T, string) {
+		return func(t *testing.T, to string) {
+			proxy, err := url.Parse(scheme + "://" + login + to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tr := &http.Transport{Proxy: http.ProxyURL(proxy), TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}
+			resp, err := (&http.Client{Transport: tr, Timeout: time.Second}).Get(web.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "hi" {
+				t.Errorf("%q, %v", b, err)
+			}
+		}
+	}
+	const login = "Username=u\nPassword=p\n"
+	tlsKeys := "CertFile=" + cert + "\nKeyFile=" + key + "\n"
+	for name, tt := range map[string]struct {
+		section, say string
+		honest       func(*testing.T, string)
+	}{
+		"socks":             {"[Socks5]\n", "", socks(false)},
+		"socks, half":       {"[Socks5]\n", "\x05\x01\x00\x05\x01", socks(false)},
+		"socks, login":      {"[Socks5]\n" + login, "\x05\x01\x02\x01\x04us", socks(true)},
+		"http":              {"[http]\n", "", get("http", "")},
+		"http, half":        {"[http]\n", "GET http://x/ HT", get("http", "")},
+		"http, login":       {"[http]\n" + login, "GET http://x/ HTTP/1.1\r\nX: y\r\n", get("http", "u:p@")},
+		"http, wrong login": {"[http]\n" + login, "GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n", get("http", "u:p@")},
+		"tls":               {"[http]\n" + tlsKeys, "", get("https", "")},
+		"tls, half, login":  {"[http]\n" + tlsKeys + login, "\x16\x03\x01\x02\x00\x01", get("https", "u:p@")},
+	} {
+		for from, addrs := range map[string][]netip.Addr{"one": {netip.MustParseAddr("127.0.0.66")}, "many": many(), "own": {loopback}} {
+			t.Run(name+"/"+from, func(t *testing.T) {
+				p := start(t, config(t, tt.section+"BindAddress=127.0.0.1:0\nMaxConnections=300"), Host{}, Host{})
+				flood(t, p.addr(0), tt.say, 600, addrs...)
+				for range 5 {
+					tt.honest(t, p.addr(0))
+				}
+				if s := p.sections[0]; s.displaced.Load() == 0 {
+					t.Error("those that gave way aren't counted")
+				}
+			})
+		}
+	}
+}
+
+// TestFullBehindHandshake has two clients begin where there is one place: the later to ask is told in its own protocol.
+func TestFullBehindHandshake(t *testing.T) {
+	target := echo(t)
+	to := netip.MustParseAddrPort(target)
+	cert, key, pool := certificate(t)
+	p := start(t, config(t, "[Socks5]\nBindAddress=127.0.0.1:0\nMaxConnections=1\n[http]\nBindAddress=127.0.0.1:0\nMaxConnections=1\nCertFile="+cert+"\nKeyFile="+key), Host{}, Host{})
+	a, b := connectTo(t, "tcp", p.addr(0)), connectTo(t, "tcp", p.addr(0))
+	for _, c := range []net.Conn{a, b} {
+		send(t, c, 5, 1, 0)
+		expect(t, c, 5, 0)
+	}
+	request := binary.BigEndian.AppendUint16([]byte{5, 1, 0, 1, 127, 0, 0, 1}, to.Port())
+	send(t, a, request...)
+	expect(t, a, 5, 0, 0, 1, 127, 0, 0, 1)
+	send(t, b, request...)
+	expect(t, b, 5, 1, 0, 1, 0, 0, 0, 0, 0, 0)
+	expectEnd(t, b)
+
+	a = tls.Client(connectTo(t, "tcp", p.addr(1)), &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"})
+	b = tls.Client(connectTo(t, "tcp", p.addr(1)), &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"})
+	for _, c := range []net.Conn{a, b} {
+		if err := c.(*tls.Conn).Handshake(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	httpConnect(t, a, target)
+	io.WriteString(b, "CONNECT "+target+" HTTP/1.1\r\nHost: x\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(b), nil)
+	if err != nil || resp.StatusCode != 503 {
+		t.Errorf("%v, %v", resp, err)
+	}
+	for i, s := range p.sections {
+		if s.open.Load() != 1 || s.refused.Load() != 1 || s.total.Load() != 1 {
+			t.Errorf("section %d: %d open, %d refused of %d", i, s.open.Load(), s.refused.Load(), s.total.Load())
+		}
+	}
+}
