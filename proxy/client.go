@@ -51,7 +51,7 @@ func (s *section) admit(l *live, c net.Conn) *client {
 	// Those that gave way take a moment to end, which a flood mustn't outrun.
 	ok, displaced := s.greeting.Add(1) <= 2*maxHandshakes, false
 	if ok {
-		ok, displaced = s.handshakes.Take(&v.place, datagram.AddrPort(c.RemoteAddr()).Addr())
+		ok, displaced = s.places.Take(&v.place, datagram.AddrPort(c.RemoteAddr()).Addr())
 	}
 	if !ok || displaced {
 		s.displaced.Add(1)
@@ -75,7 +75,7 @@ func (v *client) serve() error {
 		return nil
 	case !v.s.enter():
 		return errFull
-	case !v.s.handshakes.Leave(&v.place):
+	case !v.s.places.Leave(&v.place):
 		v.s.open.Add(-1)
 		return errGiven
 	}
@@ -90,7 +90,7 @@ func (v *client) leave() {
 		v.s.open.Add(-1)
 		return
 	}
-	v.s.handshakes.Leave(&v.place)
+	v.s.places.Leave(&v.place)
 	v.s.greeting.Add(-1)
 }
 

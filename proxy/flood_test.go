@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -171,5 +172,153 @@ func TestFullBehindHandshake(t *testing.T) {
 		if s.open.Load() != 1 || s.refused.Load() != 1 || s.total.Load() != 1 {
 			t.Errorf("section %d: %d open, %d refused of %d", i, s.open.Load(), s.refused.Load(), s.total.Load())
 		}
+	}
+}
+
+// datagramFlood has sources at these addresses, each with a port of its own, send one datagram to a tunnel: so many before it
+// returns, and then 500 a second until the test ends.
+func datagramFlood(t *testing.T, to, say string, first int, from ...netip.Addr) {
+	t.Helper()
+	target, err := net.ResolveUDPAddr("udp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept []*net.UDPConn // so that each has another port
+	one := func(i int) {
+		c, err := net.ListenUDP("udp", &net.UDPAddr{IP: from[i%len(from)].AsSlice()})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c.WriteToUDP([]byte(say), target)
+		if kept = append(kept, c); len(kept) > 500 {
+			kept[0].Close()
+			kept = kept[1:]
+		}
+	}
+	for i := range first {
+		one(i)
+		if i%5 == 0 {
+			time.Sleep(time.Millisecond) // 5,000 a second
+		}
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := first; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(2 * time.Millisecond):
+				one(i)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		close(stop)
+		<-done
+		for _, c := range kept {
+			c.Close()
+		}
+	})
+}
+
+// askUDP has a message echoed within a second, and sends it again every 300 ms, as clients do: a flood fills the socket's buffer.
+func askUDP(t *testing.T, c net.Conn, msg string) {
+	t.Helper()
+	var err error
+	b := make([]byte, 100)
+	for range 3 {
+		send(t, c, []byte(msg)...)
+		c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		for err = nil; err == nil; {
+			var n int
+			if n, err = c.Read(b); string(b[:n]) == msg {
+				return
+			}
+		}
+	}
+	t.Fatalf("no answer within a second: %v", err)
+}
+
+// TestSpoofedDatagramsDontShutOut has datagrams come from ever new sources, to which the target says nothing, or from one that
+// it answers: an honest client must be served within a second, and stay so while it isn't silent.
+func TestSpoofedDatagramsDontShutOut(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for b := make([]byte, 100); ; {
+			n, from, err := pc.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if b[0] == 'h' {
+				pc.WriteTo(b[:n], from)
+			}
+		}
+	}()
+	t.Cleanup(func() { pc.Close(); <-done })
+	one := []netip.Addr{netip.MustParseAddr("127.0.0.66")}
+	for name, tt := range map[string]struct {
+		say  string
+		from []netip.Addr
+	}{"one": {"x", one}, "many": {"x", many()}, "own": {"x", []netip.Addr{loopback}}, "answered": {"h", one}} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, config(t, "[UDPClientTunnel]\nBindAddress=127.0.0.1:0\nMaxConnections=100\nIdleTimeout=off\nTarget="+pc.LocalAddr().String()), Host{}, Host{})
+			old := connectTo(t, "udp", p.addr(0))
+			pingPong(t, old, "hello")
+			datagramFlood(t, p.addr(0), tt.say, 300, tt.from...)
+			for i := range 10 {
+				c := connectTo(t, "udp", p.addr(0))
+				askUDP(t, c, "hello")
+				askUDP(t, c, "hello again")
+				askUDP(t, old, "hello, still")
+				if i < 5 {
+					time.Sleep(200 * time.Millisecond)
+				}
+			}
+			s := p.sections[0]
+			if n := s.open.Load(); n > 200 || s.displaced.Load()+s.refused.Load() == 0 {
+				t.Errorf("%d sessions are open; %d gave way", n, s.displaced.Load())
+			}
+		})
+	}
+}
+
+// TestUDPSessionsAreCheap holds what sources cost that are never answered: a socket, and no buffer.
+func TestUDPSessionsAreCheap(t *testing.T) {
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	p := start(t, config(t, "[UDPClientTunnel]\nBindAddress=127.0.0.1:0\nTarget="+silent.LocalAddr().String()), Host{}, Host{})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	const n = 500
+	for i := range n {
+		c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IP{127, 0, 3, byte(1 + i%200)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		to, _ := net.ResolveUDPAddr("udp", p.addr(0))
+		c.WriteToUDP([]byte("x"), to)
+		silent.ReadFrom(make([]byte, 1))
+	}
+	if open := p.sections[0].open.Load(); open != n {
+		t.Fatalf("%d sessions", open)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := (int64(after.HeapAlloc+after.StackInuse) - int64(before.HeapAlloc+before.StackInuse)) / n
+	t.Logf("%d bytes for each", each)
+	if each > 16<<10 {
+		t.Errorf("a session that was never answered holds %d bytes", each)
 	}
 }

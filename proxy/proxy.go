@@ -41,20 +41,20 @@ type Proxy struct {
 // A section is one section being served. Its counters outlive a Run.
 type section struct {
 	Section
-	listens    Network // where clients come from
-	targets    Network // where targets are
-	dialer     dial.Dialer
-	log        *slog.Logger
-	login      *login.Login // nil: none is asked for
-	tls        *tls.Config
-	stdin      io.Reader // of the STDIOTunnel
-	stdout     io.Writer
-	listener   net.Listener   // of the kinds that have one, while Run runs
-	packets    net.PacketConn // likewise
-	refusals   atomic.Int64   // under way
-	handshakes *places.Table  // of clients that have asked for nothing yet
-	greeting   atomic.Int64   // those clients, and those that gave way and haven't ended
-	warned     struct{ full, displaced, accept pace }
+	listens  Network // where clients come from
+	targets  Network // where targets are
+	dialer   dial.Dialer
+	log      *slog.Logger
+	login    *login.Login // nil: none is asked for
+	tls      *tls.Config
+	stdin    io.Reader // of the STDIOTunnel
+	stdout   io.Writer
+	listener net.Listener   // of the kinds that have one, while Run runs
+	packets  net.PacketConn // likewise
+	refusals atomic.Int64   // under way
+	places   *places.Table  // of clients that have asked for nothing yet; of UDP sessions
+	greeting atomic.Int64   // those clients, and those that gave way and haven't ended
+	warned   struct{ full, displaced, accept pace }
 
 	open                                                  atomic.Int64
 	total, refused, displaced, failed, toTarget, toClient atomic.Uint64
@@ -69,9 +69,12 @@ func New(cfg *Config, tunnel, host Network, log *slog.Logger) *Proxy {
 	p := &Proxy{cfg: cfg, tunnel: tunnel, log: log, pongs: make([]pong, len(cfg.CheckAlive))}
 	for i := range cfg.Sections {
 		s := &section{Section: cfg.Sections[i], listens: host, targets: tunnel, stdin: cfg.Stdin, stdout: cfg.Stdout}
-		s.Name, s.handshakes = s.name(), places.New(maxHandshakes, maxHandshakesForOne)
+		s.Name, s.places = s.name(), places.New(maxHandshakes, maxHandshakesForOne)
 		if s.MaxConnections == 0 {
 			s.MaxConnections = DefaultConnections
+		}
+		if s.Kind.udp() {
+			s.places = places.New(s.MaxConnections, max(s.MaxConnections/2, min(s.MaxConnections, minSessionsForOne)))
 		}
 		if s.Kind == TCPServerTunnel || s.Kind == UDPServerTunnel {
 			s.listens, s.targets = tunnel, host
