@@ -114,6 +114,7 @@ func (p *Proxy) metrics(b *bytes.Buffer) {
 		{"handshakes", promtext.Gauge, "Clients that have not asked for anything yet.", func(s *section) uint64 { return uint64(s.greeting.Load()) }},
 		{"displaced_total", promtext.Counter, "Clients closed before they asked for anything, and UDP sessions, as others came.", func(s *section) uint64 { return s.displaced.Load() }},
 		{"failed_total", promtext.Counter, "Connections and UDP sessions that ended with an error.", func(s *section) uint64 { return s.failed.Load() }},
+		{"dropped_total", promtext.Counter, "Datagrams of UDP sessions and associations that went no further.", func(s *section) uint64 { return s.dropped.Load() }},
 		{"sent_bytes_total", promtext.Counter, "Bytes carried from clients to targets.", func(s *section) uint64 { return s.toTarget.Load() }},
 		{"received_bytes_total", promtext.Counter, "Bytes carried from targets to clients.", func(s *section) uint64 { return s.toClient.Load() }},
 	} {

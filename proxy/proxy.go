@@ -58,6 +58,7 @@ type section struct {
 
 	open                                                  atomic.Int64
 	total, refused, displaced, failed, toTarget, toClient atomic.Uint64
+	dropped                                               atomic.Uint64 // datagrams
 }
 
 // New returns a proxy that serves cfg between a tunnel and a host. [Config.Check] and Run report what is wrong with

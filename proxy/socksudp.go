@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"throughline/proxy/internal/association"
 	"throughline/proxy/internal/datagram"
@@ -11,7 +12,13 @@ import (
 	"throughline/proxy/internal/socks5"
 )
 
-const maxReadFailure = 16 // in a row, before a UDP socket is given up: an ICMP error may be one
+const (
+	maxReadFailure = 16 // in a row, before a UDP socket is given up: an ICMP error may be one
+
+	// firstWithin is how soon after the reply a client that logged in must send its first datagram, if it didn't declare where
+	// from: until then the association is the first sender's at its address.
+	firstWithin = 10 * time.Second
+)
 
 // associate serves a request for datagrams until its connection ends.
 func (s *section) associate(l *live, c net.Conn, expected string) error {
@@ -40,10 +47,15 @@ func (s *section) associate(l *live, c net.Conn, expected string) error {
 	}
 	a := &association.Association{
 		Control: c, Inner: inner, Outer: outer, Lookup: s.dialer.Lookup,
-		Client: remote.Addr().WithZone(""), IdleTimeout: s.IdleTimeout, ToTarget: &s.toTarget, ToClient: &s.toClient,
+		Client: remote.Addr().WithZone(""), IdleTimeout: s.IdleTimeout, ToTarget: &s.toTarget, ToClient: &s.toClient, Dropped: &s.dropped,
 	}
-	if want, err := netip.ParseAddrPort(expected); err == nil && want.Port() != 0 && want.Addr() == a.Client {
-		a.Declare(want)
+	if s.login != nil {
+		a.FirstWithin = firstWithin
+	}
+	// Another address than the client's is one behind a NAT, which changes ports too.
+	if want, err := netip.ParseAddrPort(expected); err == nil && want.Port() != 0 &&
+		(want.Addr() == a.Client || s.login != nil && want.Addr().IsUnspecified()) {
+		a.Declare(netip.AddrPortFrom(remote.Addr(), want.Port()))
 	}
 	if _, err := c.Write(socks5.AppendReply(nil, socks5.Succeeded, datagram.AddrPort(inner.LocalAddr()))); err != nil {
 		return err

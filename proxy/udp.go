@@ -89,6 +89,7 @@ func (t *sessions) forward(b []byte, from netip.AddrPort) {
 			u.pending = append(u.pending, append([]byte(nil), b...))
 		} else {
 			u.bytes -= len(b)
+			t.s.dropped.Add(1)
 		}
 		return
 	}
@@ -135,9 +136,11 @@ func (u *session) end() {
 }
 
 func (t *sessions) write(u *session, b []byte) {
-	if _, err := u.conn.Write(b); err == nil {
-		t.s.toTarget.Add(uint64(len(b)))
+	if _, err := u.conn.Write(b); err != nil {
+		t.s.dropped.Add(1)
+		return
 	}
+	t.s.toTarget.Add(uint64(len(b)))
 }
 
 // run reaches the target of a session and carries its answers back until nothing moved for the idle time-out.
@@ -151,6 +154,9 @@ func (t *sessions) run(u *session) {
 		delete(t.by, u.client)
 	}
 	t.mu.Unlock()
+	u.mu.Lock()
+	t.s.dropped.Add(uint64(len(u.pending)))
+	u.mu.Unlock()
 	if err != nil && left && t.l.ctx.Err() == nil {
 		t.s.failed.Add(1)
 		t.s.log.Debug("proxy: session ended", "client", u.client, "error", err)
@@ -200,6 +206,8 @@ func (t *sessions) carry(u *session) error {
 			u.clock.Moved()
 			if datagram.Send(t.s.packets, b[:n], u.client) == nil {
 				t.s.toClient.Add(uint64(n))
+			} else {
+				t.s.dropped.Add(1)
 			}
 		case u.clock.Limit() > 0 && errors.Is(err, os.ErrDeadlineExceeded):
 			if u.clock.Expired() {

@@ -22,12 +22,14 @@ import (
 	"throughline/proxy/internal/socks5"
 )
 
+var errUnclaimed = errors.New("no datagram came in time to say which source is the client's")
+
 const maxReadFailure = 16 // in a row, before a socket is given up: an ICMP error may be one
 
 // An Association lives as long as the connection that asked for it, and moves or is asked something before the idle time-out.
 //
 // Targets see one socket whatever they are, and any of them may answer, as with a socket of the client's own. The first
-// source that sends from the client's address is the client from then on.
+// source that sends from the client's address is the client from then on, unless one was declared; no other is sent anything.
 type Association struct {
 	Control     net.Conn       // the connection
 	Inner       net.PacketConn // to the client
@@ -35,10 +37,13 @@ type Association struct {
 	Lookup      func(ctx context.Context, host string) ([]netip.Addr, error)
 	Client      netip.Addr    // the client's address
 	IdleTimeout time.Duration // 0: for ever
+	FirstWithin time.Duration // how soon the first datagram must come where no source was declared; 0: whenever it likes
 
 	ToTarget, ToClient *atomic.Uint64 // bytes
+	Dropped            *atomic.Uint64 // datagrams
 
 	client atomic.Pointer[netip.AddrPort]
+	until  time.Time // for the first datagram; zero: there is no bound
 	clock  *idle.Clock
 	names  *names.Names
 }
@@ -49,7 +54,10 @@ func (a *Association) Declare(from netip.AddrPort) { a.client.Store(&from) }
 // Serve carries datagrams until the connection ends, or the association does. The sockets are closed when it returns.
 func (a *Association) Serve(ctx context.Context) error {
 	a.clock = idle.New(a.IdleTimeout)
-	a.names = names.New(ctx, a.Lookup, a.toTarget)
+	if a.FirstWithin > 0 && a.client.Load() == nil {
+		a.until = time.Now().Add(a.FirstWithin)
+	}
+	a.names = names.New(ctx, a.Lookup, a.toTarget, func(datagrams int) { a.Dropped.Add(uint64(datagrams)) })
 	defer a.names.Close()
 	done := make(chan struct{}, 2)
 	go func() { a.pump(a.Inner, a.fromClient); done <- struct{}{} }()
@@ -70,6 +78,10 @@ func (a *Association) watch() error {
 		if tick := a.clock.Tick(); tick > 0 {
 			deadline = time.Now().Add(tick)
 		}
+		unclaimed := !a.until.IsZero() && a.client.Load() == nil
+		if unclaimed && (deadline.IsZero() || a.until.Before(deadline)) {
+			deadline = a.until
+		}
 		a.Control.SetReadDeadline(deadline)
 		switch n, err := a.Control.Read(b[:]); {
 		case n > 0:
@@ -78,6 +90,8 @@ func (a *Association) watch() error {
 			return nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
+		case unclaimed && a.client.Load() == nil && !time.Now().Before(a.until):
+			return errUnclaimed
 		case a.clock.Expired():
 			return idle.ErrIdle
 		}
@@ -104,16 +118,9 @@ func (a *Association) pump(pc net.PacketConn, each func(b []byte, n int, from ne
 
 // fromClient takes the header off a datagram of the client, and sends it to the address in it.
 func (a *Association) fromClient(b []byte, n int, from netip.AddrPort) {
-	if from.Addr().WithZone("") != a.Client {
-		return
-	}
 	address, data, err := socks5.ParseDatagram(b[datagram.Headroom : datagram.Headroom+n])
-	if err != nil {
-		return
-	}
-	if c := a.client.Load(); c == nil {
-		a.client.Store(&from)
-	} else if c.Port() != from.Port() {
+	if err != nil || !a.isClient(from) {
+		a.Dropped.Add(1)
 		return
 	}
 	if to, err := netip.ParseAddrPort(address); err == nil {
@@ -121,17 +128,34 @@ func (a *Association) fromClient(b []byte, n int, from netip.AddrPort) {
 		return
 	}
 	host, service, err := net.SplitHostPort(address)
-	if err != nil {
+	port, perr := strconv.ParseUint(service, 10, 16)
+	if err != nil || perr != nil {
+		a.Dropped.Add(1)
 		return
 	}
-	if port, err := strconv.ParseUint(service, 10, 16); err == nil {
-		a.names.Send(host, uint16(port), data)
+	a.names.Send(host, uint16(port), data)
+}
+
+// isClient reports whether a datagram is the client's, which its first one says.
+func (a *Association) isClient(from netip.AddrPort) bool {
+	if from.Addr().WithZone("") != a.Client {
+		return false
 	}
+	c := a.client.Load()
+	if c == nil {
+		if !a.until.IsZero() && !time.Now().Before(a.until) {
+			return false
+		}
+		a.client.Store(&from)
+		return true
+	}
+	return c.Port() == from.Port()
 }
 
 // toTarget sends a datagram; there is no port 0 to send to.
 func (a *Association) toTarget(data []byte, to netip.AddrPort) {
 	if to.Port() == 0 || datagram.Send(a.Outer, data, to) != nil {
+		a.Dropped.Add(1)
 		return
 	}
 	a.ToTarget.Add(uint64(len(data)))
@@ -142,14 +166,17 @@ func (a *Association) toTarget(data []byte, to netip.AddrPort) {
 func (a *Association) fromTarget(b []byte, n int, from netip.AddrPort) {
 	to := a.client.Load()
 	if to == nil {
+		a.Dropped.Add(1)
 		return
 	}
 	var h [datagram.Headroom]byte
 	header := socks5.AppendHeader(h[:0], from)
 	at := datagram.Headroom - len(header)
 	copy(b[at:], header)
-	if datagram.Send(a.Inner, b[at:datagram.Headroom+n], *to) == nil {
-		a.ToClient.Add(uint64(n))
-		a.clock.Moved()
+	if datagram.Send(a.Inner, b[at:datagram.Headroom+n], *to) != nil {
+		a.Dropped.Add(1)
+		return
 	}
+	a.ToClient.Add(uint64(n))
+	a.clock.Moved()
 }
