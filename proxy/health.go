@@ -62,7 +62,7 @@ func (p *Proxy) keepPinging(ctx context.Context, i int) {
 // status writes, which may be nil, and then the proxy's own counters, in Prometheus' text format.
 func (p *Proxy) Health(status func(io.Writer) error) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	ready := func(w http.ResponseWriter, _ *http.Request) {
 		code, now := http.StatusOK, time.Now()
 		pongs := make(map[string]int64)
 		for i, a := range p.cfg.CheckAlive {
@@ -79,7 +79,9 @@ func (p *Proxy) Health(status func(io.Writer) error) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(code)
 		w.Write(append(body, '\n'))
-	})
+	}
+	mux.HandleFunc("GET /readyz", ready)
+	mux.HandleFunc("GET /readyz/{$}", ready)
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		var b bytes.Buffer
 		if status != nil {

@@ -8,12 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"throughline/proxy/internal/datagram"
 	"throughline/proxy/internal/forward"
 	"throughline/proxy/internal/idle"
 	"throughline/proxy/internal/relay"
@@ -144,23 +144,9 @@ func (s *section) unanswered(w http.ResponseWriter, r *http.Request, err error) 
 	}
 }
 
-// hostPort returns where a URL's host is, with a port.
-func hostPort(host, port string) (string, error) {
-	if h, p, err := net.SplitHostPort(host); err == nil {
-		host, port = h, p
-	} else {
-		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if _, bad := netip.ParseAddr(host); err != nil || n == 0 || bad != nil && !socks5.IsHost(host) {
-		return "", errors.New("not a host and a port")
-	}
-	return net.JoinHostPort(host, port), nil
-}
-
 // connect serves a CONNECT request. RFC 9110 §9.3.6.
 func (s *section) connect(l *live, w http.ResponseWriter, r *http.Request) {
-	address, err := hostPort(r.URL.Host, "443")
+	address, err := socks5.HostPort(r.URL.Host, "443")
 	if err != nil {
 		answer(w, r, err, 400, "the target is not host:port")
 		return
@@ -210,6 +196,7 @@ func (c *pooled) Write(b []byte) (int, error) {
 
 func (c *pooled) Close() error {
 	c.once.Do(func() {
+		c.s.outgoing.Delete(datagram.AddrPort(c.LocalAddr()))
 		c.l.drop(c.Conn)
 		c.l.wg.Done()
 	})
@@ -226,17 +213,29 @@ func (s *section) pool(ctx context.Context, l *live, address string) (net.Conn, 
 		l.wg.Done()
 		return nil, err
 	}
+	s.outgoing.Store(datagram.AddrPort(c.LocalAddr()), true)
 	return &pooled{Conn: c, s: s, l: l}, nil
 }
 
-// forward serves any other request, whose target stands in its first line.
+// isLoop reports whether a request whose host stands in Host only, as in those that the proxy sends on, comes from the proxy
+// itself, or leads to it.
+func (s *section) isLoop(r *http.Request) bool {
+	c := forward.ConnOf(r)
+	_, own := s.outgoing.Load(datagram.AddrPort(c.RemoteAddr()))
+	return own || r.Host == c.LocalAddr().String()
+}
+
+// forward serves any other request. Its target stands in its first line, or, as wireproxy has it, is a path at Host.
 func (s *section) forward(p *forward.Proxy, w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.RequestURI, "/") && r.Host != "" && !s.isLoop(r) {
+		r.URL.Scheme, r.URL.Host = "http", r.Host
+	}
 	r.Host = strings.TrimSuffix(r.URL.Host, ":") // an empty port is the scheme's. RFC 3986 §3.2.3
 	if r.URL.Scheme != "http" || r.Host == "" || r.URL.User != nil {
 		answer(w, r, errors.New("not a request to a proxy"), 400, "this is a proxy: use CONNECT host:port, or METHOD http://host/path")
 		return
 	}
-	address, bad := hostPort(r.Host, "80")
+	address, bad := socks5.HostPort(r.Host, "80")
 	further, err := forward.MaxForwards(r)
 	switch {
 	case err != nil:

@@ -474,7 +474,9 @@ func TestHTTPRefusals(t *testing.T) {
 		request string
 		want    int
 	}{
-		{0, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+		{0, "GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n", 504},
+		{0, "GET / HTTP/1.1\r\nHost: \r\n\r\n", 400},
+		{0, "GET / HTTP/1.1\r\nHost: x:99999\r\n\r\n", 400},
 		{0, "GET https://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		{0, "GET http://u:p@x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		{0, "GET http://x:99999/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},

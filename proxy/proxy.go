@@ -54,6 +54,7 @@ type section struct {
 	refusals atomic.Int64   // under way
 	places   *places.Table  // of clients that have asked for nothing yet; of UDP sessions
 	greeting atomic.Int64   // those clients, and those that gave way and haven't ended
+	outgoing sync.Map       // the local addresses (netip.AddrPort) of connections to targets of plain requests
 	warned   struct{ full, displaced, accept pace }
 
 	open                                                  atomic.Int64

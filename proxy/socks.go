@@ -68,6 +68,9 @@ func (s *section) handleSocks(l *live, v *client) error {
 func (s *section) negotiate(c io.ReadWriter) error {
 	methods, err := socks5.ReadMethods(c)
 	if err != nil {
+		if errors.Is(err, socks5.ErrVersion4) {
+			c.Write(socks5.Rejected4)
+		}
 		return err
 	}
 	method := byte(socks5.MethodNone)
