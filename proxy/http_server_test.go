@@ -61,7 +61,7 @@ func TestHTTPTimeout(t *testing.T) {
 			c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(net.Conn) { t.Error("a target is asked") })
 			io.WriteString(c, sent)
 			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-			if err != nil || resp.StatusCode != 408 {
+			if err != nil || resp.StatusCode != 408 || resp.Header.Get("Date") != "Sat, 01 Jan 2000 00:00:10 GMT" {
 				t.Errorf("%v, %v", resp, err)
 			}
 		})
@@ -91,6 +91,29 @@ func TestHTTPBareCR(t *testing.T) {
 			b, _ := io.ReadAll(c)
 			if strings.Contains(strings.ReplaceAll(string(b), "\r\n", ""), "\r") || !strings.HasPrefix(string(b), "HTTP/1.1 ") {
 				t.Errorf("%q: the client sees %q", response, b)
+			}
+		})
+	}
+}
+
+// TestHTTPDate holds that a response which is sent on says when it was received, if its origin doesn't say when it was made. RFC 9110
+// §6.6.1.
+func TestHTTPDate(t *testing.T) {
+	for _, tt := range []struct{ said, want string }{
+		{"", "Sat, 01 Jan 2000 00:00:00 GMT"},
+		{"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", "Thu, 01 Jan 1970 00:00:00 GMT"},
+		{"Date: now\r\n", "now"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
+				http.ReadRequest(bufio.NewReader(target))
+				io.WriteString(target, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n"+tt.said+"Content-Length: 2\r\n\r\nhi")
+			})
+			io.WriteString(c, "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n")
+			expect(t, c, []byte("HTTP/1.1 103 Early Hints\r\n\r\n")...)
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil || len(resp.Header["Date"]) != 1 || resp.Header.Get("Date") != tt.want {
+				t.Errorf("%v, %v, want %s", resp, err, tt.want)
 			}
 		})
 	}
@@ -180,7 +203,7 @@ func TestHTTPInterim(t *testing.T) {
 				http.ReadRequest(bufio.NewReader(target))
 				io.WriteString(target, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n")
 				time.Sleep(time.Minute)
-				io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+				io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nhi")
 			})
 			began := time.Now()
 			fmt.Fprintf(c, "GET http://192.0.2.1/ HTTP/%s\r\nHost: x\r\n\r\n", version)
@@ -189,7 +212,7 @@ func TestHTTPInterim(t *testing.T) {
 				t.Errorf("the interim response comes after %v", time.Since(began))
 			}
 			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-			if err != nil || resp.StatusCode != 200 || len(resp.Header) != 1 {
+			if err != nil || resp.StatusCode != 200 || len(resp.Header) != 2 {
 				t.Errorf("%v, %v", resp, err)
 			}
 		})
@@ -201,11 +224,11 @@ func TestHTTPContinue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
 			http.ReadRequest(bufio.NewReader(target))
-			io.WriteString(target, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+			io.WriteString(target, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n")
 			io.Copy(io.Discard, target)
 		})
 		io.WriteString(c, "POST http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
-		expect(t, c, []byte("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")...)
+		expect(t, c, []byte("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nConnection: close\r\n\r\n")...)
 		expectEnd(t, c)
 	})
 }
@@ -217,12 +240,12 @@ func TestHTTPRestOfBody(t *testing.T) {
 		c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
 			asked.Add(1)
 			http.ReadRequest(bufio.NewReader(target))
-			io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n")
 			io.Copy(io.Discard, target)
 		})
 		c.SetDeadline(time.Now().Add(patience))
 		io.WriteString(c, "POST http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n"+framing)
-		expect(t, c, []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")...)
+		expect(t, c, []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n")...)
 		expectEnd(t, c)
 		io.WriteString(c, "GET http://192.0.2.1/smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
 		if n := asked.Load(); n != 1 {

@@ -127,14 +127,12 @@ type response struct {
 // Unwrap is for http.ResponseController.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// WriteHeader writes a header, without what the server would add of its own.
+// WriteHeader writes a header, to which the server adds a Date if there is none (RFC 9110 §6.6.1), and no type.
 func (w *response) WriteHeader(code int) {
 	h := w.Header()
 	if code >= 200 {
-		for _, name := range []string{"Content-Type", "Date"} {
-			if _, ok := h[name]; !ok {
-				h[name] = nil
-			}
+		if _, ok := h["Content-Type"]; !ok {
+			h["Content-Type"] = nil
 		}
 		w.ResponseWriter.WriteHeader(code)
 		return

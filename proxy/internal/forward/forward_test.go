@@ -111,8 +111,10 @@ func TestMaySharePool(t *testing.T) {
 }
 
 func TestRefusal(t *testing.T) {
-	want := "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwhy\n"
-	if got := Refusal(503, "why"); string(got) != want {
-		t.Errorf("got %q", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		want := "HTTP/1.1 503 Service Unavailable\r\nDate: Sat, 01 Jan 2000 00:00:00 GMT\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwhy\n"
+		if got := Refusal(503, "why"); string(got) != want {
+			t.Errorf("got %q", got)
+		}
+	})
 }
