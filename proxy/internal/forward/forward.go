@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"throughline/proxy/internal/idle"
+	"throughline/proxy/internal/relay"
 )
 
 const (
@@ -77,7 +78,7 @@ func New(dial func(ctx context.Context, address string) (net.Conn, error), refus
 	}
 	p.single = p.kept.Clone()
 	p.reverse = httputil.ReverseProxy{
-		Rewrite: rewrite, Transport: p, FlushInterval: -1, ErrorLog: log,
+		Rewrite: rewrite, Transport: p, FlushInterval: -1, ErrorLog: log, BufferPool: relay.Pool{},
 		ModifyResponse: func(resp *http.Response) error {
 			if resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 {
 				resp.Header.Set("Transfer-Encoding", "identity") // the end of the connection is the end of the body
