@@ -6,13 +6,16 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"runtime"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -321,4 +324,45 @@ func TestUDPSessionsAreCheap(t *testing.T) {
 	if each > 16<<10 {
 		t.Errorf("a session that was never answered holds %d bytes", each)
 	}
+}
+
+// TestLogPace holds that what strangers cause fills no log: a line of each kind in ten seconds.
+func TestLogPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text strings.Builder
+		p := New(config(t, "[Socks5]\nBindAddress=127.0.0.1:1\nMaxConnections=1"), &fake{}, &fake{}, slog.New(slog.NewTextHandler(&text, nil)))
+		s := p.sections[0]
+		l := &live{ctx: t.Context(), open: make(map[io.Closer]struct{})}
+		health := p.Health(func(io.Writer) error { return io.ErrUnexpectedEOF })
+		for range 2 {
+			for range 2 * maxHandshakes {
+				_, c := net.Pipe()
+				s.admit(l, c) // those behind the first 512 have others give way, and the last are refused, as none of these ends
+			}
+			for range 100 {
+				s.full()
+				health.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
+				s.listener = &failing{errs: make(chan error, 1), Listener: only{make(chan net.Conn, 1)}}
+				f := s.listener.(*failing)
+				f.errs <- io.ErrUnexpectedEOF
+				close(f.errs)
+				s.next(l) // fails once, and then for good
+			}
+			time.Sleep(10 * time.Second)
+		}
+		lines := strings.Split(strings.TrimSpace(text.String()), "\n")
+		count := map[string]int{}
+		for _, line := range lines {
+			_, msg, _ := strings.Cut(line, " msg=")
+			count[msg[:min(len(msg), 40)]]++
+		}
+		if len(count) != 4 {
+			t.Errorf("%d kinds of lines, want 4: %v", len(count), count)
+		}
+		for msg, n := range count {
+			if n > 3 {
+				t.Errorf("%d lines %s", n, msg)
+			}
+		}
+	})
 }

@@ -86,7 +86,9 @@ func (p *Proxy) Health(status func(io.Writer) error) http.Handler {
 		var b bytes.Buffer
 		if status != nil {
 			if err := status(&b); err != nil {
-				p.log.Error("proxy: can't get the tunnel's status", "error", err)
+				if p.warned.may() {
+					p.log.Error("proxy: can't get the tunnel's status", "error", err)
+				}
 				http.Error(w, "the status of the tunnel is not available", http.StatusInternalServerError)
 				return
 			}

@@ -35,6 +35,7 @@ type Proxy struct {
 	log      *slog.Logger
 	sections []*section
 	pongs    []pong
+	warned   pace   // that /metrics fails, which whoever asks could have said as often as he asks
 	opened   func() // for tests: every listener is open
 }
 
