@@ -221,8 +221,9 @@ func (s *section) pool(ctx context.Context, l *live, address string) (net.Conn, 
 // itself, or leads to it.
 func (s *section) isLoop(r *http.Request) bool {
 	c := forward.ConnOf(r)
-	_, own := s.outgoing.Load(datagram.AddrPort(c.RemoteAddr()))
-	return own || r.Host == c.LocalAddr().String()
+	from := datagram.AddrPort(c.RemoteAddr())
+	_, own := s.outgoing.Load(from)
+	return own && from.IsValid() || r.Host == c.LocalAddr().String()
 }
 
 // forward serves any other request. Its target stands in its first line, or, as wireproxy has it, is a path at Host.
