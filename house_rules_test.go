@@ -278,8 +278,8 @@ func TestSizes(t *testing.T) {
 // nor sockets, nor a TUN.
 var engineless = []string{
 	"packet", "wgtypes", "conf", "uapi", "uapi/text", "endpoint",
-	"proxy", "proxy/wireproxy", "proxy/internal/datagram", "proxy/internal/dial", "proxy/internal/forward", "proxy/internal/idle",
-	"proxy/internal/login", "proxy/internal/names", "proxy/internal/relay", "proxy/internal/socks5",
+	"proxy", "proxy/wireproxy", "proxy/internal/association", "proxy/internal/datagram", "proxy/internal/dial", "proxy/internal/forward", "proxy/internal/idle",
+	"proxy/internal/login", "proxy/internal/names", "proxy/internal/places", "proxy/internal/relay", "proxy/internal/socks5",
 	"netstack/internal/dns", "internal/eyeballs", "tun/offload",
 }
 

@@ -76,7 +76,7 @@ type Section struct {
 	KeyFile  string
 
 	ResolveLocally bool          // the host resolves names, not the network of the targets
-	MaxConnections int           // connections or UDP sessions at a time; 0 stands for DefaultConnections
+	MaxConnections int           // connections or UDP sessions at a time, of one source of datagrams half; 0 stands for DefaultConnections
 	IdleTimeout    time.Duration // how long nothing may move; 0: for ever
 }
 

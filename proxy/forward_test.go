@@ -244,7 +244,7 @@ func TestForwardCounts(t *testing.T) {
 		ask(t, c, r, "GET http://"+target+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
 	}
 	up := uint64(2 * len("GET / HTTP/1.1\r\nHost: "+target+"\r\n\r\n"))
-	down := uint64(2 * len("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"))
+	down := uint64(2 * len("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nhi"))
 	s := p.sections[0]
 	for end := time.Now().Add(patience); s.toClient.Load() < down && time.Now().Before(end); runtime.Gosched() {
 	}

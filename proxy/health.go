@@ -62,7 +62,7 @@ func (p *Proxy) keepPinging(ctx context.Context, i int) {
 // status writes, which may be nil, and then the proxy's own counters, in Prometheus' text format.
 func (p *Proxy) Health(status func(io.Writer) error) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	ready := func(w http.ResponseWriter, _ *http.Request) {
 		code, now := http.StatusOK, time.Now()
 		pongs := make(map[string]int64)
 		for i, a := range p.cfg.CheckAlive {
@@ -79,12 +79,16 @@ func (p *Proxy) Health(status func(io.Writer) error) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(code)
 		w.Write(append(body, '\n'))
-	})
+	}
+	mux.HandleFunc("GET /readyz", ready)
+	mux.HandleFunc("GET /readyz/{$}", ready)
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		var b bytes.Buffer
 		if status != nil {
 			if err := status(&b); err != nil {
-				p.log.Error("proxy: can't get the tunnel's status", "error", err)
+				if p.warned.may() {
+					p.log.Error("proxy: can't get the tunnel's status", "error", err)
+				}
 				http.Error(w, "the status of the tunnel is not available", http.StatusInternalServerError)
 				return
 			}
@@ -111,7 +115,10 @@ func (p *Proxy) metrics(b *bytes.Buffer) {
 		{"connections", promtext.Gauge, "Connections and UDP sessions that are open.", func(s *section) uint64 { return uint64(s.open.Load()) }},
 		{"connections_total", promtext.Counter, "Connections and UDP sessions that were accepted.", func(s *section) uint64 { return s.total.Load() }},
 		{"refused_total", promtext.Counter, "Connections and datagrams refused as all places were taken.", func(s *section) uint64 { return s.refused.Load() }},
+		{"handshakes", promtext.Gauge, "Clients that have not asked for anything yet.", func(s *section) uint64 { return uint64(s.greeting.Load()) }},
+		{"displaced_total", promtext.Counter, "Clients closed before they asked for anything, and UDP sessions, as others came.", func(s *section) uint64 { return s.displaced.Load() }},
 		{"failed_total", promtext.Counter, "Connections and UDP sessions that ended with an error.", func(s *section) uint64 { return s.failed.Load() }},
+		{"dropped_total", promtext.Counter, "Datagrams of UDP sessions and associations that went no further.", func(s *section) uint64 { return s.dropped.Load() }},
 		{"sent_bytes_total", promtext.Counter, "Bytes carried from clients to targets.", func(s *section) uint64 { return s.toTarget.Load() }},
 		{"received_bytes_total", promtext.Counter, "Bytes carried from targets to clients.", func(s *section) uint64 { return s.toClient.Load() }},
 	} {

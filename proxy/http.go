@@ -8,12 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"throughline/proxy/internal/datagram"
 	"throughline/proxy/internal/forward"
 	"throughline/proxy/internal/idle"
 	"throughline/proxy/internal/relay"
@@ -24,6 +24,8 @@ const (
 	maxRequestHeader = 64 << 10
 	keepAliveTimeout = 60 * time.Second // between two requests of one client
 )
+
+const tooMany = "all connections of this proxy are taken; try again later"
 
 var errCut = errors.New("the response was cut short")
 
@@ -40,26 +42,24 @@ func (ll limitListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !ll.s.admit(ll.l, c) {
+		v := ll.s.admit(ll.l, c)
+		if v == nil {
 			continue
 		}
 		ll.l.wg.Add(1) // until leave
 		if ll.s.tls != nil {
 			c = tls.Server(c, ll.s.tls)
 		}
-		return forward.NewConn(c, handshakeTimeout), nil
+		return forward.NewConn(c, handshakeTimeout, v), nil
 	}
 }
 
 // leave ends what Accept began, when the server has closed a connection, or when the handler has that took it over.
-func (s *section) leave(l *live, client *forward.Conn) {
-	c := client.Conn
-	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn()
-	}
-	l.drop(c)
-	s.open.Add(-1)
-	s.report(l, c, client.End())
+func (s *section) leave(l *live, c *forward.Conn) {
+	v := c.Owner.(*client)
+	l.drop(v.Conn)
+	v.leave()
+	s.report(l, v.Conn, c.End())
 	l.wg.Done()
 }
 
@@ -107,6 +107,8 @@ func (s *section) handleHTTP(l *live, p *forward.Proxy, w http.ResponseWriter, r
 	case s.login != nil && !s.login.MatchesBasic(r.Header.Get("Proxy-Authorization")):
 		w.Header().Set("Proxy-Authenticate", `Basic realm="proxy", charset="UTF-8"`)
 		answer(w, r, errLogin, 407, "this proxy asks for a user name and a password")
+	case c.Owner.(*client).serve() != nil:
+		answer(w, r, errFull, 503, tooMany)
 	case r.Method == http.MethodConnect:
 		s.connect(l, w, r)
 	default:
@@ -142,23 +144,9 @@ func (s *section) unanswered(w http.ResponseWriter, r *http.Request, err error) 
 	}
 }
 
-// hostPort returns where a URL's host is, with a port.
-func hostPort(host, port string) (string, error) {
-	if h, p, err := net.SplitHostPort(host); err == nil {
-		host, port = h, p
-	} else {
-		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if _, bad := netip.ParseAddr(host); err != nil || n == 0 || bad != nil && !socks5.IsHost(host) {
-		return "", errors.New("not a host and a port")
-	}
-	return net.JoinHostPort(host, port), nil
-}
-
 // connect serves a CONNECT request. RFC 9110 §9.3.6.
 func (s *section) connect(l *live, w http.ResponseWriter, r *http.Request) {
-	address, err := hostPort(r.URL.Host, "443")
+	address, err := socks5.HostPort(r.URL.Host, "443")
 	if err != nil {
 		answer(w, r, err, 400, "the target is not host:port")
 		return
@@ -208,6 +196,7 @@ func (c *pooled) Write(b []byte) (int, error) {
 
 func (c *pooled) Close() error {
 	c.once.Do(func() {
+		c.s.outgoing.Delete(datagram.AddrPort(c.LocalAddr()))
 		c.l.drop(c.Conn)
 		c.l.wg.Done()
 	})
@@ -224,17 +213,30 @@ func (s *section) pool(ctx context.Context, l *live, address string) (net.Conn, 
 		l.wg.Done()
 		return nil, err
 	}
+	s.outgoing.Store(datagram.AddrPort(c.LocalAddr()), true)
 	return &pooled{Conn: c, s: s, l: l}, nil
 }
 
-// forward serves any other request, whose target stands in its first line.
+// isLoop reports whether a request whose host stands in Host only, as in those that the proxy sends on, comes from the proxy
+// itself, or leads to it.
+func (s *section) isLoop(r *http.Request) bool {
+	c := forward.ConnOf(r)
+	from := datagram.AddrPort(c.RemoteAddr())
+	_, own := s.outgoing.Load(from)
+	return own && from.IsValid() || r.Host == c.LocalAddr().String()
+}
+
+// forward serves any other request. Its target stands in its first line, or, as wireproxy has it, is a path at Host.
 func (s *section) forward(p *forward.Proxy, w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.RequestURI, "/") && r.Host != "" && !s.isLoop(r) {
+		r.URL.Scheme, r.URL.Host = "http", r.Host
+	}
 	r.Host = strings.TrimSuffix(r.URL.Host, ":") // an empty port is the scheme's. RFC 3986 §3.2.3
 	if r.URL.Scheme != "http" || r.Host == "" || r.URL.User != nil {
 		answer(w, r, errors.New("not a request to a proxy"), 400, "this is a proxy: use CONNECT host:port, or METHOD http://host/path")
 		return
 	}
-	address, bad := hostPort(r.Host, "80")
+	address, bad := socks5.HostPort(r.Host, "80")
 	further, err := forward.MaxForwards(r)
 	switch {
 	case err != nil:

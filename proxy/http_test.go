@@ -165,10 +165,10 @@ func TestForwardOddTargets(t *testing.T) {
 		want   string
 		broken bool // the connection ends with a reset
 	}{
-		"interim":        {say("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", false},
-		"hop by hop":     {say("HTTP/1.1 200 OK\r\nConnection: x-hop, Keep-Alive\r\nX-Hop: 1\r\nKeep-Alive: x\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\nX-Keep: 1\r\n\r\n"), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Keep: 1\r\n\r\n", false},
-		"until the end":  {say("HTTP/1.0 200 OK\r\n\r\nbody"), "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nbody", false},
-		"cut short":      {say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbody"), "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbody", true},
+		"interim":        {say("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n", false},
+		"hop by hop":     {say("HTTP/1.1 200 OK\r\nConnection: x-hop, Keep-Alive\r\nX-Hop: 1\r\nKeep-Alive: x\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nX-Keep: 1\r\n\r\n"), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nX-Keep: 1\r\n\r\n", false},
+		"until the end":  {say("HTTP/1.0 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nbody"), "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nConnection: close\r\n\r\nbody", false},
+		"cut short":      {say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nbody"), "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nbody", true},
 		"nothing":        {say(""), "HTTP/1.1 502 Bad Gateway\r\n", false},
 		"not HTTP":       {say("SSH-2.0-x\r\n"), "HTTP/1.1 502 Bad Gateway\r\n", false},
 		"endless header": {say("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 300<<10)), "HTTP/1.1 502 Bad Gateway\r\n", false},
@@ -324,11 +324,11 @@ func TestForwardEmptyLine(t *testing.T) {
 		c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
 			req, _ := http.ReadRequest(bufio.NewReader(target))
 			io.ReadAll(req.Body)
-			io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n")
 		})
 		for range 3 {
 			io.WriteString(c, "POST http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx\r\n")
-			expect(t, c, []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")...)
+			expect(t, c, []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n")...)
 			time.Sleep(keepAliveTimeout - time.Second)
 		}
 	})
@@ -383,11 +383,11 @@ func TestForwardHalfClose(t *testing.T) {
 		c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
 			http.ReadRequest(bufio.NewReader(target))
 			time.Sleep(time.Minute)
-			io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+			io.WriteString(target, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nhi")
 		})
 		io.WriteString(c, "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		c.CloseWrite()
-		expect(t, c, []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")...)
+		expect(t, c, []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nhi")...)
 		expectEnd(t, c)
 	})
 }
@@ -474,7 +474,9 @@ func TestHTTPRefusals(t *testing.T) {
 		request string
 		want    int
 	}{
-		{0, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+		{0, "GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n", 504},
+		{0, "GET / HTTP/1.1\r\nHost: \r\n\r\n", 400},
+		{0, "GET / HTTP/1.1\r\nHost: x:99999\r\n\r\n", 400},
 		{0, "GET https://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		{0, "GET http://u:p@x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		{0, "GET http://x:99999/ HTTP/1.1\r\nHost: x\r\n\r\n", 400},

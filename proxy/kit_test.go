@@ -166,6 +166,9 @@ func start(t testing.TB, cfg *Config, tunnel, host Network) *Proxy {
 			if n := s.open.Load(); n != 0 {
 				t.Errorf("%s: %d connections are left", s.Name, n)
 			}
+			if n, m := s.places.Taken(), s.greeting.Load(); n != 0 || m != 0 {
+				t.Errorf("%s: %d and %d clients are left that asked for nothing", s.Name, n, m)
+			}
 		}
 		settle(t, before)
 	})

@@ -16,6 +16,7 @@ import (
 	"throughline/proxy/internal/dial"
 	"throughline/proxy/internal/forward"
 	"throughline/proxy/internal/login"
+	"throughline/proxy/internal/places"
 	"throughline/proxy/internal/relay"
 	"throughline/proxy/internal/socks5"
 )
@@ -34,27 +35,32 @@ type Proxy struct {
 	log      *slog.Logger
 	sections []*section
 	pongs    []pong
+	warned   pace   // that /metrics fails, which whoever asks could have said as often as he asks
 	opened   func() // for tests: every listener is open
 }
 
 // A section is one section being served. Its counters outlive a Run.
 type section struct {
 	Section
-	listens    Network // where clients come from
-	targets    Network // where targets are
-	dialer     dial.Dialer
-	log        *slog.Logger
-	login      *login.Login // nil: none is asked for
-	tls        *tls.Config
-	stdin      io.Reader // of the STDIOTunnel
-	stdout     io.Writer
-	listener   net.Listener   // of the kinds that have one, while Run runs
-	packets    net.PacketConn // likewise
-	refusals   atomic.Int64   // under way
-	lastWarned atomic.Int64   // when a refusal was logged, in Unix seconds
+	listens  Network // where clients come from
+	targets  Network // where targets are
+	dialer   dial.Dialer
+	log      *slog.Logger
+	login    *login.Login // nil: none is asked for
+	tls      *tls.Config
+	stdin    io.Reader // of the STDIOTunnel
+	stdout   io.Writer
+	listener net.Listener   // of the kinds that have one, while Run runs
+	packets  net.PacketConn // likewise
+	refusals atomic.Int64   // under way
+	places   *places.Table  // of clients that have asked for nothing yet; of UDP sessions
+	greeting atomic.Int64   // those clients, and those that gave way and haven't ended
+	outgoing sync.Map       // the local addresses (netip.AddrPort) of connections to targets of plain requests
+	warned   struct{ full, displaced, accept pace }
 
-	open                                       atomic.Int64
-	total, refused, failed, toTarget, toClient atomic.Uint64
+	open                                                  atomic.Int64
+	total, refused, displaced, failed, toTarget, toClient atomic.Uint64
+	dropped                                               atomic.Uint64 // datagrams
 }
 
 // New returns a proxy that serves cfg between a tunnel and a host. [Config.Check] and Run report what is wrong with
@@ -66,9 +72,12 @@ func New(cfg *Config, tunnel, host Network, log *slog.Logger) *Proxy {
 	p := &Proxy{cfg: cfg, tunnel: tunnel, log: log, pongs: make([]pong, len(cfg.CheckAlive))}
 	for i := range cfg.Sections {
 		s := &section{Section: cfg.Sections[i], listens: host, targets: tunnel, stdin: cfg.Stdin, stdout: cfg.Stdout}
-		s.Name = s.name()
+		s.Name, s.places = s.name(), places.New(maxHandshakes, maxHandshakesForOne)
 		if s.MaxConnections == 0 {
 			s.MaxConnections = DefaultConnections
+		}
+		if s.Kind.udp() {
+			s.places = places.New(s.MaxConnections, max(s.MaxConnections/2, min(s.MaxConnections, minSessionsForOne)))
 		}
 		if s.Kind == TCPServerTunnel || s.Kind == UDPServerTunnel {
 			s.listens, s.targets = tunnel, host
@@ -261,7 +270,9 @@ func (s *section) next(l *live) (net.Conn, error) {
 		if failures > maxAcceptErrors || errors.Is(err, net.ErrClosed) {
 			return nil, s.errorf("can't accept connections: %w", err)
 		}
-		s.log.Warn("proxy: can't accept a connection", "error", err)
+		if s.warned.accept.may() {
+			s.log.Warn("proxy: can't accept a connection", "error", err)
+		}
 		if !sleep(l.ctx, min(time.Second, 5*time.Millisecond<<failures)) {
 			return nil, net.ErrClosed
 		}
@@ -279,42 +290,16 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// enter takes a place among the connections of the section, if one is free.
-func (s *section) enter() bool {
-	if s.open.Add(1) <= int64(s.MaxConnections) {
-		s.total.Add(1)
-		return true
-	}
-	s.open.Add(-1)
-	s.refused.Add(1)
-	now := time.Now().Unix()
-	if last := s.lastWarned.Load(); now-last >= 10 && s.lastWarned.CompareAndSwap(last, now) {
-		s.log.Warn("proxy: refusing clients: MaxConnections is reached", "MaxConnections", s.MaxConnections)
-	}
-	return false
-}
-
-// admit lets a connection in, or closes it.
-func (s *section) admit(l *live, c net.Conn) bool {
-	if !l.add(c) {
-		return false
-	}
-	if !s.enter() {
-		s.refuse(l, c)
-		return false
-	}
-	return true
-}
-
 // accept serves one connection in a goroutine of its own.
 func (s *section) accept(l *live, c net.Conn) {
-	if !s.admit(l, c) {
+	v := s.admit(l, c)
+	if v == nil {
 		return
 	}
 	l.wg.Go(func() {
-		defer s.open.Add(-1)
+		defer v.leave()
 		defer l.drop(c)
-		s.report(l, c, s.handle(l, c))
+		s.report(l, c, s.handle(l, v))
 	})
 }
 
@@ -334,7 +319,7 @@ func (s *section) refuse(l *live, c net.Conn) {
 	case s.Kind == Socks5:
 		message = []byte{socks5.Version, socks5.NoMethod}
 	case s.Kind == HTTP && s.tls == nil:
-		message = forward.Refusal(503, "all connections of this proxy are taken; try again later")
+		message = forward.Refusal(503, tooMany)
 	}
 	if message == nil || s.refusals.Add(1) > maxRefusals {
 		if message != nil {
@@ -355,10 +340,11 @@ func (s *section) refuse(l *live, c net.Conn) {
 }
 
 // handle serves one connection to its end.
-func (s *section) handle(l *live, c net.Conn) error {
+func (s *section) handle(l *live, v *client) error {
 	if s.Kind == Socks5 {
-		return s.handleSocks(l, c)
+		return s.handleSocks(l, v)
 	}
+	c := v.Conn
 	target, err := s.dial(l.ctx, l, "tcp", s.Target)
 	if err != nil {
 		relay.Abort(c)

@@ -85,8 +85,10 @@ func TestHealth(t *testing.T) {
 			t.Helper()
 			synctest.Wait()
 			want := fmt.Sprintf("{\"192.0.2.1\":%d,\"192.0.2.2\":%d}\n", first, second)
-			if c, b := get("/readyz"); c != code || b != want {
-				t.Errorf("%d %s, want %d %s", c, b, code, want)
+			for _, path := range []string{"/readyz", "/readyz/"} {
+				if c, b := get(path); c != code || b != want {
+					t.Errorf("%s: %d %s, want %d %s", path, c, b, code, want)
+				}
 			}
 		}
 		ready(503, began, 0)
@@ -103,6 +105,9 @@ func TestHealth(t *testing.T) {
 		}
 		if c, _ := get("/"); c != http.StatusNotFound {
 			t.Errorf("/ answers %d", c)
+		}
+		if c, _ := get("/readyz/x"); c != http.StatusNotFound {
+			t.Errorf("/readyz/x answers %d", c)
 		}
 		cancel()
 		if err := <-done; err != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -20,7 +19,8 @@ var (
 )
 
 // handleSocks serves one connection to its end.
-func (s *section) handleSocks(l *live, c net.Conn) error {
+func (s *section) handleSocks(l *live, v *client) error {
+	c := v.Conn
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
 	if err := s.negotiate(c); err != nil {
 		relay.Linger(c)
@@ -33,6 +33,11 @@ func (s *section) handleSocks(l *live, c net.Conn) error {
 		} else if errors.Is(err, socks5.ErrName) {
 			c.Write(socks5.AppendReply(nil, socks5.HostUnreachable, netip.AddrPort{}))
 		}
+		relay.Linger(c)
+		return err
+	}
+	if err := v.serve(); err != nil {
+		c.Write(socks5.AppendReply(nil, socks5.Failure, netip.AddrPort{}))
 		relay.Linger(c)
 		return err
 	}
@@ -63,6 +68,9 @@ func (s *section) handleSocks(l *live, c net.Conn) error {
 func (s *section) negotiate(c io.ReadWriter) error {
 	methods, err := socks5.ReadMethods(c)
 	if err != nil {
+		if errors.Is(err, socks5.ErrVersion4) {
+			c.Write(socks5.Rejected4)
+		}
 		return err
 	}
 	method := byte(socks5.MethodNone)

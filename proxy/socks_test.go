@@ -126,6 +126,17 @@ type errText string
 
 func (e errText) Error() string { return string(e) }
 
+// TestSocks4 holds that a client of SOCKS4 is told no, in its own protocol, and whatever it asks for.
+func TestSocks4(t *testing.T) {
+	p := start(t, config(t, "[Socks5]\nBindAddress=127.0.0.1:0\n[Socks5]\nBindAddress=127.0.0.1:0\nUsername=u\nPassword=p"), Host{}, Host{})
+	for i, request := range []string{"\x04\x01\x00\x50\xc0\x00\x02\x01user\x00", "\x04\x01\x00\x50\x00\x00\x00\x01\x00a.example\x00", "\x04\x02\x00\x50\xc0\x00\x02\x01\x00"} {
+		c := connectTo(t, "tcp", p.addr(i%2))
+		send(t, c, []byte(request)...)
+		expect(t, c, 0, 0x5b, 0, 0, 0, 0, 0, 0)
+		expectEnd(t, c)
+	}
+}
+
 // TestSlowHandshakes has clients send a byte a second, or nothing, for as long as they are let.
 func TestSlowHandshakes(t *testing.T) {
 	for name, tt := range map[string]struct{ section, text string }{

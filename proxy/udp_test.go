@@ -146,6 +146,9 @@ func TestUDPPendingBytes(t *testing.T) {
 			if n := len(tunnel.reached(0).out); n != 0 {
 				t.Errorf("%d more datagrams than may wait", n)
 			}
+			if n := p.sections[0].dropped.Load(); n != uint64(len(c.sizes)-len(c.want)) {
+				t.Errorf("%d datagrams are counted as dropped, of %d", n, len(c.sizes))
+			}
 			cancel()
 			if err := <-done; err != nil {
 				t.Error(err)
@@ -263,6 +266,11 @@ func TestAssociate(t *testing.T) {
 	other := connectTo(t, "udp", d.udp.RemoteAddr().String())
 	send(t, other, datagramTo(one, "stolen")...)
 	d.ask(t, one, "still there")
+	for end := time.Now().Add(patience); p.sections[0].dropped.Load() != 5; runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("%d datagrams were dropped, want 5", p.sections[0].dropped.Load())
+		}
+	}
 	// By name; the answer has the address.
 	send(t, d.udp, append(binary.BigEndian.AppendUint16([]byte("\x00\x00\x00\x03\x0cecho.example"), one.Port()), "named"...)...)
 	b := make([]byte, 100)
@@ -281,6 +289,67 @@ func TestAssociate(t *testing.T) {
 	send(t, chatty.control, 1)
 	if _, err := chatty.control.Read(b); err == nil {
 		t.Error("what isn't asked for is answered")
+	}
+}
+
+// TestAssociateFirst has an association, with a login and without, be one of a client that never says where its datagrams come
+// from, or does so late: whoever sends from its address later must not get it.
+func TestAssociateFirst(t *testing.T) {
+	one := netip.MustParseAddrPort("192.0.2.9:9")
+	for name, tt := range map[string]struct {
+		login, announced string
+		after            time.Duration // of the first datagram
+		served           bool
+	}{
+		"in time":              {"Username=u\n", "0.0.0.0:0", 9 * time.Second, true},
+		"too late":             {"Username=u\n", "0.0.0.0:0", 11 * time.Second, false},
+		"without a login":      {"", "0.0.0.0:0", time.Minute, true},
+		"announced":            {"Username=u\n", "192.0.2.1:1", time.Minute, true},
+		"port announced":       {"Username=u\n", "0.0.0.0:1", time.Minute, true},
+		"other port announced": {"Username=u\n", "0.0.0.0:2", time.Second, false},
+		"behind a NAT":         {"Username=u\n", "10.0.0.1:2", 9 * time.Second, true},
+		"late behind a NAT":    {"Username=u\n", "10.0.0.1:1", 11 * time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				host, tunnel := &pipes{listener: newPipe()}, &pipes{listener: newPipe()}
+				s := New(config(t, "[Socks5]\nBindAddress=127.0.0.1:1\n"+tt.login), tunnel, host, nil).sections[0]
+				l := &live{ctx: t.Context(), open: make(map[io.Closer]struct{})}
+				c, done := control{newPipe()}, make(chan error, 1)
+				go func() { done <- s.associate(l, c, tt.announced) }()
+				time.Sleep(tt.after)
+				host.listener.in <- datagramTo(one, "hello")
+				synctest.Wait()
+				if served := len(tunnel.listener.out) == 1; served != tt.served {
+					t.Errorf("it is served: %v", served)
+				}
+				if !tt.served && tt.announced != "0.0.0.0:2" {
+					if err := <-done; err == nil || c.isOpen() {
+						t.Errorf("it goes on, %v", err)
+					}
+					return
+				}
+				if want := map[bool]uint64{true: 0, false: 1}[tt.served]; s.dropped.Load() != want {
+					t.Errorf("%d datagrams are counted, want %d", s.dropped.Load(), want)
+				}
+				time.Sleep(time.Minute)
+				if len(done) > 0 {
+					t.Error("it has ended")
+				}
+				c.Close()
+				<-done
+			})
+		})
+	}
+}
+
+// isOpen reports whether a pipe isn't closed.
+func (p *pipe) isOpen() bool {
+	select {
+	case <-p.closed:
+		return false
+	default:
+		return true
 	}
 }
 

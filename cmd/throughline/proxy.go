@@ -56,8 +56,9 @@ start of a value stands for $.
   [Resolve]
     ResolveStrategy = auto      ipv4 or ipv6: which addresses of a name are tried first
   In all sections but [STDIOTunnel]:
-    MaxConnections = 1024       at the same time; further ones are refused
-    IdleTimeout = 2h            a number of seconds, or like 90s and 2h, or off; for datagrams 2m
+    MaxConnections = 1024       at the same time; further ones are refused, of datagrams the most silent gives way
+    IdleTimeout = 2h            a number of seconds, or like 90s and 2h, or off; for datagrams 2m,
+                                and InactivityTimeout off, as wireproxy has it
   In all sections whose targets are in the tunnel:
     ResolveLocally = false      true: this system resolves names; the default without DNS in [Interface]
 `

@@ -239,6 +239,9 @@ func (r *reader) readSection(from *conf.Section) {
 	if s.Kind == proxy.UDPClientTunnel || s.Kind == proxy.UDPServerTunnel {
 		s.IdleTimeout = proxy.DefaultIdleUDP
 	}
+	if strings.EqualFold(from.Name, "UDPProxyTunnel") {
+		s.IdleTimeout = 0 // as wireproxy has it
+	}
 	if s.Kind == proxy.STDIOTunnel {
 		if r.stdio != nil {
 			lacks(fmt.Sprintf("a second [STDIOTunnel], the first is on line %d; there is only one standard input, so keep one", r.stdio.Line))

@@ -56,6 +56,23 @@ InactivityTimeout = 0
 ResolveStrategy = ipv6
 `
 
+// TestIdleDefaults holds for how long nothing may move where a file doesn't say it: in [UDPProxyTunnel], which is wireproxy's, for ever.
+func TestIdleDefaults(t *testing.T) {
+	for section, want := range map[string]time.Duration{
+		"[UDPProxyTunnel]\nBindAddress=:1\nTarget=a:1":                       0,
+		"[udpproxytunnel]\nBindAddress=:1\nTarget=a:1":                       0,
+		"[UDPClientTunnel]\nBindAddress=:1\nTarget=a:1":                      proxy.DefaultIdleUDP,
+		"[UDPServerTunnel]\nListenPort=1\nTarget=a:1":                        proxy.DefaultIdleUDP,
+		"[TCPClientTunnel]\nBindAddress=:1\nTarget=a:1":                      proxy.DefaultIdleTCP,
+		"[Socks5]\nBindAddress=:1":                                           proxy.DefaultIdleTCP,
+		"[UDPProxyTunnel]\nBindAddress=:1\nTarget=a:1\nInactivityTimeout=30": 30 * time.Second,
+	} {
+		if got := read(t, "[Interface]\n"+section+"\n").Sections[0].IdleTimeout; got != want {
+			t.Errorf("%q: %v, want %v", section, got, want)
+		}
+	}
+}
+
 // read reads a file that is right.
 func read(t *testing.T, text string) *proxy.Config {
 	t.Helper()

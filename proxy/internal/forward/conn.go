@@ -27,6 +27,7 @@ var errNoRequest = errors.New("not a request")
 // The server and its requests use it as they use any net.Conn.
 type Conn struct {
 	net.Conn
+	Owner   any             // the caller's, for what it knows of the client
 	ctx     context.Context // ends when the client is gone, or the caller's does
 	lose    context.CancelCauseFunc
 	timeout time.Duration  // for a header, and for the writes that belong to no exchange
@@ -39,9 +40,9 @@ type Conn struct {
 }
 
 // NewConn returns a client's connection. A client has the time-out to send a header, and to take a refusal.
-func NewConn(c net.Conn, timeout time.Duration) *Conn {
+func NewConn(c net.Conn, timeout time.Duration, owner any) *Conn {
 	c.SetDeadline(time.Now().Add(timeout)) // of TLS' handshake, too, which is part of the first read
-	return &Conn{Conn: c, timeout: timeout}
+	return &Conn{Conn: c, Owner: owner, timeout: timeout}
 }
 
 type connKey struct{}

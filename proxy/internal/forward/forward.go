@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"throughline/proxy/internal/idle"
+	"throughline/proxy/internal/relay"
 )
 
 const (
@@ -77,7 +78,7 @@ func New(dial func(ctx context.Context, address string) (net.Conn, error), refus
 	}
 	p.single = p.kept.Clone()
 	p.reverse = httputil.ReverseProxy{
-		Rewrite: rewrite, Transport: p, FlushInterval: -1, ErrorLog: log,
+		Rewrite: rewrite, Transport: p, FlushInterval: -1, ErrorLog: log, BufferPool: relay.Pool{},
 		ModifyResponse: func(resp *http.Response) error {
 			if resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 {
 				resp.Header.Set("Transfer-Encoding", "identity") // the end of the connection is the end of the body
@@ -127,14 +128,12 @@ type response struct {
 // Unwrap is for http.ResponseController.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// WriteHeader writes a header, without what the server would add of its own.
+// WriteHeader writes a header, to which the server adds a Date if there is none (RFC 9110 §6.6.1), and no type.
 func (w *response) WriteHeader(code int) {
 	h := w.Header()
 	if code >= 200 {
-		for _, name := range []string{"Content-Type", "Date"} {
-			if _, ok := h[name]; !ok {
-				h[name] = nil
-			}
+		if _, ok := h["Content-Type"]; !ok {
+			h["Content-Type"] = nil
 		}
 		w.ResponseWriter.WriteHeader(code)
 		return

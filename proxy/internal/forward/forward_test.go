@@ -60,7 +60,7 @@ func TestWriteTimes(t *testing.T) {
 		clock, idled := idle.New(time.Second), false
 		x := &exchange{clock: clock, watch: clock.Watch(func() { idled = true }), count: new(atomic.Uint64)}
 		defer x.watch.Stop()
-		c := NewConn(b, time.Second)
+		c := NewConn(b, time.Second, nil)
 		c.begin(x)
 		began := time.Now()
 		if _, err := c.Write(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Minute {
@@ -76,7 +76,7 @@ func TestWriteTimes(t *testing.T) {
 // order, and that the client's end behind them is noted.
 func TestReadAhead(t *testing.T) {
 	a, b := net.Pipe()
-	c := NewConn(b, time.Minute)
+	c := NewConn(b, time.Minute, nil)
 	Bind(t.Context(), c)
 	c.Note(http.StateActive)
 	go func() {
@@ -111,8 +111,10 @@ func TestMaySharePool(t *testing.T) {
 }
 
 func TestRefusal(t *testing.T) {
-	want := "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwhy\n"
-	if got := Refusal(503, "why"); string(got) != want {
-		t.Errorf("got %q", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		want := "HTTP/1.1 503 Service Unavailable\r\nDate: Sat, 01 Jan 2000 00:00:00 GMT\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwhy\n"
+		if got := Refusal(503, "why"); string(got) != want {
+			t.Errorf("got %q", got)
+		}
+	})
 }

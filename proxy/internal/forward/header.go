@@ -7,6 +7,7 @@ import (
 	"net/http/httputil"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // hopByHop removes from a header what concerns one connection only. RFC 9110 §7.6.1. ReverseProxy does it to requests and final
@@ -56,8 +57,8 @@ func maySharePool(r *http.Request) bool {
 
 // Refusal returns a whole response, where no http.ResponseWriter is. The connection is closed after it.
 func Refusal(code int, text string) []byte {
-	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
-		code, http.StatusText(code), len(text)+1, text)
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
+		code, http.StatusText(code), time.Now().UTC().Format(http.TimeFormat), len(text)+1, text)
 }
 
 // MaxForwards counts one proxy of a TRACE or OPTIONS request, where the client bounds their number, and reports whether

@@ -55,6 +55,9 @@ func (c *Clock) Deadline() time.Time {
 	return c.start.Add(time.Duration(c.last.Load()) + limit)
 }
 
+// Idle returns for how long nothing has moved.
+func (c *Clock) Idle() time.Duration { return time.Since(c.start) - time.Duration(c.last.Load()) }
+
 // Expired reports whether nothing has moved for the limit.
 func (c *Clock) Expired() bool {
 	d := c.Deadline()

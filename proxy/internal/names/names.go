@@ -26,6 +26,7 @@ const (
 type Names struct {
 	lookup  func(ctx context.Context, host string) ([]netip.Addr, error)
 	send    func(data []byte, to netip.AddrPort)
+	drop    func(datagrams int)
 	ctx     context.Context
 	cancel  context.CancelFunc
 	lookups sync.WaitGroup
@@ -46,9 +47,10 @@ type datagram struct {
 	data []byte
 }
 
-// New returns names that lookup finds one address for, at least, or fails; datagrams leave by send. Look-ups end with ctx.
-func New(ctx context.Context, lookup func(ctx context.Context, host string) ([]netip.Addr, error), send func(data []byte, to netip.AddrPort)) *Names {
-	n := &Names{lookup: lookup, send: send, known: make(map[string]*name)}
+// New returns names that lookup finds one address for, at least, or fails; datagrams leave by send, and
+// drop is told of those that don't, under a lock. Look-ups end with ctx.
+func New(ctx context.Context, lookup func(ctx context.Context, host string) ([]netip.Addr, error), send func(data []byte, to netip.AddrPort), drop func(datagrams int)) *Names {
+	n := &Names{lookup: lookup, send: send, drop: drop, known: make(map[string]*name)}
 	n.ctx, n.cancel = context.WithCancel(ctx)
 	return n
 }
@@ -67,6 +69,7 @@ func (n *Names) Send(host string, port uint16, data []byte) {
 	k := n.known[host]
 	if k == nil {
 		if n.asking >= maxLookups {
+			n.drop(1)
 			return
 		}
 		if len(n.known) >= maxNames {
@@ -85,6 +88,8 @@ func (n *Names) Send(host string, port uint16, data []byte) {
 		n.send(data, netip.AddrPortFrom(k.addr, port))
 	case k.asking && len(k.waiting) < maxWaiting:
 		k.waiting = append(k.waiting, datagram{port, append([]byte(nil), data...)})
+	default:
+		n.drop(1)
 	}
 }
 
@@ -99,6 +104,7 @@ func (n *Names) ask(host string, k *name) {
 	k.asking = false
 	if err != nil {
 		k.until = time.Now().Add(pause)
+		n.drop(len(k.waiting))
 	} else {
 		k.addr, k.until = addrs[0], time.Now().Add(lifetime)
 		for _, d := range k.waiting {

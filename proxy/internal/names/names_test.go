@@ -18,6 +18,8 @@ type book struct {
 	addrs map[string]string
 	asked int
 	sent  []string
+
+	dropped int
 }
 
 func newBook() *book { return &book{addrs: make(map[string]string)} }
@@ -50,6 +52,12 @@ func (b *book) send(data []byte, to netip.AddrPort) {
 	b.sent = append(b.sent, fmt.Sprintf("%s>%v", data, to))
 }
 
+func (b *book) drop(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dropped += n
+}
+
 // since returns what was sent, and how many look-ups were begun, since it was asked last.
 func (b *book) since() (sent string, asked int) {
 	synctest.Wait()
@@ -69,7 +77,7 @@ func pass(d time.Duration) {
 func TestSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBook()
-		n := New(t.Context(), b.lookup, b.send)
+		n := New(t.Context(), b.lookup, b.send, b.drop)
 		defer n.Close()
 		want := func(what, sent string, asked int) {
 			t.Helper()
@@ -110,6 +118,9 @@ func TestSend(t *testing.T) {
 		pass(time.Second)
 		n.Send("none", 1, nil)
 		want("not found", "", 1)
+		if b.dropped != 3 { // and one to "slow"
+			t.Errorf("%d datagrams were dropped, want 3", b.dropped)
+		}
 		b.write("none", "192.0.2.3")
 		pass(pause)
 		n.Send("none", 1, []byte("8"))
@@ -121,7 +132,7 @@ func TestSend(t *testing.T) {
 func TestLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBook()
-		n := New(t.Context(), b.lookup, b.send)
+		n := New(t.Context(), b.lookup, b.send, b.drop)
 		for i := range 100 {
 			b.write(fmt.Sprint(i), "192.0.2.1")
 		}
@@ -134,6 +145,9 @@ func TestLimits(t *testing.T) {
 		pass(time.Second)
 		if sent, _ := b.since(); len(strings.Fields(sent)) != maxLookups*maxWaiting {
 			t.Errorf("%d datagrams waited", len(strings.Fields(sent)))
+		}
+		if b.dropped != 100-maxLookups*maxWaiting {
+			t.Errorf("%d datagrams were dropped", b.dropped)
 		}
 		for i := range 100 {
 			n.Send(fmt.Sprint(i), 1, nil)

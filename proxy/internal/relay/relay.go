@@ -52,6 +52,25 @@ func giveBack(b *[largeSize]byte) {
 	}
 }
 
+// A Pool lends buffers of the same kind to others that copy, as an httputil.BufferPool: large ones, and small ones when there is
+// none to be had.
+type Pool struct{}
+
+// Get returns a buffer, which may have anything in it.
+func (Pool) Get() []byte {
+	if b := borrow(); b != nil {
+		return b[:]
+	}
+	return make([]byte, smallSize)
+}
+
+// Put takes back what Get returned.
+func (Pool) Put(b []byte) {
+	if len(b) == largeSize {
+		giveBack((*[largeSize]byte)(b))
+	}
+}
+
 // A flow is a connection between a client and its target.
 type flow struct {
 	client, target net.Conn

@@ -230,3 +230,19 @@ func BenchmarkJoin(b *testing.B) {
 		})
 	}
 }
+
+// TestPool holds that buffers for others are of the same number as those of connections.
+func TestPool(t *testing.T) {
+	lent.Store(maxLarge - 1)
+	defer lent.Store(0)
+	var p Pool
+	a, b := p.Get(), p.Get()
+	if len(a) != largeSize || len(b) != smallSize || lent.Load() != maxLarge {
+		t.Errorf("%d and %d bytes, %d are lent", len(a), len(b), lent.Load())
+	}
+	p.Put(b)
+	p.Put(a)
+	if lent.Load() != maxLarge-1 {
+		t.Errorf("%d are lent", lent.Load())
+	}
+}

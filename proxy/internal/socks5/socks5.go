@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -48,10 +49,15 @@ const (
 // What may be wrong with a message.
 var (
 	ErrVersion     = errors.New("not SOCKS5")
+	ErrVersion4    = fmt.Errorf("SOCKS4: %w", ErrVersion)
 	ErrAddressType = errors.New("unknown address type")
 	ErrName        = errors.New("not a host name")
 	ErrFragment    = errors.New("fragmented datagram")
 )
+
+// Rejected4 is what a client of SOCKS4 is answered: request rejected or failed, with an address that means nothing. SOCKS4,
+// "CONNECT".
+var Rejected4 = []byte{0, 91, 0, 0, 0, 0, 0, 0}
 
 // ReadMethods reads the methods a client offers. RFC 1928 §3. Nothing is read beyond the message.
 func ReadMethods(r io.Reader) ([]byte, error) {
@@ -59,7 +65,11 @@ func ReadMethods(r io.Reader) ([]byte, error) {
 	if _, err := io.ReadFull(r, b[:2]); err != nil {
 		return nil, err
 	}
-	if b[0] != Version {
+	switch b[0] {
+	case Version:
+	case 4:
+		return nil, ErrVersion4
+	default:
 		return nil, ErrVersion
 	}
 	methods := b[2 : 2+int(b[1])]
@@ -145,6 +155,20 @@ func parseAddress(b []byte) (address string, rest []byte, err error) {
 	}
 	port := binary.BigEndian.Uint16(b[n-2:])
 	return net.JoinHostPort(host, strconv.Itoa(int(port))), b[n:], nil
+}
+
+// HostPort returns where a host is that may have a port of its own, as in a URL. It may be looked up, or is an address.
+func HostPort(host, port string) (string, error) {
+	if h, p, err := net.SplitHostPort(host); err == nil {
+		host, port = h, p
+	} else {
+		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if _, bad := netip.ParseAddr(host); err != nil || n == 0 || bad != nil && !IsHost(host) {
+		return "", errors.New("not a host and a port")
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 // IsHost reports whether s may be looked up: it is not empty, and has nothing in it that is not to be printed, nor what
