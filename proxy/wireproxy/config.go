@@ -230,7 +230,7 @@ func (r *reader) readSection(from *conf.Section) {
 		}
 	}
 	user := at["Username"]
-	if e := at["Password"]; e != nil && s.Kind == proxy.Socks5 && (user == nil || user.Value == "") && s.Password != "" {
+	if e := at["Password"]; e != nil && s.Kind == proxy.Socks5 && user == nil && s.Password != "" {
 		r.wrong(e.WrongSecret("there is no Username, and SOCKS5 has no password without; add one")) // RFC 1929 §2
 	}
 	if (s.CertFile == "") != (s.KeyFile == "") {
@@ -241,6 +241,12 @@ func (r *reader) readSection(from *conf.Section) {
 
 // set takes one entry into a section.
 func set(s *proxy.Section, key string, e *conf.Entry) error {
+	switch key {
+	case "Username", "Password", "CertFile", "KeyFile":
+		if e.Value == "" { // what filled in the file may have had nothing: serving without it would be open to all
+			return e.WrongSecret("is empty; give it a value, or leave the line out")
+		}
+	}
 	switch key {
 	case "BindAddress", "Target":
 		host, port, err := net.SplitHostPort(e.Value)
