@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -138,6 +139,53 @@ func TestListen(t *testing.T) {
 	}
 	if _, err := DialDir(dir, "wg0"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("dial after the end: %v", err)
+	}
+}
+
+// TestListenWaitsForAProcessThatEnds holds that a process whose interface is gone may take a moment to remove its socket, and
+// that one that has its interface, or doesn't end, refuses.
+func TestListenWaitsForAProcessThatEnds(t *testing.T) {
+	gone := func(int, string) bool { return false }
+	for _, c := range []struct {
+		after   time.Duration // when the other one removes its socket
+		hasTUN  func(int, string) bool
+		least   time.Duration // for how long listen waits
+		refused bool
+	}{
+		{after: 100 * time.Millisecond, hasTUN: gone, least: 100 * time.Millisecond},
+		{after: time.Hour, hasTUN: gone, least: patience, refused: true},
+		{after: time.Hour, hasTUN: hasTUN, refused: true},
+	} {
+		dir := socketDir(t)
+		other := mustListen(t, dir, "wg0")
+		closing := time.AfterFunc(c.after, func() { other.Close() })
+		begin := time.Now()
+		l, err := listen(dir, "wg0", c.hasTUN)
+		waited := time.Since(begin)
+		closing.Stop()
+		if errors.Is(err, syscall.EADDRINUSE) != c.refused || !c.refused && err != nil || waited < c.least || waited > c.least+time.Second {
+			t.Errorf("%+v: after %v: %v", c, waited, err)
+		}
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+// TestListenUnderAForeignLock has another open file hold the lock on the directory for good.
+func TestListenUnderAForeignLock(t *testing.T) {
+	dir := socketDir(t)
+	mustListen(t, dir, "wg1")
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := flock(f); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ListenDir(dir, "wg0"); err == nil || !strings.Contains(err.Error(), "lock "+dir) {
+		t.Errorf("listening although another holds the lock: %v", err)
 	}
 }
 
