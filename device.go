@@ -141,6 +141,11 @@ func (d *Device) Down() { d.engine.Down() }
 // had any more the device is down, and the error wraps syscall.EADDRINUSE; [Device.Up] tries again.
 func (d *Device) Rebind() error { return wrap(d.engine.Rebind()) }
 
+// Ending returns a channel that is closed as soon as the device begins to end: Close was called, or its interface was
+// deleted. What names the interface to others, such as its configuration socket, is to be removed then, as a new interface
+// may take the name while this device is still ending.
+func (d *Device) Ending() <-chan struct{} { return d.engine.TUNEnded() }
+
 // Done returns a channel that is closed when the device has ended: it was closed, or its interface was deleted.
 func (d *Device) Done() <-chan struct{} { return d.done }
 

@@ -58,7 +58,14 @@ func TestDeviceFollowsItsTUN(t *testing.T) {
 			synctest.Wait()
 		}
 		tun.SetUp(true)
+		synctest.Wait()
+		select {
+		case <-dev.Ending():
+			t.Error("ending, and the interface is there")
+		default:
+		}
 		tun.Close() // as deletion looks
+		<-dev.Ending()
 		<-dev.Done()
 		if taken() {
 			t.Error("gone, and the port is taken")

@@ -21,7 +21,7 @@ import (
 // floors lists every room from the top of the house to its cellar. A room may use rooms on lower floors only.
 var floors = [][]string{
 	{"cmd/throughline", "tools/rename"},
-	{"cmd/throughline/internal/demo", "proxy/wireproxy"},
+	{"cmd/throughline/internal/demo", "cmd/throughline/internal/output", "proxy/wireproxy"},
 	{"netstack", "proxy"},
 	{"proxy/internal/association"},
 	{"proxy/internal/forward", "proxy/internal/login", "proxy/internal/socks5"},

@@ -40,8 +40,8 @@ func TestNotGiven(t *testing.T) {
 		t.Errorf("%+v, %+v", i, f.Peers)
 	}
 	env := func(string) (string, bool) { return "", true }
-	if f, err := (&Parser{Env: env}).Parse("f", strings.NewReader("[Interface]\nDNS = $DNS\nMTU = $MTU")); err != nil || f.Interface.DNS != nil || f.Interface.MTU != 0 {
-		t.Errorf("empty variables: %v", err)
+	if _, err := (&Parser{Env: env}).Parse("f", strings.NewReader("[Interface]\nDNS = $DNS\nMTU = $MTU")); err == nil || !strings.HasPrefix(err.Error(), "f:2:7: DNS: ") {
+		t.Errorf("empty variables, which aren't the same as nothing: %v", err)
 	}
 }
 

@@ -27,8 +27,8 @@ const (
 // as nobody changes it.
 type Parser struct {
 	// Env, unless it is nil, returns the value of an environment variable, and whether it is set; os.LookupEnv does. A
-	// value that is $NAME as a whole is replaced by it; $$ at the start of a value stands for one $. Hooks and quoted
-	// values are left as they are.
+	// value that is $NAME as a whole is replaced by it; one that isn't set, or is empty, is a mistake. $$ at the start of a
+	// value stands for one $. Hooks and quoted values are left as they are.
 	Env func(name string) (value string, ok bool)
 
 	// Extra names further keys of the section [Interface], whose entries go to Interface.Extra, in any case of letters. Any
@@ -286,7 +286,12 @@ func (s *state) expand(e *Entry) bool {
 		s.wrong.Add(e.WrongSecret("the environment variable it names is not set; set it, or write $$ for a value that begins with '$'"))
 		return false
 	}
-	e.Value, e.private = strings.Trim(v, space+"\n"), true
+	// An empty value would be as good as none: a proxy without the login that its file asks for.
+	if v = strings.Trim(v, space+"\n"); v == "" {
+		s.wrong.Add(e.WrongSecret("the environment variable it names is empty; give it a value, or leave the line out"))
+		return false
+	}
+	e.Value, e.private = v, true
 	return true
 }
 

@@ -265,6 +265,32 @@ func TestEnv(t *testing.T) {
 	}
 }
 
+// TestEmptyVariable holds that a value whose variable is empty is a mistake wherever it may stand: without its login a proxy
+// would be open to all.
+func TestEmptyVariable(t *testing.T) {
+	for _, v := range []string{"", " ", "\n", " \t\r\n"} {
+		p := &Parser{Env: func(string) (string, bool) { return v, true }, Extra: []string{"CheckAlive"}}
+		for text, at := range map[string]string{
+			"WGConfig = $V":                                       "1:12: WGConfig",
+			"[Socks5]\nUsername = $V":                             "2:12: Username",
+			"[http]\nPassword=$V # x":                             "2:10: Password",
+			"[Interface]\nPrivateKey=$V":                          "2:12: PrivateKey",
+			"[Interface]\nDNS = $V":                               "2:7: DNS",
+			"[Interface]\nCheckAlive=$V":                          "2:12: CheckAlive",
+			"[Interface]\nListenPort=$V":                          "2:12: ListenPort",
+			"[Interface]\nListenPort =$V":                         "2:13: ListenPort",
+			"[Peer]\nPublicKey=" + public + "\nPresharedKey = $V": "3:16: PresharedKey",
+			"[Peer]\nPublicKey=" + public + "\nAllowedIPs = $V":   "3:14: AllowedIPs",
+		} {
+			_, err := p.Parse("x", strings.NewReader(text))
+			want := "x:" + at + ": the environment variable it names is empty; give it a value, or leave the line out"
+			if err == nil || err.Error() != want {
+				t.Errorf("%q with %q: got %v, want %s", text, v, err, want)
+			}
+		}
+	}
+}
+
 func TestConfig(t *testing.T) {
 	f := parse(t, "[Peer]\nPublicKey="+public+"\nEndpoint=a.example:1\nAllowedIPs=10.0.0.0/8\n[Peer]\nPublicKey="+public2+"\nEndpoint=192.0.2.1:2\n")
 	c, err := f.Config(nil)

@@ -160,6 +160,123 @@ func TestEnds(t *testing.T) {
 	})
 }
 
+// TestRestarts asks: can a daemon be started at once when the interface of the one before it was deleted, however much that one
+// has to tear down?
+func TestRestarts(t *testing.T) {
+	needNamespaces(t)
+	times := 20
+	if os.Getenv(envLong) == "1" {
+		times = 200
+	}
+	const name = "tl-again"
+	private, _ := newKey()
+	for _, prefixes := range []int{0, 20_000} {
+		t.Run(fmt.Sprintf("%d allowed IPs", prefixes), func(t *testing.T) {
+			var conf strings.Builder
+			fmt.Fprintf(&conf, "[Interface]\nPrivateKey = %s\n", private)
+			for i := range prefixes {
+				if i%100 == 0 {
+					_, public := newKey()
+					fmt.Fprintf(&conf, "[Peer]\nPublicKey = %s\n", public)
+				}
+				fmt.Fprintf(&conf, "AllowedIPs = fd00::%x:%x/128\n", i>>8, i)
+			}
+			file := filepath.Join(t.TempDir(), "wg.conf")
+			if err := os.WriteFile(file, []byte(conf.String()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				exec.Command("ip", "link", "del", name).Run()
+				if err := eventually(func() error { return stopped(name) }); err != nil {
+					t.Error(err)
+				}
+			})
+			refused, longest := 0, time.Duration(0)
+			for i := range times {
+				begin := time.Now()
+				cmd := command(ours, name)
+				cmd.WaitDelay = waitLimit
+				out, err := cmd.CombinedOutput()
+				longest = max(longest, time.Since(begin))
+				if err != nil {
+					refused++
+					t.Logf("start %d: %v: %s", i+1, err, out)
+					continue
+				}
+				if err := running(name); err != nil {
+					t.Fatal(err)
+				}
+				must(t, "wg", "setconf", name, file)
+				must(t, "ip", "link", "set", name, "up")
+				must(t, "ip", "link", "del", name)
+			}
+			if refused > 0 {
+				t.Errorf("%d of %d starts were refused", refused, times)
+			}
+			t.Logf("%d starts, the longest took %v", times, longest)
+		})
+	}
+}
+
+// TestUnreadLog asks: does a daemon whose log nobody reads follow its interface, answer, and end?
+func TestUnreadLog(t *testing.T) {
+	needNamespaces(t)
+	const name = "tl-unread"
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // until it is full
+	for err == nil {
+		_, err = w.Write(make([]byte, 4096))
+	}
+	cmd := command(ours, "-f", name)
+	cmd.Stderr = w
+	cmd.Env = append(os.Environ(), "LOG_LEVEL=verbose")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { cmd.Process.Kill() })
+	if err := eventually(func() error { return running(name) }); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		must(t, "ip", "link", "set", name, "up")
+		must(t, "ip", "link", "set", name, "down")
+	}
+	must(t, "ip", "link", "set", name, "up")
+	private, _ := newKey()
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(private), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "wg", "set", name, "private-key", file, "listen-port", "51999")
+	if err := eventually(func() error { // it follows its interface: its socket is open
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: 51999})
+		if err == nil {
+			c.Close()
+			return errors.New("the interface is up, and the port is free")
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(waitLimit):
+		t.Error("it is still there after SIGTERM")
+	}
+}
+
 // TestMoved asks: does a tunnel work when its interface was moved to another namespace, and does the daemon end when it is
 // deleted there?
 func TestMoved(t *testing.T) {

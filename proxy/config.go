@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
 	"time"
+
+	"throughline/proxy/internal/login"
 )
 
 // Defaults. The idle time-outs are not those of a zero Section, which has none: they are what a reader of files gives to
@@ -50,16 +51,7 @@ func (k Kind) String() string {
 func (k Kind) udp() bool { return k == UDPClientTunnel || k == UDPServerTunnel }
 
 // A Secret is a user name or a password. Formatted with any verb, in JSON and in slog it shows "(hidden)".
-type Secret string
-
-// Format writes "(hidden)" whatever the verb.
-func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, "(hidden)") }
-
-// MarshalText returns "(hidden)".
-func (Secret) MarshalText() ([]byte, error) { return []byte("(hidden)"), nil }
-
-// LogValue returns "(hidden)".
-func (Secret) LogValue() slog.Value { return slog.StringValue("(hidden)") }
+type Secret = login.Secret
 
 // A Section is one proxy or forwarded port.
 type Section struct {

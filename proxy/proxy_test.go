@@ -303,6 +303,30 @@ func TestSTDIO(t *testing.T) {
 	w.Write([]byte("x")) // returns once it is read: the tunnel stands
 }
 
+// TestSTDIOUnread ends a proxy whose standard output nobody reads.
+func TestSTDIOUnread(t *testing.T) {
+	target := serve(t, func(c net.Conn) { c.Write([]byte("hello")); io.Copy(io.Discard, c) })
+	cfg := config(t, "[STDIOTunnel]\nTarget="+target)
+	in, w := io.Pipe()
+	defer w.Close()
+	r, out := io.Pipe()
+	defer r.Close()
+	cfg.Stdin, cfg.Stdout = in, out
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, cfg, Host{}, Host{}, nil) }()
+	r.Read(make([]byte, 1)) // the rest of it is being written
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(lastWrite + 10*time.Second):
+		t.Error("it is still there")
+	}
+}
+
 func TestHostDoesNotPing(t *testing.T) {
 	if _, err := (Host{}).Ping(context.Background(), loopback); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("got %v", err)

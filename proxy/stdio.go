@@ -3,7 +3,11 @@ package proxy
 import (
 	"errors"
 	"io"
+	"time"
 )
+
+// lastWrite is how long the end waits for a standard output that isn't read.
+const lastWrite = time.Second
 
 // serveSTDIO connects the standard input and output to the target until the target's side ends.
 func (s *section) serveSTDIO(l *live) error {
@@ -25,13 +29,26 @@ func (s *section) serveSTDIO(l *live) error {
 			c.CloseWrite()
 		}
 	}()
-	n, err := io.Copy(out, target)
-	s.toClient.Add(uint64(n))
-	if c, ok := in.(io.Closer); ok {
-		c.Close()
+	// Nor is this for longer than a moment when Run ends: nor can a write be ended that nobody reads.
+	copied := make(chan error, 1)
+	go func() {
+		n, err := io.Copy(out, target)
+		s.toClient.Add(uint64(n))
+		copied <- err
+	}()
+	select {
+	case err = <-copied:
+	case <-l.ctx.Done():
+		select {
+		case err = <-copied:
+		case <-time.After(lastWrite):
+			out = nil // which is written to
+		}
 	}
-	if c, ok := out.(io.Closer); ok {
-		err = errors.Join(err, c.Close())
+	for _, end := range []any{in, out} {
+		if c, ok := end.(io.Closer); ok {
+			err = errors.Join(err, c.Close())
+		}
 	}
 	if l.ctx.Err() != nil {
 		return nil

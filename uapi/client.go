@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"throughline/uapi/text"
 	"throughline/wgtypes"
@@ -77,4 +78,21 @@ func (c *Client) fail(err error) error {
 	}
 	c.broken = fmt.Errorf("uapi: connection: %w", err)
 	return c.broken
+}
+
+// A timeoutConn bounds each read and write by ioTimeout.
+type timeoutConn struct{ net.Conn }
+
+func (c timeoutConn) Read(b []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(ioTimeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+func (c timeoutConn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(ioTimeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
 }

@@ -10,7 +10,9 @@
 //
 // Ownership: Serve owns its listener, and wipes the keys of a request after Configure.
 //
-// Limits: 64 connections at a time, 30 seconds for each read and write, and those of package text.
+// Limits: 64 connections at a time, of which the one without progress for longest gives way; 30 seconds without progress;
+// for a whole request or answer a minute, and a second more for each 64 KiB, up to ten minutes; 768 MiB for a request; one
+// request of more than 1 MiB and four answers at a time, further ones wait; and those of package text.
 package uapi
 
 import (

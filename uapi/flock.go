@@ -4,14 +4,17 @@ package uapi
 
 import (
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// flock waits for the lock on f, which is released when f is closed.
+// flock takes the lock on f, which is released when f is closed. A process that holds it for longer than patience is not
+// waited for: it may have been stopped.
 func flock(f *os.File) error {
-	for {
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != unix.EINTR {
+	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EINTR && err != unix.EWOULDBLOCK || time.Now().After(deadline) {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@
 package uapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -10,10 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -138,6 +141,53 @@ func TestListen(t *testing.T) {
 	}
 	if _, err := DialDir(dir, "wg0"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("dial after the end: %v", err)
+	}
+}
+
+// TestListenWaitsForAProcessThatEnds holds that a process whose interface is gone may take a moment to remove its socket, and
+// that one that has its interface, or doesn't end, refuses.
+func TestListenWaitsForAProcessThatEnds(t *testing.T) {
+	gone := func(int, string) bool { return false }
+	for _, c := range []struct {
+		after   time.Duration // when the other one removes its socket
+		hasTUN  func(int, string) bool
+		least   time.Duration // for how long listen waits
+		refused bool
+	}{
+		{after: 100 * time.Millisecond, hasTUN: gone, least: 100 * time.Millisecond},
+		{after: time.Hour, hasTUN: gone, least: patience, refused: true},
+		{after: time.Hour, hasTUN: hasTUN, refused: true},
+	} {
+		dir := socketDir(t)
+		other := mustListen(t, dir, "wg0")
+		closing := time.AfterFunc(c.after, func() { other.Close() })
+		begin := time.Now()
+		l, err := listen(dir, "wg0", c.hasTUN)
+		waited := time.Since(begin)
+		closing.Stop()
+		if errors.Is(err, syscall.EADDRINUSE) != c.refused || !c.refused && err != nil || waited < c.least || waited > c.least+time.Second {
+			t.Errorf("%+v: after %v: %v", c, waited, err)
+		}
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+// TestListenUnderAForeignLock has another open file hold the lock on the directory for good.
+func TestListenUnderAForeignLock(t *testing.T) {
+	dir := socketDir(t)
+	mustListen(t, dir, "wg1")
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := flock(f); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ListenDir(dir, "wg0"); err == nil || !strings.Contains(err.Error(), "lock "+dir) {
+		t.Errorf("listening although another holds the lock: %v", err)
 	}
 }
 
@@ -351,4 +401,84 @@ func TestFromFileRefuses(t *testing.T) {
 			got.Detach()
 		}
 	}
+}
+
+// TestHalfRequestsKeepNobodyOut opens connections that send half a request, or don't read their answer: an honest client
+// is served within a second beside them.
+func TestHalfRequestsKeepNobodyOut(t *testing.T) {
+	within := []string{"set=1\n", "set=1\nprivate_key=", "get=1\n", "x\n"}
+	for _, tc := range []struct {
+		n    int
+		half []string
+	}{{maxConns, within}, {1000, within}, {1000, append([]string{"", "s", "get=1\n\n"}, within...)}} {
+		n, half := tc.n, tc.half
+		dir := socketDir(t)
+		l := mustListen(t, dir, "wg0")
+		serveOn(t, l, &model{st: fullStatus})
+		for i := range n {
+			c, err := net.Dial("unix", l.Path())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.Write([]byte(half[i%len(half)])) // it may have been evicted already
+		}
+		for range 10 {
+			begin := time.Now()
+			c, err := DialDir(dir, "wg0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Get(); err != nil {
+				t.Errorf("beside %d half requests: %v", n, err)
+			}
+			if err := c.Set(fullConfig); err != nil {
+				t.Errorf("beside %d half requests: %v", n, err)
+			}
+			c.Close()
+			if took := time.Since(begin); took > time.Second {
+				t.Errorf("beside %d half requests it took %v", n, took)
+			}
+		}
+	}
+}
+
+// TestUnfinishedRequestsTakeBoundedMemory sends many large requests without an end at once: together they take little more than
+// one of them.
+func TestUnfinishedRequestsTakeBoundedMemory(t *testing.T) {
+	dir := socketDir(t)
+	l := mustListen(t, dir, "wg0")
+	serveOn(t, l, &model{})
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	piece := bytes.Repeat([]byte("allowed_ip=::/0\n"), 4096) // 64 KiB, 128 KiB of prefixes
+	var sending sync.WaitGroup
+	for range maxConns {
+		c, err := net.Dial("unix", l.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		sending.Go(func() {
+			c.Write([]byte("set=1\npublic_key=" + hexOf(1) + "\n"))
+			for range 8 << 20 / len(piece) {
+				if _, err := c.Write(piece); err != nil {
+					return // it waits for its turn
+				}
+			}
+		})
+	}
+	sending.Wait()
+	took := int64(heap()-before) >> 20
+	// Two bytes for each of text, pieces that aren't full, the buffers; of one whole request, 16 MiB more.
+	if most := int64(maxConns*3 + 32); took > most {
+		t.Errorf("%d unfinished requests take %d MiB, want at most %d", maxConns, took, most)
+	}
+	t.Logf("%d unfinished requests take %d MiB", maxConns, took)
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,12 +32,22 @@ type Listener struct {
 }
 
 // Listen makes the socket of the interface called name in [Dir]. Only its owner can connect. A socket that nobody listens
-// on is replaced; if a process listens on it, the error wraps [syscall.EADDRINUSE]. The caller, or [Serve], closes the
-// Listener.
+// on is replaced; if a process listens on it, the error wraps [syscall.EADDRINUSE]. On Linux a process that listens and has
+// no TUN of that name (any more) is taken to be ending, and has two seconds to remove its socket. The caller, or [Serve],
+// closes the Listener.
 func Listen(name string) (*Listener, error) { return ListenDir(Dir, name) }
 
 // ListenDir is [Listen] in another directory, which is made, for its owner only, when it isn't there.
-func ListenDir(dir, name string) (*Listener, error) {
+func ListenDir(dir, name string) (*Listener, error) { return listen(dir, name, hasTUN) }
+
+// How long the end of another process, or its lock on the directory, is waited for, and how often it is looked at.
+const (
+	patience = 2 * time.Second
+	pause    = 5 * time.Millisecond
+)
+
+// listen is ListenDir. hasTUN reports whether a process is known to have the interface of that name.
+func listen(dir, name string, hasTUN func(pid int, name string) bool) (*Listener, error) {
 	path, err := socketPath(dir, name)
 	if err != nil {
 		return nil, err
@@ -44,6 +55,17 @@ func ListenDir(dir, name string) (*Listener, error) {
 	if err := makeDir(filepath.Clean(dir)); err != nil {
 		return nil, fmt.Errorf("uapi: %w", err)
 	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
+		l, err := tryListen(dir, path, name)
+		used, ok := errors.AsType[*inUseError](err)
+		if !ok || hasTUN(used.pid, name) || time.Now().After(deadline) {
+			return l, err
+		}
+	}
+}
+
+// tryListen makes the socket, or returns an [inUseError] when a process listens at its path.
+func tryListen(dir, path, name string) (*Listener, error) {
 	// Two processes that find the same socket without a listener must not both replace it.
 	lock, err := os.Open(dir)
 	if err != nil {
@@ -68,6 +90,18 @@ func ListenDir(dir, name string) (*Listener, error) {
 	}
 	return l, nil
 }
+
+// An inUseError says that a process listens on the socket.
+type inUseError struct {
+	name, path, does string
+	pid              int // 0: not known
+}
+
+func (e *inUseError) Error() string {
+	return fmt.Sprintf("uapi: %s is in use by another process (%s %s): %v", e.name, e.path, e.does, syscall.EADDRINUSE)
+}
+
+func (e *inUseError) Unwrap() error { return syscall.EADDRINUSE }
 
 // makeDir makes a directory for its owner only. Those above it are open to all users: other programs keep their sockets in
 // /var/run.
@@ -191,7 +225,8 @@ func socketPath(dir, name string) (string, error) {
 	return filepath.Join(dir, name+".sock"), nil
 }
 
-// vacant returns nil when a socket can be put at path: there is no file, or a socket without a listener.
+// vacant returns nil when a socket can be put at path: there is no file, or a socket without a listener. With a listener it
+// returns an [inUseError].
 func vacant(path, name string) error {
 	file, err := os.Lstat(path)
 	switch {
@@ -205,12 +240,12 @@ func vacant(path, name string) error {
 	conn, err := net.Dial("unix", path)
 	switch {
 	case err == nil:
-		conn.Close()
-		return fmt.Errorf("uapi: %s is in use by another process (%s answers): %w", name, path, syscall.EADDRINUSE)
+		defer conn.Close()
+		return &inUseError{name, path, "answers", peerOf(conn.(*net.UnixConn))}
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
 		return nil
 	case errors.Is(err, syscall.EAGAIN): // its queue is full, so it has a listener
-		return fmt.Errorf("uapi: %s is in use by another process (%s is busy): %w", name, path, syscall.EADDRINUSE)
+		return &inUseError{name, path, "is busy", 0}
 	}
 	return fmt.Errorf("uapi: %w", err)
 }

@@ -1,18 +1,14 @@
 package uapi
 
 import (
-	"bufio"
-	"cmp"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
 	"syscall"
 	"time"
 
-	"throughline/uapi/text"
 	"throughline/wgtypes"
 )
 
@@ -26,12 +22,6 @@ type Device interface {
 	Status() wgtypes.Status
 }
 
-const (
-	maxConns  = 64               // at the same time
-	ioTimeout = 30 * time.Second // for a connection that is idle, stops within a request, or doesn't read its answer
-	readSize  = 16 << 10
-)
-
 // Serve answers requests on the connections that l accepts, any number on each, until ctx ends or l is closed; then it
 // returns nil. If accepting fails for good, it returns that error. It owns l: before it returns it closes l and every
 // connection, and waits for all goroutines that it started. A nil log discards.
@@ -40,12 +30,14 @@ const (
 // errno, which is negative in the answer to a set request, as wg(8) expects there, and positive elsewhere. The connection
 // stays open.
 //
-// When there are 64 connections, a new one takes the place of the one that has been idle longest.
+// When there are 64 connections, a new one takes the place of the one that has made no progress for longest: that waits for
+// a request, is within one, or doesn't read its answer. So clients that stop halfway keep nobody out. Those whose request is
+// being carried out keep their places. How many gave way is logged, in a line every half minute at most.
 func Serve(ctx context.Context, l net.Listener, dev Device, log *slog.Logger) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &server{dev: dev, log: log, conns: make(map[*connection]time.Time)}
+	s := &server{dev: dev, log: log, conns: make(map[*connection]struct{})}
 	var closing sync.WaitGroup
 	closing.Add(1)
 	stop := context.AfterFunc(ctx, func() { defer closing.Done(); l.Close() })
@@ -98,53 +90,67 @@ type server struct {
 	log *slog.Logger
 	wg  sync.WaitGroup // the goroutines of conns
 
-	mu    sync.Mutex                // guards what follows
-	conns map[*connection]time.Time // since when each has been idle; zero while it isn't
+	mu      sync.Mutex // guards what follows, and the progress and held of connections
+	conns   map[*connection]struct{}
+	closed  bool
+	gaveWay uint64    // connections that were closed for others
+	logged  time.Time // when that was logged last
 }
 
-// add serves conn, or closes it when there are maxConns connections and all are busy.
+// add serves conn, or closes it when there are maxConns connections and all are being served.
 func (s *server) add(conn net.Conn) {
-	c := &connection{s: s, conn: timeoutConn{conn}}
+	c := newConnection(s, conn)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.conns) >= maxConns && !s.evict() {
+	full := len(s.conns) >= maxConns
+	if full && !s.evict(s.stalest(nowhere)) {
+		s.mu.Unlock()
 		s.log.Warn("configuration connection refused: too many are busy", "limit", maxConns)
 		conn.Close()
 		return
 	}
-	s.conns[c] = time.Now()
+	s.conns[c] = struct{}{}
 	s.wg.Go(c.run)
+	s.mu.Unlock()
+	if full {
+		s.logGaveWay()
+	}
 }
 
-// evict closes the connection that has been idle longest, and reports whether there was one. The caller holds mu.
-func (s *server) evict() bool {
+// logGaveWay logs how many connections gave way, unless it was logged a short while ago.
+func (s *server) logGaveWay() {
+	s.mu.Lock()
+	now := time.Now()
+	due := s.logged.IsZero() || now.Sub(s.logged) >= ioTimeout
+	if due {
+		s.logged = now
+	}
+	n := s.gaveWay
+	s.mu.Unlock()
+	if due {
+		s.log.Warn("configuration connections closed: others took their places", "total", n)
+	}
+}
+
+// stalest returns the connection that has made no progress for longest, of those that hold a place of that kind, or of all
+// for nowhere. It returns nil if there is none, or all of them wait for the server. The caller holds mu.
+func (s *server) stalest(of place) *connection {
 	var oldest *connection
-	var since time.Time
-	for c, t := range s.conns {
-		if !t.IsZero() && (oldest == nil || t.Before(since)) {
-			oldest, since = c, t
+	for c := range s.conns {
+		if (of == nowhere || c.held == of) && !c.progress.IsZero() && (oldest == nil || c.progress.Before(oldest.progress)) {
+			oldest = c
 		}
 	}
-	if oldest == nil {
-		return false
-	}
-	oldest.conn.Close()
-	delete(s.conns, oldest)
-	return true
+	return oldest
 }
 
-// setIdle records whether c waits for a request. It reports false when c was evicted meanwhile.
-func (s *server) setIdle(c *connection, idle bool) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.conns[c]; !ok {
+// evict closes a connection for another one, and reports whether there is one to close. The caller holds mu.
+func (s *server) evict(c *connection) bool {
+	if c == nil {
 		return false
 	}
-	var since time.Time
-	if idle {
-		since = time.Now()
-	}
-	s.conns[c] = since
+	c.conn.Close()
+	delete(s.conns, c)
+	s.gaveWay++
 	return true
 }
 
@@ -159,106 +165,65 @@ func (s *server) remove(c *connection) {
 func (s *server) closeAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
 	for c := range s.conns {
 		c.conn.Close()
 	}
 }
 
-// A connection serves one client, one request at a time.
-type connection struct {
-	s    *server
-	conn timeoutConn
-	r    *bufio.Reader
+// A place is what only a few connections may have at once, as each takes much memory.
+type place int
+
+const (
+	nowhere   place = iota
+	inRequest       // a request that is large so far, until it has been applied
+	inAnswer        // the device's status, until it has been written
+)
+
+// places says how many connections may hold a place of each kind, and for how long one that makes no progress keeps it when
+// another one waits for it.
+var places = [...]struct {
+	most int
+	keep time.Duration
+}{
+	inRequest: {most: 1, keep: 500 * time.Millisecond},
+	inAnswer:  {most: 4, keep: 100 * time.Millisecond},
 }
 
-// run answers requests until the connection ends.
-func (c *connection) run() {
-	defer c.s.remove(c)
-	defer c.conn.Close()
-	c.r = bufio.NewReaderSize(c.conn, readSize)
-	for c.s.setIdle(c, true) {
-		op, err := text.ReadOperation(c.r)
-		if err != nil || !c.s.setIdle(c, false) {
-			return
+// lookAgain is how often a connection that waits for a place looks whether there is one.
+const lookAgain = 5 * time.Millisecond
+
+// take waits for a place for c. It reports false when c was evicted meanwhile, or the server ends.
+func (s *server) take(c *connection, p place) bool {
+	for {
+		s.mu.Lock()
+		if _, ok := s.conns[c]; !ok || s.closed {
+			s.mu.Unlock()
+			return false
 		}
-		switch op {
-		case text.Get:
-			err = c.get()
-		case text.Set:
-			err = c.set()
-		default:
-			err = c.refuse(errNoOperation, text.ReadEnd(c.r))
+		n := 0
+		for other := range s.conns {
+			if other.held == p {
+				n++
+			}
 		}
-		if err != nil {
-			return
+		evicted := false
+		if n >= places[p].most {
+			if v := s.stalest(p); v != nil && time.Since(v.progress) >= places[p].keep {
+				evicted = s.evict(v)
+				n--
+			}
 		}
+		if n < places[p].most {
+			c.held = p
+		}
+		s.mu.Unlock()
+		if evicted {
+			s.logGaveWay()
+		}
+		if n < places[p].most {
+			return true
+		}
+		time.Sleep(lookAgain)
 	}
-}
-
-var errNoOperation = errors.New("uapi: neither get=1 nor set=1")
-
-// get answers a get request. It returns an error if the connection failed.
-func (c *connection) get() error {
-	if err := text.ReadEnd(c.r); err != nil {
-		return c.refuse(err, err)
-	}
-	st := c.s.dev.Status()
-	return text.WriteStatus(c.conn, &st)
-}
-
-// set answers a set request. It returns an error if the connection failed.
-func (c *connection) set() error {
-	cfg, err := text.ReadConfig(c.r)
-	connErr := connError(err)
-	if err == nil {
-		err = c.s.dev.Configure(cfg)
-		text.Wipe(&cfg)
-	}
-	if err != nil {
-		c.s.log.Warn("configuration refused", "error", err)
-	}
-	if connErr != nil {
-		err = errnoOf(connErr)
-	}
-	return cmp.Or(connErr, text.WriteErrno(c.conn, err, true))
-}
-
-// refuse answers what is neither a get nor a set request, for the reason given. end is the error of reading its end, if any.
-func (c *connection) refuse(why, end error) error {
-	c.s.log.Warn("configuration request refused", "error", why)
-	end = connError(end)
-	return cmp.Or(end, text.WriteErrno(c.conn, syscall.EPROTO, false))
-}
-
-// connError returns err if the connection failed, and nil if only the request is wrong.
-func connError(err error) error {
-	if _, ok := errors.AsType[*text.ParseError](err); ok {
-		return nil
-	}
-	return err
-}
-
-// errnoOf returns EPROTO for a request that was cut short, and EIO for a connection that failed.
-func errnoOf(err error) syscall.Errno {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return syscall.EPROTO
-	}
-	return syscall.EIO
-}
-
-// A timeoutConn bounds each read and write by ioTimeout.
-type timeoutConn struct{ net.Conn }
-
-func (c timeoutConn) Read(b []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(ioTimeout)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(b)
-}
-
-func (c timeoutConn) Write(b []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(ioTimeout)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(b)
 }

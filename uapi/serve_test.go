@@ -223,7 +223,7 @@ func converse(t testing.TB, dev Device, sent []byte) string {
 	t.Helper()
 	var conn script
 	conn.in.Reset(sent)
-	s := &server{dev: dev, log: slog.New(slog.DiscardHandler), conns: map[*connection]time.Time{}}
+	s := &server{dev: dev, log: slog.New(slog.DiscardHandler), conns: map[*connection]struct{}{}}
 	s.add(&conn)
 	s.wg.Wait()
 	if len(s.conns) > 0 {
@@ -273,19 +273,103 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	})
 }
 
-// TestSlowRequest sends a request in pieces, each within the server's ioTimeout.
+// TestSlowRequest sends requests in pieces, each within ioTimeout: what counts is the whole.
 func TestSlowRequest(t *testing.T) {
-	served(t, &model{}, nil, func(t *testing.T, l *pipes) {
+	for _, tc := range []struct {
+		pause time.Duration
+		want  string
+	}{
+		{2 * time.Second, "errno=0\n\n"}, // 28 seconds for it
+		{ioTimeout - time.Second, "errno=-5\n\n"},
+	} {
+		dev := &model{}
+		served(t, dev, nil, func(t *testing.T, l *pipes) {
+			c := l.dial()
+			defer c.Close()
+			begin := time.Now()
+			var sending sync.WaitGroup
+			defer sending.Wait()
+			sending.Go(func() {
+				io.WriteString(c, "set=1\n")
+				for _, b := range []byte("listen_port=7\n\n") {
+					if _, err := c.Write([]byte{b}); err != nil {
+						return
+					}
+					time.Sleep(tc.pause) // simulated
+				}
+			})
+			got, err := io.ReadAll(c)
+			if tc.want == "errno=0\n\n" {
+				got = got[:min(len(got), len(tc.want))]
+			} else if waited := time.Since(begin); waited != wholeTimeout {
+				t.Errorf("a byte every %v: refused after %v, want %v", tc.pause, waited, wholeTimeout)
+			}
+			if string(got) != tc.want || err != nil {
+				t.Errorf("a byte every %v: answered %q, %v, want %q", tc.pause, got, err, tc.want)
+			}
+		})
+		if n := len(dev.configs); (n == 1) != (tc.want == "errno=0\n\n") {
+			t.Errorf("a byte every %v: applied %d times", tc.pause, n)
+		}
+	}
+}
+
+// TestDeadline checks how long a message may take when it moves on at different speeds.
+func TestDeadline(t *testing.T) {
+	for _, tc := range []struct {
+		rate int64 // bytes a second
+		want time.Duration
+	}{
+		{1, wholeTimeout},
+		{slowest / 2, 2*wholeTimeout - 1*time.Second},
+		{slowest, mostTimeout},
+		{maxRequest, mostTimeout},
+	} {
+		begin := time.Unix(0, 0)
+		m := message{begun: begin}
+		now := begin
+		for now.Before(m.deadline(now)) {
+			now = now.Add(time.Second)
+			m.bytes += tc.rate
+		}
+		if took := now.Sub(begin); took < tc.want || took > tc.want+2*time.Second {
+			t.Errorf("%d bytes a second: it may take %v, want %v", tc.rate, took, tc.want)
+		}
+	}
+}
+
+// TestSlowAnswer reads an answer at a byte every 20 seconds.
+func TestSlowAnswer(t *testing.T) {
+	served(t, &model{st: fullStatus}, nil, func(t *testing.T, l *pipes) {
 		c := l.dial()
 		defer c.Close()
-		for _, b := range []byte("set=1\nlisten_port=7\n") {
-			c.Write([]byte{b})
-			time.Sleep(ioTimeout - time.Second) // simulated
+		io.WriteString(c, "get=1\n\n")
+		begin := time.Now()
+		for {
+			time.Sleep(20 * time.Second) // simulated
+			if _, err := c.Read(make([]byte, 1)); err != nil {
+				break
+			}
 		}
-		if got := ask(t, c, "\n"); got != "errno=0\n\n" {
-			t.Errorf("answered %q", got)
+		if took := time.Since(begin); took > wholeTimeout+20*time.Second {
+			t.Errorf("the answer was there for %v, want %v", took, wholeTimeout)
 		}
 	})
+}
+
+func TestTooLargeRequest(t *testing.T) {
+	var conn script
+	conn.in.Reset([]byte("listen_port=7\n\n"))
+	s := &server{dev: &model{}, log: slog.New(slog.DiscardHandler), conns: map[*connection]struct{}{}}
+	c := newConnection(s, &conn)
+	s.conns[c] = struct{}{}
+	c.in.bytes = maxRequest - 5
+	if err := c.set(); err == nil || conn.out.String() != fmt.Sprintf("errno=-%d\n\n", int(syscall.E2BIG)) {
+		t.Errorf("%v, and answered %q", err, conn.out.String())
+	}
+	if len(s.dev.(*model).configs) > 0 {
+		t.Error("applied")
+	}
 }
 
 func TestTooManyConnections(t *testing.T) {
@@ -316,23 +400,170 @@ func TestTooManyConnections(t *testing.T) {
 	})
 }
 
-func TestTooManyBusyConnections(t *testing.T) {
-	served(t, &model{}, nil, func(t *testing.T, l *pipes) {
+// TestTooManyHalfRequests fills all places with requests that stop: the one that stopped first gives way, and goes on to do so.
+func TestTooManyHalfRequests(t *testing.T) {
+	var log bytes.Buffer
+	dev := &model{}
+	served(t, dev, slog.New(slog.NewTextHandler(&log, nil)), func(t *testing.T, l *pipes) {
 		conns := make([]net.Conn, maxConns)
 		for i := range conns {
 			conns[i] = l.dial()
 			defer conns[i].Close()
 			io.WriteString(conns[i], "set=1\n")
+			synctest.Wait()
+			time.Sleep(time.Millisecond) // simulated
+		}
+		io.WriteString(conns[0], "listen_port=7\n") // no longer the one that stopped first
+		synctest.Wait()
+		for range 10 {
+			c := l.dial()
+			if got := ask(t, c, "get=1\n\n"); got != "errno=0\n\n" {
+				t.Fatalf("beside %d half requests: answered %q", maxConns, got)
+			}
+			c.Close()
+			synctest.Wait()
+		}
+		for i, c := range conns {
+			if i == 1 {
+				if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+					t.Errorf("the one that stopped first is still there: %v", err)
+				}
+			} else if got := ask(t, c, "\n"); got != "errno=0\n\n" {
+				t.Errorf("connection %d: answered %q", i, got)
+			}
+		}
+	})
+	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "total=1") {
+		t.Errorf("logged %d lines: %s", n, &log)
+	}
+	if len(dev.configs) != maxConns-1 {
+		t.Errorf("%d requests were applied", len(dev.configs))
+	}
+}
+
+// TestBusyConnectionsStay fills all places with requests that are being applied: a new connection is refused.
+func TestBusyConnectionsStay(t *testing.T) {
+	var log bytes.Buffer
+	dev := &gate{}
+	served(t, dev, slog.New(slog.NewTextHandler(&log, nil)), func(t *testing.T, l *pipes) {
+		dev.go_ = make(chan struct{}) // of this simulated time
+		conns := make([]net.Conn, maxConns)
+		for i := range conns {
+			conns[i] = l.dial()
+			defer conns[i].Close()
+			io.WriteString(conns[i], "set=1\n\n")
 		}
 		synctest.Wait()
 		extra := l.dial()
 		if _, err := extra.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("one connection too many: %v", err)
 		}
+		close(dev.go_)
 		for i, c := range conns {
-			if got := ask(t, c, "\n"); got != "errno=0\n\n" {
+			if got := readAnswer(t, c); got != "errno=0\n\n" {
 				t.Errorf("connection %d: answered %q", i, got)
 			}
+		}
+	})
+	if !strings.Contains(log.String(), "too many are busy") {
+		t.Errorf("logged %q", &log)
+	}
+}
+
+// A gate is a device whose Configure waits.
+type gate struct {
+	model
+	go_ chan struct{}
+}
+
+func (d *gate) Configure(wgtypes.Config) error { <-d.go_; return nil }
+
+// TestOneLargeRequest has two clients send large requests: the second one waits until the first one's is applied, or has
+// stopped.
+func TestOneLargeRequest(t *testing.T) {
+	large := "set=1\npublic_key=" + hexOf(1) + "\n" + strings.Repeat("allowed_ip=10.0.0.0/8\n", largeRequest/20)
+	for _, stops := range []bool{true, false} {
+		dev := &model{}
+		served(t, dev, nil, func(t *testing.T, l *pipes) {
+			first, second := l.dial(), l.dial()
+			defer first.Close()
+			defer second.Close()
+			io.WriteString(first, large)
+			answered := make(chan time.Duration, 1)
+			begin := time.Now()
+			go func() {
+				io.WriteString(second, large+"\n")
+				if got := readAll(second, "errno=0\n\n"); got != "errno=0\n\n" {
+					t.Errorf("the second one: answered %q", got)
+				}
+				answered <- time.Since(begin)
+			}()
+			small := l.dial()
+			defer small.Close()
+			if got := ask(t, small, "get=1\n\n"); got != "errno=0\n\n" || time.Since(begin) > 0 {
+				t.Errorf("a small request: answered %q after %v", got, time.Since(begin))
+			}
+			keep := places[inRequest].keep
+			if stops {
+				if took := <-answered; took < keep || took > keep+2*lookAgain {
+					t.Errorf("the second one was answered after %v, want %v", took, keep)
+				}
+				if _, err := first.Read(make([]byte, 1)); err != io.EOF {
+					t.Errorf("the first one: %v", err)
+				}
+				return
+			}
+			for range 10 {
+				time.Sleep(keep - lookAgain) // simulated
+				io.WriteString(first, "allowed_ip=10.0.0.0/8\n")
+			}
+			if got := ask(t, first, "\n"); got != "errno=0\n\n" {
+				t.Errorf("the first one: answered %q", got)
+			}
+			if took := <-answered; took < 10*(keep-lookAgain) || took > 10*keep {
+				t.Errorf("the second one was answered after %v", took)
+			}
+		})
+		want := 1
+		if !stops {
+			want = 2
+		}
+		if len(dev.configs) != want {
+			t.Errorf("stops %v: %d requests were applied", stops, len(dev.configs))
+		}
+	}
+}
+
+// readAll reads as many bytes as want has.
+func readAll(c net.Conn, want string) string {
+	b := make([]byte, len(want))
+	n, _ := io.ReadFull(c, b)
+	return string(b[:n])
+}
+
+// TestUnreadAnswers has clients ask for the status and not read it: those that read are served within a second, and no more
+// answers are in memory than there are places.
+func TestUnreadAnswers(t *testing.T) {
+	dev := &model{st: fullStatus}
+	served(t, dev, nil, func(t *testing.T, l *pipes) {
+		for range maxConns {
+			c := l.dial()
+			defer c.Close()
+			io.WriteString(c, "get=1\n\n")
+		}
+		synctest.Wait()
+		dev.mu.Lock()
+		asked := dev.asked
+		dev.mu.Unlock()
+		if most := places[inAnswer].most; asked != most {
+			t.Errorf("the device was asked for %d statuses, want %d", asked, most)
+		}
+		time.Sleep(2 * time.Second) // simulated: those behind them have had their turn
+		begin := time.Now()
+		c := NewClient(l.dial())
+		defer c.Close()
+		if _, err := c.Get(); err != nil || time.Since(begin) > time.Second {
+			t.Errorf("after %v: %v", time.Since(begin), err)
 		}
 	})
 }

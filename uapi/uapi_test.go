@@ -74,11 +74,13 @@ type model struct {
 	st      wgtypes.Status
 	configs []wgtypes.Config // as they came, with copies of the keys
 	refuse  error
+	asked   int // calls of Status
 }
 
 func (m *model) Status() wgtypes.Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.asked++
 	st := m.st
 	st.Peers = append([]wgtypes.PeerStatus(nil), st.Peers...)
 	return st

@@ -59,7 +59,8 @@ func (d *daemon) run(ready func()) (err error) {
 	select {
 	case <-ctx.Done():
 		log.Debug("ending: a signal came")
-	case <-dev.Done():
+	case <-dev.Ending(): // and not Done: the socket goes first, as the next daemon may make both again at once
+		socket.Close()
 		log.Debug("ending: the interface is gone")
 	case <-socket.Removed():
 		log.Debug("ending: the socket was removed")

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"throughline/cmd/throughline/internal/demo"
+	"throughline/cmd/throughline/internal/output"
 	"throughline/udp"
 )
 
@@ -124,7 +125,7 @@ func runDemo(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	env.printNotices(os.Stderr)
+	env.printNotices(stderr)
 	c.host = env.host
 	c.host.Address = netip.MustParseAddr("127.0.0.1") // so that the tunnel's sockets can't be reached from outside
 	c.cipher, c.log = env.cipher, env.logger(slog.LevelWarn)
@@ -141,7 +142,7 @@ func runDemo(args []string, stdout io.Writer) error {
 	if c.once {
 		var bar io.Writer
 		if isTerminal(os.Stderr) {
-			bar = os.Stderr
+			bar = stderr
 		}
 		return c.runOnce(ctx, stdout, bar)
 	}
@@ -160,6 +161,7 @@ func (c *demoCall) runOnce(ctx context.Context, stdout, bar io.Writer) (err erro
 	if c.timeout == 0 {
 		c.timeout = onceTimeout
 	}
+	signalled := ctx
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	d, err := c.make()
@@ -185,11 +187,17 @@ func (c *demoCall) runOnce(ctx context.Context, stdout, bar io.Writer) (err erro
 	} else if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
+	out := output.New(stdout, lostReports)
 	if c.json {
-		return printJSON(stdout, r)
+		printJSON(out, r)
+	} else {
+		printResult(out, r)
 	}
-	return printResult(stdout, r)
+	return out.Wait(signalled) // as long as it takes to be read, unless a signal comes
 }
+
+// lostReports is the line about reports that nobody read. It is none: the reports that follow tell where things are.
+func lostReports(int) string { return "" }
 
 // serve serves the page and prints reports until ctx ends or the time is over.
 func (c *demoCall) serve(ctx context.Context, stdout io.Writer) (err error) {
@@ -214,15 +222,16 @@ func (c *demoCall) serve(ctx context.Context, stdout io.Writer) (err error) {
 	served := make(chan error, 1)
 	go func() { served <- d.Serve(ctx, ln) }()
 	url, open := pageURL(ln.Addr())
+	out := output.New(stdout, lostReports)
 	s := d.Snapshot()
 	if c.json {
-		err = printReport(stdout, url, &s)
+		printReport(out, url, &s)
 	} else {
-		err = printWelcome(stdout, url, open, &s)
+		printWelcome(out, url, open, &s)
 	}
 	t := time.NewTicker(reportEvery)
 	defer t.Stop()
-	for err == nil {
+	for {
 		select {
 		case err := <-served:
 			if !c.json {
@@ -230,23 +239,25 @@ func (c *demoCall) serve(ctx context.Context, stdout io.Writer) (err error) {
 				if c.live {
 					end = clearLine + end
 				}
-				io.WriteString(stdout, end)
+				io.WriteString(out, end)
 			}
+			flush(out)
 			return err
+		case <-out.Failed():
+			cancel()
+			return errors.Join(flush(out), <-served)
 		case <-t.C:
 			s := d.Snapshot()
 			switch {
 			case c.json:
-				err = printReport(stdout, url, &s)
+				printReport(out, url, &s)
 			case c.live:
-				_, err = io.WriteString(stdout, clearLine+report(&s))
+				io.WriteString(out, clearLine+report(&s))
 			default:
-				_, err = io.WriteString(stdout, report(&s)+"\n")
+				io.WriteString(out, report(&s)+"\n")
 			}
 		}
 	}
-	cancel() // stdout is closed
-	return errors.Join(err, <-served)
 }
 
 // listenHint says what to do where the page can't be served.

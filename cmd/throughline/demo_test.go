@@ -112,6 +112,47 @@ func TestDemoServes(t *testing.T) {
 	}
 }
 
+// TestDemoUnread ends a demo whose reports nobody reads, with a page and without.
+func TestDemoUnread(t *testing.T) {
+	for _, once := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		r, w := io.Pipe()
+		printing := make(chan struct{})
+		out := writerFunc(func(b []byte) (int, error) {
+			select {
+			case printing <- struct{}{}:
+			case <-ctx.Done():
+			}
+			return w.Write(b)
+		})
+		done := make(chan error, 1)
+		c := small()
+		c.listen = "127.0.0.1:0"
+		go func() {
+			if once {
+				done <- c.runOnce(ctx, out, nil)
+			} else {
+				done <- c.serve(ctx, out)
+			}
+		}()
+		<-printing
+		cancel()
+		select {
+		case err := <-done:
+			if once != errors.Is(err, context.Canceled) || !once && err != nil {
+				t.Errorf("once %v: %v", once, err)
+			}
+		case <-time.After(patience):
+			t.Errorf("once %v: it is still there", once)
+		}
+		r.Close()
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
 // narrow checks that a text fits a terminal of 80 columns.
 func narrow(t *testing.T, text string) {
 	t.Helper()

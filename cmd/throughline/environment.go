@@ -122,7 +122,7 @@ func (e *environment) logger(unset slog.Level) *slog.Logger {
 	if !e.levelSet {
 		level = unset
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 }
 
 // descriptor reads the number of an open descriptor from a variable.

@@ -6,12 +6,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"strings"
+	"time"
+
+	"throughline/cmd/throughline/internal/output"
 )
 
 const usage = `usage: throughline [-f | --foreground] INTERFACE
@@ -37,15 +41,31 @@ var errUsage = errors.New("run 'throughline --help' for usage")
 // errReported is the error of a failure that has been printed already.
 var errReported = errors.New("reported already")
 
+// stderr is where everything is printed that may be printed while the program works: a stderr that nobody reads holds up
+// nothing.
+var stderr = output.New(os.Stderr, func(lost int) string {
+	return fmt.Sprintf("throughline: %d lines of the log were lost, as nobody read them\n", lost)
+})
+
+// flushTimeout is how long the program's end waits for what is still to be printed.
+const flushTimeout = time.Second
+
+// flush waits for that.
+func flush(w *output.Writer) error {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	return w.Wait(ctx)
+}
+
 func main() {
 	err := run(os.Args[1:], os.Stdout)
-	if err == nil {
-		return
+	if err != nil && !errors.Is(err, errReported) {
+		fmt.Fprintf(stderr, "throughline: %s\n", oneLine(err))
 	}
-	if !errors.Is(err, errReported) {
-		fmt.Fprintf(os.Stderr, "throughline: %s\n", oneLine(err))
+	flush(stderr)
+	if err != nil {
+		os.Exit(1)
 	}
-	os.Exit(1)
 }
 
 // oneLine makes one line of an error's text.
@@ -87,7 +107,7 @@ func run(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	env.printNotices(os.Stderr)
+	env.printNotices(stderr)
 	d := &daemon{environment: env, name: name}
 	if foreground || env.foreground {
 		return d.run(func() {})

@@ -105,7 +105,7 @@ func runProxy(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	env.printNotices(os.Stderr)
+	env.printNotices(stderr)
 	path := fs.Arg(0)
 	f, cfg, err := wireproxy.Load(path, os.LookupEnv)
 	if f != nil {
@@ -115,7 +115,7 @@ func runProxy(args []string, stdout io.Writer) error {
 		err = fmt.Errorf("%s: there is nothing to serve; add a section, like [Socks5]", path)
 	}
 	if err != nil {
-		printEach(os.Stderr, err)
+		printEach(stderr, err)
 		return errReported
 	}
 	if *check {

@@ -275,7 +275,7 @@ func (r *reader) readSection(from *conf.Section) {
 		case name == "":
 			r.wrong(e.WrongSecret(fmt.Sprintf("there is no such key in [%s]; use one of %s", from.Name, strings.ReplaceAll(keys, " ", ", "))))
 			continue
-		case e.Value == "" && name != "Username" && name != "Password": // not given
+		case e.Value == "" && !slices.Contains(credentials, name): // not given
 			continue
 		case at[name] != nil:
 			r.wrong(e.WrongSecret(fmt.Sprintf("a second one in this section; the first is on line %d: keep one", at[name].Pos.Line)))
@@ -294,7 +294,7 @@ func (r *reader) readSection(from *conf.Section) {
 		}
 	}
 	user := at["Username"]
-	if e := at["Password"]; e != nil && s.Kind == proxy.Socks5 && (user == nil || user.Value == "") && s.Password != "" {
+	if e := at["Password"]; e != nil && s.Kind == proxy.Socks5 && user == nil && s.Password != "" {
 		r.wrong(e.WrongSecret("there is no Username, and SOCKS5 has no password without; add one")) // RFC 1929 §2
 	}
 	if (s.CertFile == "") != (s.KeyFile == "") {
@@ -303,8 +303,15 @@ func (r *reader) readSection(from *conf.Section) {
 	r.c.Sections = append(r.c.Sections, s)
 }
 
+// credentials are keys that may not be empty: what filled in the file may have had nothing, and a proxy without what its file asks
+// for would be open to all.
+var credentials = []string{"Username", "Password", "CertFile", "KeyFile"}
+
 // set takes one entry into a section.
 func set(s *proxy.Section, key string, e *conf.Entry) error {
+	if e.Value == "" && slices.Contains(credentials, key) {
+		return e.WrongSecret("is empty; give it a value, or leave the line out")
+	}
 	switch key {
 	case "BindAddress", "Target":
 		host, port, err := net.SplitHostPort(e.Value)

@@ -162,6 +162,10 @@ func TestConfigMistakes(t *testing.T) {
 		"[Socks5]\nBindAddress=:1\nBindAddress=:2":                     "p:3:13: BindAddress: a second one in this section; the first is on line 2",
 		"[Socks5]\nBindAddress=:1\nPassword=hunter2":                   "p:3:10: Password: there is no Username, and SOCKS5 has no password without; add one",
 		"[Socks5]\nUsername=" + strings.Repeat("x", 256):               "p:2:10: Username: longer than 255 bytes; choose a shorter one",
+		"[http]\nBindAddress=:1\nUsername=":                            "p:3:10: Username: is empty; give it a value, or leave the line out",
+		"[Socks5]\nBindAddress=:1\nUsername=a\nPassword=``":            "p:4:11: Password: is empty; give it a value, or leave the line out",
+		"[Socks5]\nBindAddress=:1\nUsername=\nPassword=":               "p:3:10: Username: is empty; give it a value, or leave the line out\np:4:10: Password: is empty",
+		"[http]\nBindAddress=:1\nCertFile=\nKeyFile=":                  "p:3:10: CertFile: is empty; give it a value, or leave the line out\np:4:9: KeyFile: is empty",
 		"[http]\nUsername=a:b":                                         "p:2:10: Username: has a ':'",
 		"[http]\nBindAddress=:1\nCertFile=x":                           "p:1:1: CertFile and KeyFile belong together; add the other one",
 		"[http]\nMaxConnections=0":                                     `p:2:16: MaxConnections "0": not a limit`,
@@ -307,7 +311,7 @@ func TestLoad(t *testing.T) {
 func TestNotGiven(t *testing.T) {
 	want := fmt.Sprintf("%+v", read(t, "[Socks5]\nBindAddress=:1\n"))
 	got := fmt.Sprintf("%+v", read(t, "[Interface]\nCheckAlive=,\nCheckAliveInterval =\nIncludedApplications = a.b\n[Resolve]\nResolveStrategy=\n[Socks5]\nMaxConnections=\nIdleTimeout = # none\n"+
-		"Username=\nPassword=\nResolveLocally=\nBindAddress=\nBindAddress=:1\nTunnelDomains=\nLogDomains=no\nLogDomains=\n"))
+		"ResolveLocally=\nBindAddress=\nBindAddress=:1\nTunnelDomains=\nLogDomains=no\nLogDomains=\n"))
 	at := strings.NewReplacer("proxy.conf:1:1", "", "proxy.conf:7:1", "")
 	if at.Replace(got) != at.Replace(want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

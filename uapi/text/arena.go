@@ -44,3 +44,47 @@ func (a *prefixArena) put(list []netip.Prefix) []netip.Prefix {
 	copy(kept, list)
 	return kept
 }
+
+// A prefixList collects the prefixes of one list. It grows by pieces, which are put together once: an array that is
+// replaced by a larger one again and again would make a long list take three times its size.
+type prefixList struct {
+	full [][]netip.Prefix // pieces without room
+	last []netip.Prefix
+	n    int // prefixes in all
+}
+
+// pieceMax is the most prefixes in a piece, one megabyte of them.
+const pieceMax = 1 << 15
+
+// add appends one prefix.
+func (l *prefixList) add(p netip.Prefix) {
+	if len(l.last) == cap(l.last) {
+		if l.last != nil {
+			l.full = append(l.full, l.last)
+		}
+		l.last = make([]netip.Prefix, 0, min(max(2*cap(l.last), 8), pieceMax))
+	}
+	l.last = append(l.last, p)
+	l.n++
+}
+
+// clear empties the list.
+func (l *prefixList) clear() {
+	if l.full != nil {
+		l.full, l.last = nil, nil
+	}
+	l.last, l.n = l.last[:0], 0
+}
+
+// take empties the list, and returns what was in it without spare capacity: from the arena if it is short.
+func (l *prefixList) take(a *prefixArena) []netip.Prefix {
+	defer l.clear()
+	if l.full == nil {
+		return a.put(l.last)
+	}
+	all := make([]netip.Prefix, 0, l.n)
+	for _, piece := range l.full {
+		all = append(all, piece...)
+	}
+	return append(all, l.last...)
+}

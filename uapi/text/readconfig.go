@@ -76,7 +76,7 @@ type configReader struct {
 	removed  bool // remove=true was in the mention: its further lines are read but have no effect
 	prefixes int  // allowed IPs in the request so far
 
-	removals, additions []netip.Prefix // of the last part, until it is finished
+	removals, additions prefixList // of the last part, until it is finished
 
 	presharedKeys arena[wgtypes.PresharedKey]
 	endpoints     arena[netip.AddrPort]
@@ -231,7 +231,7 @@ func (c *configReader) replaceAllowedIPs() string {
 	if c.removed {
 		return ""
 	}
-	if len(c.removals)+len(c.additions) > 0 {
+	if c.removals.n+c.additions.n > 0 {
 		if reason := c.anotherPart(); reason != "" {
 			return reason
 		}
@@ -256,15 +256,15 @@ func (c *configReader) allowedIP(value []byte) string {
 		return tooManyPrefixes
 	}
 	if !minus {
-		c.additions = append(c.additions, p)
+		c.additions.add(p)
 		return ""
 	}
-	if len(c.additions) > 0 {
+	if c.additions.n > 0 {
 		if reason := c.anotherPart(); reason != "" {
 			return reason
 		}
 	}
-	c.removals = append(c.removals, p)
+	c.removals.add(p)
 	return ""
 }
 
@@ -274,7 +274,7 @@ func (c *configReader) remove() string {
 		return ""
 	}
 	c.removed = true
-	if len(c.additions) > 0 {
+	if c.additions.n > 0 {
 		if reason := c.anotherPart(); reason != "" {
 			return reason
 		}
@@ -284,7 +284,7 @@ func (c *configReader) remove() string {
 		clear(p.PresharedKey[:])
 	}
 	*p = wgtypes.PeerConfig{PublicKey: p.PublicKey, Remove: true}
-	c.removals = c.removals[:0]
+	c.removals.clear()
 	return ""
 }
 
@@ -312,8 +312,7 @@ func (c *configReader) finishPart() {
 		return
 	}
 	p := c.last()
-	p.RemoveAllowedIPs, p.AllowedIPs = c.lists.put(c.removals), c.lists.put(c.additions)
-	c.removals, c.additions = c.removals[:0], c.additions[:0]
+	p.RemoveAllowedIPs, p.AllowedIPs = c.removals.take(&c.lists), c.additions.take(&c.lists)
 }
 
 // resetPeers makes the peers of a request with replace_peers=true what they are when all peers are removed first. A Config

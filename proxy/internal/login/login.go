@@ -1,4 +1,5 @@
-// Package login holds a user name and a password, and compares those of clients with them in constant time.
+// Package login holds a user name and a password that never print themselves, and compares those of clients with them in
+// constant time.
 //
 // A Login doesn't change, and may be used by any number of goroutines. It doesn't limit how often somebody tries.
 package login
