@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// lastWrite is how long the end waits for a standard output that isn't read.
-const lastWrite = time.Second
-
 // serveSTDIO connects the standard input and output to the target until the target's side ends.
 func (s *section) serveSTDIO(l *live) error {
 	in, out := s.stdin, s.stdout
@@ -41,7 +38,7 @@ func (s *section) serveSTDIO(l *live) error {
 	case <-l.ctx.Done():
 		select {
 		case err = <-copied:
-		case <-time.After(lastWrite):
+		case <-time.After(time.Second):
 			out = nil // which is written to
 		}
 	}
