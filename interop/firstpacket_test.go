@@ -23,7 +23,7 @@ func TestTheFirstPacketIsNotLost(t *testing.T) {
 		p := c.plan
 		t.Run(fmt.Sprintf("from %s, down for %v", p.a, c.down), func(t *testing.T) {
 			b := newBed(t, p)
-			b.join()
+			b.configure()
 			var far *net.UDPConn
 			b.b.enter(func() (err error) {
 				far, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(b.b.inner[ipv4])})

@@ -17,7 +17,7 @@ func TestARoutingLoopEnds(t *testing.T) {
 		for _, outer := range []family{ipv4, ipv6} {
 			t.Run(fmt.Sprintf("%v/%d bytes", outer, size), func(t *testing.T) {
 				b := newBed(t, plan{outer: outer})
-				b.join()
+				b.configure()
 				b.a.wantReach(b.b)
 				b.a.wg("peer", b.b.public, "allowed-ips", "0.0.0.0/0,::/0")
 				b.a.ip("route add %s dev %s metric 1", b.b.outer[outer], b.a.tunnel)
@@ -50,7 +50,7 @@ func TestARoutingLoopEnds(t *testing.T) {
 // TestATunnelWithinATunnel asks: does another tunnel work whose endpoint is reached through ours?
 func TestATunnelWithinATunnel(t *testing.T) {
 	b := newBed(t, plan{})
-	b.join()
+	b.configure()
 	b.a.wantReach(b.b)
 	within := func(s *side, host int) *side {
 		in := *s
@@ -60,14 +60,14 @@ func TestATunnelWithinATunnel(t *testing.T) {
 		in.outer = s.inner
 		in.inner = [2]string{fmt.Sprintf("10.8.0.%d", host), fmt.Sprintf("fd08::%d", host)}
 		in.start()
-		in.dress()
+		in.bringUp()
 		t.Cleanup(in.end)
-		in.wg("private-key", in.secret(in.private), "listen-port", strconv.Itoa(port+1))
+		in.wg("private-key", in.keyFile(in.private), "listen-port", strconv.Itoa(port+1))
 		return &in
 	}
 	ia, ib := within(b.a, 1), within(b.b, 2)
-	ia.meet(ib, ib.outer[ipv4]+":"+strconv.Itoa(port+1))
-	ib.meet(ia, "")
+	ia.addPeer(ib, ib.outer[ipv4]+":"+strconv.Itoa(port+1))
+	ib.addPeer(ia, "")
 	ia.wantReach(ib)
 	ib.wantReach(ia)
 	if log := b.a.daemon.log() + b.b.daemon.log(); strings.Contains(log, "routing loop") {
