@@ -1,7 +1,9 @@
 package throughline_test
 
 import (
+	"cmp"
 	"go/ast"
+	"go/build"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -118,12 +120,7 @@ func isPublic(room string) bool {
 
 // bareFields are exported fields of public rooms that have no comment yet. The list must shrink: what has one, or is gone,
 // is taken off.
-var bareFields = []string{
-	"Config.Peers", "Config.Sections", "Config.Stdout", "Endpoint.Port", "File.Name", "Interface.Address", "Interface.DNS",
-	"Interface.ListenPort", "Interface.PostDown", "Interface.PostUp", "Interface.PreDown", "Interface.PreUp", "Interface.PrivateKey",
-	"Interface.SaveConfig", "Peer.PresharedKey", "Peer.PublicKey", "Pos.Col", "Pos.File", "Pos.Line", "Section.Entries",
-	"Section.KeyFile", "Section.Password", "Status.Mark",
-}
+var bareFields = []string{"Config.Sections", "Config.Stdout", "Section.Entries", "Section.KeyFile", "Section.Password"}
 
 // TestFieldsAreDocumented holds that every exported field of an exported struct of a public room has a comment, unless
 // the struct's own tells of it by name, or by its type's, which say all that there is to say of it.
@@ -211,19 +208,23 @@ func TestPackageCommentsSayWhoMayCall(t *testing.T) {
 	}
 }
 
-// maxLines bounds a file that people read: neither a test nor generated.
-const maxLines = 450
+// How many lines a person reads in one sitting, and how many still hold one noun. Tests and generated code don't count.
+const (
+	maxFileLines = 450
+	maxRoomLines = 1600 // about 1,500
+)
 
-// tooLong lists the files that are longer. It must shrink: whatever is on it and no longer too long is taken off.
-var tooLong = []string{
-	"internal/aead/gen/avx2/main.go",
-	"internal/aead/gen/avx512/poly.go",
-}
+// largerRooms are rooms that may have more lines than maxRoomLines.
+var largerRooms = map[string]int{"internal/engine": 2000}
 
-// TestNoFileIsTooLong looks at the modules below this one too.
-func TestNoFileIsTooLong(t *testing.T) {
+// TestSizes holds the size of files, in the modules below this one too, and that of this module's rooms.
+func TestSizes(t *testing.T) {
 	generated := regexp.MustCompile(`(?m)^// Code generated .* DO NOT EDIT\.$`)
-	long := map[string]bool{}
+	ours := map[string]bool{} // files of this module
+	for _, s := range sources(t) {
+		ours[s.path] = true
+	}
+	rooms := map[string]int{}
 	seen := 0
 	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -245,14 +246,15 @@ func TestNoFileIsTooLong(t *testing.T) {
 		seen++
 		p = filepath.ToSlash(p)
 		n := strings.Count(string(text), "\n")
-		if n <= maxLines || generated.Match(text) {
-			return nil
+		if n > maxFileLines && !generated.Match(text) {
+			t.Errorf("%s has %d lines, more than %d", p, n, maxFileLines)
 		}
-		long[p] = true
-		if !slices.Contains(tooLong, p) {
-			t.Errorf("%s has %d lines, more than %d", p, n, maxLines)
+		// Of a room's files a person reads those of one operating system.
+		here, err := build.Default.MatchFile(path.Dir(p), path.Base(p))
+		if here && ours[p] {
+			rooms[path.Dir(p)] += n
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -260,9 +262,14 @@ func TestNoFileIsTooLong(t *testing.T) {
 	if seen < 100 {
 		t.Errorf("saw %d files: the walk is broken", seen)
 	}
-	for _, p := range tooLong {
-		if !long[p] {
-			t.Errorf("%s isn't too long, or isn't there: take it off tooLong", p)
+	for room, n := range rooms {
+		if limit := cmp.Or(largerRooms[room], maxRoomLines); n > limit {
+			t.Errorf("%s has %d lines, more than %d: it holds more than one noun", room, n, limit)
+		}
+	}
+	for room := range largerRooms {
+		if rooms[room] <= maxRoomLines {
+			t.Errorf("%s has %d lines, or isn't there: take it off largerRooms", room, rooms[room])
 		}
 	}
 }

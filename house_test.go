@@ -3,7 +3,6 @@ package throughline_test
 import (
 	"fmt"
 	"go/ast"
-	"go/build"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -180,30 +179,6 @@ func TestGoroutinesAreListed(t *testing.T) {
 	}
 	if rows := strings.Count(string(text), ".go` | `"); rows != found {
 		t.Errorf("ARCHITECTURE.md lists %d functions that start goroutines; there are %d", rows, found)
-	}
-}
-
-func TestSizes(t *testing.T) {
-	rooms := map[string]int{}
-	for _, s := range sources(t) {
-		lines := s.set.Position(s.file.FileEnd).Line
-		if here, err := build.Default.MatchFile(path.Dir(s.path), path.Base(s.path)); err != nil {
-			t.Fatal(err)
-		} else if here { // one system's files are what a person reads
-			rooms[s.room] += lines
-		}
-		if lines > 800 {
-			t.Errorf("%s has %d lines: nobody reads that in one sitting", s.path, lines)
-		}
-	}
-	for room, lines := range rooms {
-		limit := 1600 // about 1,500
-		if room == "internal/engine" {
-			limit = 2000
-		}
-		if lines > limit {
-			t.Errorf("%s has %d lines, more than %d: it holds more than one noun", room, lines, limit)
-		}
 	}
 }
 

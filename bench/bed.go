@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A bed is two network namespaces with a program in each, a cable between them, and a tunnel through it.
+// A bed is a test bed: two network namespaces with a program in each, a cable (a veth pair) between them, and a tunnel.
 //
 //	namespace a                        namespace b
 //	┌──────────────────────┐           ┌──────────────────────┐
@@ -32,19 +32,19 @@ type side struct {
 	tunnel  string // the interface
 	inner   string // its address
 	outer   string // the cable's address
-	private string
+	private string // the keypair, in base64
 	public  string
-	daemon  *daemon // nil before it runs
+	daemon  *daemon // nil before it is started
 }
 
 const (
-	port    = "51820"
-	patient = 10 * time.Second // for what takes milliseconds on a machine with nothing else to do
+	port      = "51820"
+	waitLimit = 10 * time.Second // bounds waits that take milliseconds on an idle machine
 )
 
-// newBed makes the n-th bed: when it returns, a ping has crossed the tunnel. A bed must be taken down.
+// newBed makes the n-th bed. When it returns, pings have crossed the tunnel. The caller calls down.
 func newBed(ctx context.Context, n int, kind string, prog program, mtu int) (_ *bed, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*patient)
+	ctx, cancel := context.WithTimeout(ctx, 3*waitLimit)
 	defer cancel()
 	b := &bed{mtu: mtu}
 	for i, s := range []**side{&b.a, &b.b} {
@@ -62,7 +62,7 @@ func newBed(ctx context.Context, n int, kind string, prog program, mtu int) (_ *
 			b.down()
 		}
 	}()
-	if err := b.lay(ctx, kind, mtu); err != nil {
+	if err := b.connect(ctx, kind, mtu); err != nil {
 		return nil, err
 	}
 	for _, s := range b.sides() {
@@ -71,29 +71,29 @@ func newBed(ctx context.Context, n int, kind string, prog program, mtu int) (_ *
 		}
 	}
 	for i, s := range b.sides() {
-		if err := s.meet(ctx, b.sides()[1-i], mtu); err != nil {
+		if err := s.configure(ctx, b.sides()[1-i], mtu); err != nil {
 			return nil, err
 		}
 	}
-	// The first packets ask for the handshake; what comes after it is what the tunnel is like at rest.
+	// The first packet begins the handshake, which is thereby not part of any measurement.
 	ping := b.a.in(ctx, "ping", "-q", "-c", "3", "-i", "0.2", "-W", "2", b.b.inner)
-	if err := quietly(ping); err != nil {
-		return nil, fmt.Errorf("%s: no ping crosses: %w", prog.Name, err)
+	if err := runQuietly(ping); err != nil {
+		return nil, fmt.Errorf("%s: not every ping was answered: %w", prog.Name, err)
 	}
 	return b, b.alive()
 }
 
 func (b *bed) sides() []*side { return []*side{b.a, b.b} }
 
-// lay makes the namespaces and lays the cable between them.
-func (b *bed) lay(ctx context.Context, kind string, mtu int) error {
+// connect makes the namespaces and the cable between them.
+func (b *bed) connect(ctx context.Context, kind string, mtu int) error {
 	for _, s := range b.sides() {
-		if err := quietly(command(ctx, "ip", "netns", "add", s.ns)); err != nil {
+		if err := runQuietly(command(ctx, "ip", "netns", "add", s.ns)); err != nil {
 			return err
 		}
 	}
 	wide := fmt.Sprint(max(1500, mtu+80))
-	if err := quietly(command(ctx, "ip", "link", "add", "cable", "mtu", wide, "netns", b.a.ns, "type", "veth",
+	if err := runQuietly(command(ctx, "ip", "link", "add", "cable", "mtu", wide, "netns", b.a.ns, "type", "veth",
 		"peer", "name", "cable", "mtu", wide, "netns", b.b.ns)); err != nil {
 		return err
 	}
@@ -112,20 +112,20 @@ func (b *bed) lay(ctx context.Context, kind string, mtu int) error {
 	return nil
 }
 
-// segmentation is the features of a network device that let super-packets cross whole, as ethtool(8) calls them when it
-// sets them and when it shows them.
+// segmentation is the features of a network device that let many packets cross as one super-packet, by the names that
+// ethtool(8) has for setting and for showing them.
 var segmentation = [][2]string{
 	{"tso", "tcp-segmentation-offload"}, {"gso", "generic-segmentation-offload"}, {"gro", "generic-receive-offload"},
 	{"tx-udp-segmentation", "tx-udp-segmentation"},
 }
 
-// segment makes every packet cross the cable alone, and holds that it does.
+// segment turns the offloads of the cable off, so that every packet crosses it alone, and checks that they are off.
 func (s *side) segment(ctx context.Context) error {
 	args := []string{"-K", "cable"}
 	for _, f := range segmentation {
 		args = append(args, f[0], "off")
 	}
-	if err := quietly(s.in(ctx, "ethtool", args...)); err != nil {
+	if err := runQuietly(s.in(ctx, "ethtool", args...)); err != nil {
 		return err
 	}
 	out, err := s.in(ctx, "ethtool", "-k", "cable").Output()
@@ -136,27 +136,27 @@ func (s *side) segment(ctx context.Context) error {
 		name, state, _ := strings.Cut(strings.TrimSpace(line), ": ")
 		for _, f := range segmentation {
 			if name == f[1] && !strings.HasPrefix(state, "off") {
-				return fmt.Errorf("%s can't be turned off on this kernel's veth: there is no segmenting bed", name)
+				return fmt.Errorf("%s can't be turned off on this kernel's veth, so -bed segmenting doesn't work here", name)
 			}
 		}
 	}
 	return nil
 }
 
-// start starts the program and waits until it takes configuration.
+// start starts the program and waits until its configuration socket accepts connections.
 func (s *side) start(ctx context.Context, prog program) error {
 	d, err := launch(s.in(context.Background(), prog.Path, "-f", s.tunnel))
 	if err != nil {
 		return err
 	}
 	s.daemon = d
-	for deadline := time.Now().Add(patient); ; {
+	for deadline := time.Now().Add(waitLimit); ; {
 		c, err := net.Dial("unix", "/var/run/wireguard/"+s.tunnel+".sock")
 		if err == nil {
 			return c.Close()
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%w; it says: %s", err, d.words())
+			return fmt.Errorf("%w; it printed: %s", err, d.output())
 		}
 		select {
 		case <-d.done:
@@ -168,12 +168,12 @@ func (s *side) start(ctx context.Context, prog program) error {
 	}
 }
 
-// meet tells a side of itself and of the other, and sets its tunnel up.
-func (s *side) meet(ctx context.Context, o *side, mtu int) error {
+// configure sets a side's key and port, makes o its peer, and sets its tunnel up.
+func (s *side) configure(ctx context.Context, o *side, mtu int) error {
 	set := s.in(ctx, "wg", "set", s.tunnel, "private-key", "/dev/stdin", "listen-port", port,
 		"peer", o.public, "allowed-ips", o.inner+"/32", "endpoint", o.outer+":"+port)
 	set.Stdin = strings.NewReader(s.private + "\n")
-	if err := quietly(set); err != nil {
+	if err := runQuietly(set); err != nil {
 		return err
 	}
 	return s.ip(ctx, "addr add "+s.inner+"/24 dev "+s.tunnel, fmt.Sprintf("link set %s mtu %d up", s.tunnel, mtu))
@@ -183,21 +183,21 @@ func (s *side) meet(ctx context.Context, o *side, mtu int) error {
 func (s *side) ip(ctx context.Context, commands ...string) error {
 	cmd := command(ctx, "ip", "-netns", s.ns, "-batch", "-")
 	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n") + "\n")
-	if err := quietly(cmd); err != nil {
+	if err := runQuietly(cmd); err != nil {
 		return fmt.Errorf("%w (%s)", err, strings.Join(commands, ", "))
 	}
 	return nil
 }
 
-// in is a command in the side's namespace.
+// in returns a command that runs in the side's namespace.
 func (s *side) in(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return command(ctx, "ip", append([]string{"netns", "exec", s.ns, name}, args...)...)
 }
 
-// command is a command that dies with us or with the context.
+// command returns a command that is killed when this process or the context ends.
 func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
-	dieWithUs(cmd)
+	killWithParent(cmd)
 	return cmd
 }
 
@@ -211,7 +211,7 @@ func (b *bed) alive() error {
 	return nil
 }
 
-// down takes the bed down, as far as it had come up.
+// down removes everything that newBed made.
 func (b *bed) down() {
 	for _, s := range b.sides() {
 		if s.daemon != nil {
@@ -223,6 +223,7 @@ func (b *bed) down() {
 	}
 }
 
+// newKey returns a new keypair in base64.
 func newKey() (private, public string) {
 	k, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {

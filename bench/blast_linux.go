@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The load generator: datagrams that carry their number, sent and received many at a time.
+// The load generator sends and receives datagrams that carry their number, many in one system call.
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
 type mmsghdr struct {
@@ -24,13 +24,14 @@ type mmsghdr struct {
 	n   uint32 // bytes received or sent
 }
 
-// A burst is a number of messages for one system call, each with a buffer of its own.
+// A burst is the messages of one system call, each with a buffer of its own.
 type burst struct {
 	msgs []mmsghdr
 	iovs []unix.Iovec
 	bufs [][]byte
 }
 
+// newBurst returns a burst whose buffers have these sizes, in bytes.
 func newBurst(sizes []int) *burst {
 	b := &burst{msgs: make([]mmsghdr, len(sizes)), iovs: make([]unix.Iovec, len(sizes)), bufs: make([][]byte, len(sizes))}
 	for i, size := range sizes {
@@ -43,7 +44,8 @@ func newBurst(sizes []int) *burst {
 	return b
 }
 
-// call is sendmmsg(2) or recvmmsg(2). The kernel reads and writes the memory that the burst owns, during the call only.
+// call makes a sendmmsg(2) or recvmmsg(2) system call, by its number trap. The kernel uses the burst's memory only during
+// the call.
 func (b *burst) call(trap uintptr, fd int, flags uintptr) (int, error) {
 	n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(&b.msgs[0])), uintptr(len(b.msgs)), flags, 0, 0)
 	if errno != 0 {
@@ -52,12 +54,12 @@ func (b *burst) call(trap uintptr, fd int, flags uintptr) (int, error) {
 	return int(n), nil
 }
 
-// send is the verb that sends datagrams as fast as it can.
+// send runs the subcommand that sends datagrams as fast as it can.
 func send(args []string, stdout io.Writer) error {
-	fs := flag.NewFlagSet(verbSend, flag.ContinueOnError)
+	fs := flag.NewFlagSet(cmdSend, flag.ContinueOnError)
 	to := fs.String("to", "", "`address:port`")
-	list := fs.String("sizes", "128", "bytes of payload, over and over")
-	span := fs.Duration("for", 4*time.Second, "how long")
+	list := fs.String("sizes", "128", "bytes of payload of each datagram, in turn")
+	span := fs.Duration("for", 4*time.Second, "how long to send")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -65,7 +67,7 @@ func send(args []string, stdout io.Writer) error {
 	for s := range strings.SplitSeq(*list, ",") {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < minDatagram {
-			return fmt.Errorf("send: %q is no size from %d on", s, minDatagram)
+			return fmt.Errorf("send: %q is not a size of at least %d bytes", s, minDatagram)
 		}
 		sizes = append(sizes, n)
 	}
@@ -81,12 +83,12 @@ func send(args []string, stdout io.Writer) error {
 	return json.NewEncoder(stdout).Encode(sent{Packets: n})
 }
 
-// sendFor sends datagrams of the sizes, over and over, and returns how many the kernel took.
+// sendFor sends datagrams of the sizes, in turn, for the time span, and returns how many the kernel accepted.
 func sendFor(fd int, sizes []int, span time.Duration) (sent uint64, err error) {
 	const batch = 32
 	repeated := make([]int, 0, batch+len(sizes))
 	for len(repeated) < batch {
-		repeated = append(repeated, sizes...) // whole, so that every burst is the same mix
+		repeated = append(repeated, sizes...) // all of them each time, so that every burst has the same mix
 	}
 	b := newBurst(repeated)
 	for start := time.Now(); sent == 0 || time.Since(start) < span; {
@@ -102,12 +104,12 @@ func sendFor(fd int, sizes []int, span time.Duration) (sent uint64, err error) {
 	return sent, nil
 }
 
-// sink is the verb that receives and counts datagrams.
+// sink runs the subcommand that receives and counts datagrams.
 func sink(args []string, stdout io.Writer) error {
-	fs := flag.NewFlagSet(verbSink, flag.ContinueOnError)
+	fs := flag.NewFlagSet(cmdSink, flag.ContinueOnError)
 	listen := fs.String("listen", "", "`address:port`")
-	span := fs.Duration("for", 5*time.Second, "how long after the first datagram, at most")
-	idle := fs.Duration("idle", 600*time.Millisecond, "how much silence is the end")
+	span := fs.Duration("for", 5*time.Second, "how long to receive after the first datagram, at most")
+	idle := fs.Duration("idle", 600*time.Millisecond, "how long without a datagram is the end")
 	first := fs.Duration("first", 5*time.Second, "how long to wait for the first datagram")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -125,7 +127,7 @@ func sink(args []string, stdout io.Writer) error {
 	return json.NewEncoder(stdout).Encode(r)
 }
 
-// receiveFor receives until there is silence, or for that long.
+// receiveFor waits for the first datagram, and then receives until none comes for the time idle, or the time span is over.
 func receiveFor(fd int, first, idle, span time.Duration) (r received, err error) {
 	const batch, largest = 64, 9000
 	sizes := make([]int, batch)
@@ -135,7 +137,7 @@ func receiveFor(fd int, first, idle, span time.Duration) (r received, err error)
 	b := newBurst(sizes)
 	var o order
 	var start, last time.Time
-	if err := patience(fd, first); err != nil {
+	if err := setReceiveTimeout(fd, first); err != nil {
 		return r, err
 	}
 	for {
@@ -152,14 +154,14 @@ func receiveFor(fd int, first, idle, span time.Duration) (r received, err error)
 		last = time.Now()
 		if start.IsZero() {
 			start = last
-			if err := patience(fd, idle); err != nil {
+			if err := setReceiveTimeout(fd, idle); err != nil {
 				return r, err
 			}
 		}
 		for i := range n {
 			if b.msgs[i].n >= minDatagram {
 				r.Packets++
-				o.see(binary.LittleEndian.Uint64(b.bufs[i]))
+				o.add(binary.LittleEndian.Uint64(b.bufs[i]))
 			}
 		}
 		if last.Sub(start) > span {
@@ -171,20 +173,20 @@ func receiveFor(fd int, first, idle, span time.Duration) (r received, err error)
 	return r, nil
 }
 
-// patience bounds how long a receive call waits.
-func patience(fd int, d time.Duration) error {
+// setReceiveTimeout bounds how long a receive call waits.
+func setReceiveTimeout(fd int, d time.Duration) error {
 	tv := unix.NsecToTimeval(int64(d))
 	return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 }
 
-// dial makes a UDP socket, bound to an address or connected to it, with buffers so large that they don't decide.
+// dial makes a UDP socket, bound to an address or connected to it, with buffers so large that they don't limit the speed.
 func dial(address string, listen bool) (fd int, err error) {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return -1, err
 	}
 	if !ap.Addr().Is4() {
-		return -1, errors.New("only IPv4")
+		return -1, errors.New("not an IPv4 address")
 	}
 	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -205,9 +207,9 @@ func dial(address string, listen bool) (fd int, err error) {
 	return fd, nil
 }
 
-// force sets a buffer's size, beyond the machine's limit where that is allowed.
+// force sets a buffer's size: by the option beyond, which may exceed the machine's limit, or else by within.
 func force(fd, beyond, within, size int) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, beyond, size) != nil {
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, within, size) // if this fails too, the buffer is as large as it is
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, within, size) // if this fails too, the buffer keeps its size
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestBlast sends over loopback, where nothing is reordered or comes twice.
+// TestBlast sends over the loopback interface, where nothing is reordered or duplicated.
 func TestBlast(t *testing.T) {
 	for _, sizes := range [][]int{{128}, testMix.sizes(1420)} {
 		in, err := dial("127.0.0.1:0", true)
@@ -83,7 +83,7 @@ func TestSinkWaitsNoLongerThanItShould(t *testing.T) {
 	word, text, _ := strings.Cut(out.String(), "\n")
 	var r received
 	if err := json.Unmarshal([]byte(text), &r); word != sinkReady || err != nil || r.Packets != 0 {
-		t.Errorf("it says %q (%v)", &out, err)
+		t.Errorf("it printed %q (%v)", &out, err)
 	}
 }
 

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// confine runs the inner half in a mount and a network namespace of its own, with a private /run, and hands on what it
-// sends. Whatever happens to either half, even SIGKILL, the namespaces go with the last process in them, and every
-// process there dies with the one that started it: nothing can be left behind, and the machine's tunnels aren't in reach.
+// confine runs the inner half in a mount and a network namespace of its own, with a private /run, and calls add with each
+// event that it sends. Each process there is killed when the one that started it ends, even by SIGKILL, and the namespaces
+// end with the last process in them. So nothing can be left, and the machine's own tunnels can't be touched.
 func confine(ctx context.Context, p plan, progress io.Writer, add func(event)) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -27,18 +27,18 @@ func confine(ctx context.Context, p plan, progress io.Writer, add func(event)) e
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, self, verbInside)
+	cmd := exec.CommandContext(ctx, self, cmdInside)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(text), progress
-	dieWithUs(cmd)
-	cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWNET // os/exec makes the mounts private
+	killWithParent(cmd)
+	cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWNET // os/exec makes mounts in it invisible outside
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second // for the inner half to take the beds down
+	cmd.WaitDelay = 10 * time.Second // for the inner half to remove the beds
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start in namespaces of its own: %w", err)
+		return fmt.Errorf("start the measurement in new namespaces: %w", err)
 	}
 	var broken error
 	for dec := json.NewDecoder(out); ; {
@@ -57,14 +57,13 @@ func confine(ctx context.Context, p plan, progress io.Writer, add func(event)) e
 	return broken
 }
 
-// dieWithUs makes sure that a child doesn't outlive this process.
-func dieWithUs(cmd *exec.Cmd) {
+// killWithParent has the kernel kill a child when this process ends.
+func killWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
 
-// habitable makes the mount namespace fit to live in: an empty /run, where ip-netns(8) keeps its names and the
-// programs their sockets.
-func habitable() error {
+// mountPrivateRun mounts an empty /run, where ip-netns(8) keeps the names of namespaces, and programs their sockets.
+func mountPrivateRun() error {
 	for _, dir := range []string{"/run", "/var/run"} {
 		if st, err := os.Lstat(dir); err != nil || !st.IsDir() {
 			continue // /var/run is a link to /run on most systems

@@ -14,13 +14,13 @@ import (
 // A daemon is a program that runs at one side of a bed.
 type daemon struct {
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
+	done chan struct{} // closed when the program has ended
 
 	mu   sync.Mutex
-	said []byte // the end of what it said; guarded by mu
+	last []byte // the end of its output; guarded by mu
 }
 
-// launch starts a daemon. The goroutine that waits for it ends with it, which end makes sure of.
+// launch starts a daemon. The caller calls end. A goroutine waits for the program, and ends with it.
 func launch(cmd *exec.Cmd) (*daemon, error) {
 	d := &daemon{cmd: cmd, done: make(chan struct{})}
 	cmd.Env = append(os.Environ(), "WG_PROCESS_FOREGROUND=1", "LOG_LEVEL=error")
@@ -35,39 +35,39 @@ func launch(cmd *exec.Cmd) (*daemon, error) {
 	return d, nil
 }
 
-// Write keeps the end of what the daemon says.
+// Write keeps the end of the daemon's output.
 func (d *daemon) Write(p []byte) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	const enough = 2 << 10
-	d.said = append(d.said, p...)
-	if over := len(d.said) - enough; over > 0 {
-		d.said = d.said[over:]
+	const keep = 2 << 10
+	d.last = append(d.last, p...)
+	if over := len(d.last) - keep; over > 0 {
+		d.last = d.last[over:]
 	}
 	return len(p), nil
 }
 
-// words are the end of what the daemon said.
-func (d *daemon) words() string {
+// output returns the end of the daemon's output.
+func (d *daemon) output() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.said) == 0 {
+	if len(d.last) == 0 {
 		return "nothing"
 	}
-	return string(d.said)
+	return string(d.last)
 }
 
 // alive returns an error if the daemon has ended.
 func (d *daemon) alive() error {
 	select {
 	case <-d.done:
-		return fmt.Errorf("the program ended (%v); it said: %s", d.cmd.ProcessState, d.words())
+		return fmt.Errorf("the program ended (%v); it printed: %s", d.cmd.ProcessState, d.output())
 	default:
 		return nil
 	}
 }
 
-// end ends the daemon, by force if it must.
+// end ends the daemon, by SIGKILL if SIGTERM doesn't.
 func (d *daemon) end() {
 	d.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -78,7 +78,7 @@ func (d *daemon) end() {
 	}
 }
 
-// memory is a line of /proc/PID/status, in MiB, of the side where it is larger.
+// memory returns a figure of /proc/PID/status, in MiB, of the side where it is larger.
 func (b *bed) memory(key string) (float64, error) {
 	largest := 0.0
 	for _, s := range b.sides() {
@@ -95,7 +95,7 @@ func (b *bed) memory(key string) (float64, error) {
 	return largest, nil
 }
 
-// cpu is the processor time that both programs have taken since they began, in seconds.
+// cpu returns the processor time that both programs have used since they were started, in seconds.
 func (b *bed) cpu() (float64, error) {
 	sum := 0.0
 	for _, s := range b.sides() {
@@ -112,7 +112,7 @@ func (b *bed) cpu() (float64, error) {
 	return sum, nil
 }
 
-// statusKiB is a figure of /proc/PID/status, such as VmHWM. proc_pid_status(5).
+// statusKiB returns a figure of /proc/PID/status, such as VmHWM. proc_pid_status(5).
 func statusKiB(text, key string) (float64, error) {
 	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, key+":"); ok {
@@ -124,10 +124,10 @@ func statusKiB(text, key string) (float64, error) {
 	return 0, fmt.Errorf("no %s in /proc/PID/status", key)
 }
 
-// ticks are how many a second /proc counts in: USER_HZ, which is 100 on every architecture that Go runs on.
+// ticks is how many units of /proc's times make a second: USER_HZ, which is 100 on every architecture that Go supports.
 const ticks = 100
 
-// statSeconds is utime and stime of /proc/PID/stat. proc_pid_stat(5): fields 14 and 15; the second is the name, which
+// statSeconds returns utime plus stime of /proc/PID/stat. proc_pid_stat(5): fields 14 and 15; the second is the name, which
 // may hold spaces and brackets.
 func statSeconds(text string) (float64, error) {
 	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])

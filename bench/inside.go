@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// An event is what the inner half tells the outer one: exactly one of its fields is set.
+// An event is a message of the inner half to the outer one. Exactly one field is set.
 type event struct {
 	Sample  *sample  `json:",omitempty"`
 	Failure string   `json:",omitempty"`
 	Profile *profile `json:",omitempty"`
 }
 
-// A sample is what one program was worth, in one round, on one bed, in some respects.
+// A sample is some measured values of one program, in one round, on one bed.
 type sample struct {
 	Bed     string
 	Program string
@@ -30,7 +30,7 @@ type sample struct {
 // Values are measured figures by the id of their metric.
 type values map[string]float64
 
-// inside is the inner half: it takes a plan from stdin, and writes events to stdout and its progress to stderr.
+// inside runs the inner half: it reads a plan from stdin, and writes events to stdout and its progress to stderr.
 func inside(stdin io.Reader, stdout, stderr io.Writer) error {
 	var p plan
 	if err := json.NewDecoder(stdin).Decode(&p); err != nil {
@@ -38,14 +38,14 @@ func inside(stdin io.Reader, stdout, stderr io.Writer) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := habitable(); err != nil {
+	if err := mountPrivateRun(); err != nil {
 		return err
 	}
 	in := &inner{plan: p, out: json.NewEncoder(stdout), progress: stderr, begun: time.Now()}
 	for round := range p.Rounds {
 		for _, kind := range p.Beds {
-			for _, prog := range p.turns(round) {
-				in.turn(ctx, round, kind, prog)
+			for _, prog := range p.order(round) {
+				in.measure(ctx, round, kind, prog)
 			}
 		}
 	}
@@ -65,12 +65,12 @@ type inner struct {
 	out      *json.Encoder
 	progress io.Writer
 	begun    time.Time
-	planned  time.Duration // what is behind us, as it was planned
-	beds     int           // made until now
+	planned  time.Duration // how long what is done should have taken
+	beds     int           // how many were made
 }
 
-// turn measures one program once in everything.
-func (in *inner) turn(ctx context.Context, round int, kind string, prog program) {
+// measure makes a bed for one program and does every test on it once.
+func (in *inner) measure(ctx context.Context, round int, kind string, prog program) {
 	if ctx.Err() != nil {
 		return
 	}
@@ -87,24 +87,24 @@ func (in *inner) turn(ctx context.Context, round int, kind string, prog program)
 		in.send(event{Failure: fmt.Sprintf("%s: %s: %s", title, what, oneLine(err))})
 	}
 
-	in.say("%s: coming up ", title)
+	in.printf("%s: starting ", title)
 	in.beds++
 	b, err := newBed(ctx, in.beds, kind, prog, in.MTU)
 	if err != nil {
-		fail("coming up", err)
-		in.planned += in.plan.turn()
+		fail("starting", err)
+		in.planned += in.plan.perProgram()
 		return
 	}
 	defer b.down()
 	fmt.Fprintf(in.progress, "(%s left)\n", roughly(in.left()))
 	in.planned += startup
-	rest, err := b.memory("VmRSS")
+	before, err := b.memory("VmRSS")
 	if err != nil {
-		fail("memory at rest", err)
+		fail("memory before load", err)
 		return
 	}
 	for _, t := range in.Tests {
-		in.say("%s: %s ", title, t)
+		in.printf("%s: %s ", title, t)
 		v, err := b.measure(ctx, t, in.Secs)
 		in.planned += t.duration(in.Secs)
 		if ctx.Err() == nil && err == nil {
@@ -125,7 +125,7 @@ func (in *inner) turn(ctx context.Context, round int, kind string, prog program)
 		fail("peak memory", err)
 		return
 	}
-	record(values{"memory.rest": rest, "memory.peak": peak})
+	record(values{"memory.rest": before, "memory.peak": peak})
 }
 
 // profile profiles one program under the two loads that differ most.
@@ -134,7 +134,7 @@ func (in *inner) profile(ctx context.Context, kind string, prog program) {
 		if ctx.Err() != nil {
 			return
 		}
-		in.say("profile, %s, %s: %s ", kind, prog.Name, t)
+		in.printf("profile, %s, %s: %s ", kind, prog.Name, t)
 		in.beds++
 		p, err := profileOne(ctx, in.beds, kind, prog, in.MTU, t, in.Secs)
 		if err != nil {
@@ -147,23 +147,24 @@ func (in *inner) profile(ctx context.Context, kind string, prog program) {
 	}
 }
 
-func (in *inner) say(format string, args ...any) {
+// printf prints progress.
+func (in *inner) printf(format string, args ...any) {
 	fmt.Fprintf(in.progress, "bench: "+format, args...)
 }
 
-// send passes an event on. If nobody hears it, nobody needs it.
+// send sends an event to the outer half. An error means that the outer half has ended, so it is ignored.
 func (in *inner) send(e event) { in.out.Encode(e) }
 
-// left is how long the rest will take, if it keeps to the plan as well as what is behind us did.
+// left estimates how long the rest of the plan takes, from how long the first part took compared with its plan.
 func (in *inner) left() time.Duration {
-	rest := in.plan.duration() - in.planned
+	left := in.plan.duration() - in.planned
 	if in.planned > 10*time.Second {
-		rest = time.Duration(float64(rest) * float64(time.Since(in.begun)) / float64(in.planned))
+		left = time.Duration(float64(left) * float64(time.Since(in.begun)) / float64(in.planned))
 	}
-	return max(rest, 0)
+	return max(left, 0)
 }
 
-// brief is a test's result in a few words, for those who watch.
+// brief returns a test's result in a few words, for the progress.
 func (t test) brief(v values) string {
 	var words []string
 	for _, m := range t.metrics() {

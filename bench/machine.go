@@ -9,15 +9,16 @@ import (
 	"strings"
 )
 
-// A machine is what the figures depend on besides the programs.
+// A machine is what the figures depend on beside the programs.
 type machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`
 	Kernel string `json:"kernel"`
 	Go     string `json:"go"`
-	Load   string `json:"load"` // how busy it was before the start, over 1, 5 and 15 minutes
+	Load   string `json:"load"` // the load average before the start, over 1, 5 and 15 minutes
 }
 
+// thisMachine describes the machine that this runs on.
 func thisMachine() machine {
 	m := machine{Cores: runtime.NumCPU(), Go: runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH}
 	text, _ := os.ReadFile("/proc/cpuinfo")
@@ -31,7 +32,7 @@ func thisMachine() machine {
 	return m
 }
 
-// cpuModel is the processor's name and those of its vector instructions that ciphers use.
+// cpuModel returns the processor's name and those of its vector extensions that ciphers use.
 func cpuModel(cpuinfo string) string {
 	model := runtime.GOARCH
 	var vectors []string

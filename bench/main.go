@@ -1,14 +1,14 @@
-// Bench measures userspace WireGuard programs side by side on one Linux machine: Throughline as this repository has it,
-// wireguard-go, its fastest fork, and what else is named.
+// Bench compares userspace WireGuard programs on one Linux machine: Throughline as built from this repository, wireguard-go,
+// its fastest fork, and any others that are named.
 //
 //	cd bench && sudo go run .
 //
-// Each program runs in each of two network namespaces joined by a veth pair, and is set up with wg(8). Every round
-// measures every program in turn, so that a machine whose speed drifts hurts them all alike; what is told are medians
-// and ratios. Everything happens in namespaces that the command makes for itself: nothing outlives it.
+// Two instances of each program run in two network namespaces joined by a veth pair, and are set up with wg(8). Every round
+// measures every program in turn, so that changes of the machine's speed affect them all alike; medians and ratios are
+// reported. Everything happens in namespaces that end with the command.
 //
 // The command has two halves. The outer one (this file) reads the flags, builds the programs and reports; the inner one
-// (inside_linux.go) runs in namespaces of its own, measures, and sends each sample to the outer one as it comes.
+// (inside.go) runs in namespaces of its own, measures, and sends each sample to the outer one as it comes.
 package main
 
 import (
@@ -34,18 +34,18 @@ func main() {
 	}
 }
 
-// oneLine makes sure that what an operator is told is one line.
+// oneLine makes one line of an error's text.
 func oneLine(err error) string { return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ") }
 
-// run is the command: one of the verbs by which it calls itself, or a measurement.
+// run runs one of the subcommands that the program runs itself with, or a measurement.
 func run(args []string, stdout, stderr io.Writer) error {
 	if len(args) > 0 {
 		switch args[0] {
-		case verbInside:
+		case cmdInside:
 			return inside(os.Stdin, stdout, stderr)
-		case verbSend:
+		case cmdSend:
 			return send(args[1:], stdout)
-		case verbSink:
+		case cmdSink:
 			return sink(args[1:], stdout)
 		}
 	}
@@ -63,14 +63,14 @@ func run(args []string, stdout, stderr io.Writer) error {
 	return o.measure(stdout, stderr)
 }
 
-// The verbs by which the command calls itself.
+// The subcommands that the program runs itself with.
 const (
-	verbInside = "inside"
-	verbSend   = "send"
-	verbSink   = "sink"
+	cmdInside = "inside"
+	cmdSend   = "send"
+	cmdSink   = "sink"
 )
 
-// Options are what the flags say.
+// options are the values of the flags.
 type options struct {
 	plan      plan
 	peers     []string
@@ -82,18 +82,19 @@ type options struct {
 	selfCheck bool
 }
 
+// parseOptions reads and checks the flags.
 func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	o := &options{}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	fs.IntVar(&o.plan.Rounds, "rounds", 5, "how often everything is measured")
-	fs.IntVar(&o.plan.Secs, "secs", 4, "how many seconds each transfer takes")
-	fs.IntVar(&o.plan.MTU, "mtu", 1420, "of the tunnel")
+	fs.IntVar(&o.plan.Rounds, "rounds", 5, "how many `times` everything is measured")
+	fs.IntVar(&o.plan.Secs, "secs", 4, "how many `seconds` each transfer takes")
+	fs.IntVar(&o.plan.MTU, "mtu", 1420, "the tunnel's MTU in `bytes`")
 	fs.BoolVar(&o.plan.Profile, "profile", false, "afterwards, also profile each program with perf, and print where the time goes")
-	only := fs.String("only", "", "what is measured, for example tcp1,udp128,udpmix,rtt,load (default: all)")
-	bed := fs.String("bed", bedVeth, "veth: trains of packets cross whole; segmenting: every datagram crosses alone; both")
-	peers := fs.String("peers", strings.Join(peerNames(), ","), "the known programs to compare with, or none")
-	fs.Func("program", "another program to compare with, as `name=/path`; it is started as PATH -f INTERFACE; the name throughline replaces ours", func(s string) error {
+	only := fs.String("only", "", "the `tests` to run, for example tcp1,udp128,udpmix,rtt,load (default: all)")
+	bed := fs.String("bed", bedVeth, "the test `bed`: veth (super-packets cross the cable whole), segmenting (every datagram crosses it alone), or both")
+	peers := fs.String("peers", strings.Join(peerNames(), ","), "the known `programs` to compare with, or none")
+	fs.Func("program", "another program to compare with, as `name=/path`; it is started as PATH -f INTERFACE; one named throughline is measured in place of ours", func(s string) error {
 		p, err := parseProgram(s)
 		o.extra = append(o.extra, p)
 		return err
@@ -102,12 +103,12 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	fs.BoolVar(&o.write, "write", false, "append the results to RESULTS.md, with a plot in results/")
 	fs.StringVar(&o.out, "out", ".", "the `folder` that -write writes into")
 	fs.BoolVar(&o.dryRun, "dry-run", false, "print what would be done, and do nothing")
-	fs.BoolVar(&o.selfCheck, "self-check", false, "one quick round of ours against ours: does this tool work here?")
+	fs.BoolVar(&o.selfCheck, "self-check", false, "one quick round of Throughline against itself, to see whether this tool works here")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
 	if fs.NArg() > 0 {
-		return nil, fmt.Errorf("what is %q? Run with -help for usage", fs.Arg(0))
+		return nil, fmt.Errorf("unknown argument %q; run with -help for usage", fs.Arg(0))
 	}
 	if o.selfCheck {
 		o.plan.Rounds, o.plan.Secs, *peers = 1, 1, "none"
@@ -126,15 +127,15 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 		return nil, err
 	}
 	if o.plan.Rounds < 1 || o.plan.Rounds > 100 || o.plan.Secs < 1 || o.plan.Secs > 60 {
-		return nil, errors.New("-rounds is from 1 to 100, -secs from 1 to 60")
+		return nil, errors.New("-rounds must be from 1 to 100, and -secs from 1 to 60")
 	}
 	if o.plan.MTU < 576 || o.plan.MTU > 9000 {
-		return nil, errors.New("-mtu is from 576 to 9000")
+		return nil, errors.New("-mtu must be from 576 to 9000")
 	}
 	return o, nil
 }
 
-// measure builds what is measured, measures it inside, and reports.
+// measure builds the programs, has the inner half measure them, and reports.
 func (o *options) measure(stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -181,7 +182,7 @@ func (o *options) measure(stdout, stderr io.Writer) error {
 	}
 	switch {
 	case errors.Is(ended, context.DeadlineExceeded):
-		return errors.New("it took three times as long as it should have: stopped, and what was measured until then is above")
+		return errors.New("stopped after three times the planned duration; what was measured until then is above")
 	case ended != nil:
 		return errors.New("interrupted: what was measured until then is above")
 	}

@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// rttCount is how many pings, a millisecond apart, are sent for transfers that take secs.
+// rttCount returns how many pings, a millisecond apart, are sent when transfers take secs.
 func rttCount(secs int) int { return min(1500, 400*secs) }
 
-// rtt measures ping with nothing else on the tunnel.
+// rtt measures pings while nothing else uses the tunnel.
 func (b *bed) rtt(ctx context.Context, secs int) (values, error) {
 	return b.ping(ctx, testRTT, rttCount(secs), "0.001")
 }
 
-// load measures ping while a TCP stream goes the same way: from its first quarter on, for half of its time.
+// load measures pings while a TCP stream has the same direction: from its first quarter on, for half of its time.
 func (b *bed) load(ctx context.Context, secs int) (values, error) {
 	server, err := b.iperfServer(ctx)
 	if err != nil {
@@ -38,7 +38,7 @@ func (b *bed) load(ctx context.Context, secs int) (values, error) {
 	return v, errors.Join(err, client.Wait())
 }
 
-// ping sends pings and waits for all. What ping says goes to a file: nobody must wake up for each line of it.
+// ping sends pings and waits for all replies. The output goes to a file, so that no process wakes up for each line.
 func (b *bed) ping(ctx context.Context, t test, count int, interval string) (values, error) {
 	f, err := os.CreateTemp("", "bench-ping-")
 	if err != nil {
@@ -74,8 +74,8 @@ var (
 	pingSummary = regexp.MustCompile(`(?m)^(\d+) packets transmitted, \d+ (?:packets )?received`)
 )
 
-// parsePing finds the round-trip times in milliseconds, and how many pings were sent. A reply that came twice has (DUP!)
-// behind its time and isn't one of them.
+// parsePing returns the round-trip times in milliseconds, and how many pings were sent, from the output of ping(8). A
+// duplicate of a reply, which has (DUP!) after its time, isn't counted.
 func parsePing(text string) (times []float64, sent int, err error) {
 	for _, m := range pingReply.FindAllStringSubmatch(text, -1) {
 		ms, err := strconv.ParseFloat(m[1], 64)
@@ -86,7 +86,7 @@ func parsePing(text string) (times []float64, sent int, err error) {
 	}
 	m := pingSummary.FindStringSubmatch(text)
 	if m == nil {
-		return nil, 0, errors.New("ping: no summary in what it said")
+		return nil, 0, errors.New("ping: no summary in its output")
 	}
 	if sent, err = strconv.Atoi(m[1]); err != nil {
 		return nil, 0, fmt.Errorf("ping: %w", err)

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// measure does one test.
+// measure does one test and returns its metrics.
 func (b *bed) measure(ctx context.Context, t test, secs int) (values, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, t.duration(secs)+2*patient, errors.New("it took too long"))
+	ctx, cancel := context.WithTimeoutCause(ctx, t.duration(secs)+2*waitLimit, errors.New("it took too long"))
 	defer cancel()
 	var v values
 	var err error
@@ -62,7 +62,7 @@ func (b *bed) tcp(ctx context.Context, t test, streams int, secs int) (values, e
 	return v, nil
 }
 
-// iperf is one transfer from a to b.
+// iperf does one transfer from a to b.
 func (b *bed) iperf(ctx context.Context, streams int, secs int, more ...string) (*iperfResult, error) {
 	server, err := b.iperfServer(ctx)
 	if err != nil {
@@ -72,24 +72,25 @@ func (b *bed) iperf(ctx context.Context, streams int, secs int, more ...string) 
 	out, err := b.iperfClient(ctx, streams, secs, more...).Output()
 	r, perr := parseIperf(out)
 	if perr != nil {
-		err = perr // it says more than an exit status
+		err = perr // it says more than the exit status
 	}
 	return r, err
 }
 
+// iperfClient returns the command that sends from a to b.
 func (b *bed) iperfClient(ctx context.Context, streams int, secs int, more ...string) *exec.Cmd {
 	args := append([]string{"-c", b.b.inner, "-t", fmt.Sprint(secs), "-P", fmt.Sprint(streams), "-J"}, more...)
 	return b.a.in(ctx, "iperf3", args...)
 }
 
-// A server is a command at the far side that has said that it is ready.
+// A server is a command that runs in b and is ready.
 type server struct {
 	cmd    *exec.Cmd
 	out    *bufio.Reader
 	cancel context.CancelFunc
 }
 
-// serve starts a command in b and waits until it says the word. The server must be ended.
+// serve starts a command in b and waits until it prints a line with the word. The caller calls end.
 func (b *bed) serve(ctx context.Context, word, name string, args ...string) (*server, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &server{cmd: b.b.in(ctx, name, args...), cancel: cancel}
@@ -98,8 +99,8 @@ func (b *bed) serve(ctx context.Context, word, name string, args ...string) (*se
 		cancel()
 		return nil, err
 	}
-	var said strings.Builder
-	s.cmd.Stderr = &said
+	var stderr strings.Builder
+	s.cmd.Stderr = &stderr
 	if err := s.cmd.Start(); err != nil {
 		cancel()
 		return nil, err
@@ -112,7 +113,7 @@ func (b *bed) serve(ctx context.Context, word, name string, args ...string) (*se
 		}
 		if err != nil {
 			s.end()
-			return nil, fmt.Errorf("%s did not start to listen: %s", name, said.String())
+			return nil, fmt.Errorf("%s did not start to listen: %s", name, stderr.String())
 		}
 	}
 }
@@ -120,16 +121,17 @@ func (b *bed) serve(ctx context.Context, word, name string, args ...string) (*se
 // end ends the server if it hasn't ended by itself.
 func (s *server) end() {
 	stop := time.AfterFunc(time.Second, s.cancel)
-	s.cmd.Wait() // how it ended doesn't matter: what it was for has been measured
+	s.cmd.Wait() // its exit status doesn't matter: the measurement is complete
 	stop.Stop()
 	s.cancel()
 }
 
+// iperfServer starts an iperf3 server for one transfer in b.
 func (b *bed) iperfServer(ctx context.Context) (*server, error) {
 	return b.serve(ctx, "Server listening", "iperf3", "-s", "-1", "-i", "0", "--forceflush")
 }
 
-// iperfResult is what we need of iperf3's JSON.
+// iperfResult is the part of iperf3's JSON that is used.
 type iperfResult struct {
 	End struct {
 		Sent struct {
@@ -143,10 +145,11 @@ type iperfResult struct {
 	Error string `json:"error"`
 }
 
+// parseIperf reads the output of iperf3 -J.
 func parseIperf(text []byte) (*iperfResult, error) {
 	var r iperfResult
 	if err := json.Unmarshal(text, &r); err != nil {
-		return nil, fmt.Errorf("iperf3 said no JSON: %w", err)
+		return nil, fmt.Errorf("iperf3's output is not JSON: %w", err)
 	}
 	if r.Error != "" {
 		return nil, errors.New("iperf3: " + r.Error)

@@ -16,7 +16,7 @@ func TestParseIperf(t *testing.T) {
 		t.Errorf("got %+v", r.End)
 	}
 	for text, want := range map[string]string{
-		"": "no JSON",
+		"": "not JSON",
 		`{"start":{},"error":"unable to connect to server: Connection refused"}`:          "Connection refused",
 		`{"end":{"sum_sent":{"bytes":5},"sum_received":{"bytes":0,"bits_per_second":0}}}`: "nothing was received",
 	} {
@@ -26,7 +26,7 @@ func TestParseIperf(t *testing.T) {
 	}
 }
 
-// iperfJSON is what iperf3 3.12 says at its end, shortened.
+// iperfJSON is the output of iperf3 3.12 -J, shortened.
 const iperfJSON = `{
 	"start": {"version": "iperf 3.12"},
 	"intervals": [{"sum": {"bytes": 1, "bits_per_second": 1, "retransmits": 1}}],
@@ -71,7 +71,7 @@ func TestProc(t *testing.T) {
 		t.Errorf("VmHWM = %v, %v", kib, err)
 	}
 	if _, err := statusKiB(status, "Threads"); err == nil {
-		t.Error("Threads is no memory")
+		t.Error("Threads, which has no unit, was read as memory")
 	}
 	if _, err := statusKiB("", "VmRSS"); err == nil { // a process that has ended has no memory
 		t.Error("no error without VmRSS")
@@ -98,10 +98,10 @@ func TestReceivedValues(t *testing.T) {
 		}
 	}
 	if _, err := (received{}).values("udp128", sent{Packets: 10}); err == nil {
-		t.Error("nothing arrived, and it's no error")
+		t.Error("no error, though nothing arrived")
 	}
 	if _, err := (received{Packets: 11, Seconds: 1}).values("udp128", sent{Packets: 10}); err == nil {
-		t.Error("more arrived than were sent, and it's no error")
+		t.Error("no error, though more arrived than were sent")
 	}
 }
 
@@ -125,7 +125,7 @@ func TestOrder(t *testing.T) {
 	} {
 		var o order
 		for _, n := range c.numbers {
-			o.see(n)
+			o.add(n)
 		}
 		if o.reordered != c.reordered || o.duplicates != c.double {
 			t.Errorf("%s: %d reordered, %d duplicates; want %d, %d", c.name, o.reordered, o.duplicates, c.reordered, c.double)
@@ -153,7 +153,7 @@ func TestOrderModel(t *testing.T) {
 			default:
 				n = top - min(top, r.Uint64N(400))
 			}
-			o.see(n)
+			o.add(n)
 			switch {
 			case !started || n > top:
 				top, started = n, true
@@ -175,6 +175,6 @@ func TestOrderModel(t *testing.T) {
 func BenchmarkOrder(b *testing.B) {
 	var o order
 	for n := uint64(0); b.Loop(); n += 4 { // three of four are lost
-		o.see(n)
+		o.add(n)
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// udp measures one flow of datagrams from a to b, as fast as the sender can send. How many of them arrive, and how, is
-// counted by numbers in the datagrams themselves: nothing else crosses the tunnel, so one that is overloaded can't
-// stall the tool.
+// udp measures one flow of datagrams from a to b, sent as fast as possible. The datagrams carry numbers, by which the
+// receiver counts loss, reordering and duplicates: nothing else crosses the tunnel, so an overloaded one can't stall the
+// measurement.
 func (b *bed) udp(ctx context.Context, t test, secs int) (values, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -22,12 +22,12 @@ func (b *bed) udp(ctx context.Context, t test, secs int) (values, error) {
 	to := b.b.inner + ":9000"
 	span := func(secs int) string { return (time.Duration(secs) * time.Second).String() }
 
-	server, err := b.serve(ctx, sinkReady, self, verbSink, "-listen", to, "-for", span(secs+2))
+	server, err := b.serve(ctx, sinkReady, self, cmdSink, "-listen", to, "-for", span(secs+2))
 	if err != nil {
 		return nil, err
 	}
 	defer server.end()
-	out, err := b.a.in(ctx, self, verbSend, "-to", to, "-sizes", sizes, "-for", span(secs)).Output()
+	out, err := b.a.in(ctx, self, cmdSend, "-to", to, "-sizes", sizes, "-for", span(secs)).Output()
 	if err != nil {
 		return nil, fmt.Errorf("send: %w", err)
 	}
@@ -43,21 +43,22 @@ func (b *bed) udp(ctx context.Context, t test, secs int) (values, error) {
 }
 
 const (
-	minDatagram = 16      // bytes of payload: the number, and room
-	sinkReady   = "ready" // what the sink says when it listens
+	minDatagram = 16      // bytes of payload: the number takes 8
+	sinkReady   = "ready" // what sink prints when it listens
 )
 
-// sent is what the sender says.
+// sent is what the sender prints.
 type sent struct{ Packets uint64 }
 
-// received is what the sink says.
+// received is what the sink prints.
 type received struct {
 	Packets    uint64  // all, duplicates too
 	Seconds    float64 // from the first to the last
-	Reordered  uint64  // came after one that was sent later
+	Reordered  uint64  // those that arrived after one that was sent later
 	Duplicates uint64
 }
 
+// values returns the metrics of test t.
 func (r received) values(t test, s sent) (values, error) {
 	if r.Packets < 2 || r.Seconds <= 0 {
 		return nil, fmt.Errorf("%d datagrams were sent, %d arrived", s.Packets, r.Packets)
@@ -74,19 +75,20 @@ func (r received) values(t test, s sent) (values, error) {
 	}, nil
 }
 
-// An order watches the numbers of one flow's packets. It remembers which of the last numbers came; memory is bounded,
-// and a packet costs a few operations however many were lost before it. Not for concurrent use.
+// An order counts reordered and duplicate packets of one flow by their numbers. It remembers which of the last numbers
+// arrived; memory is bounded, and a packet costs a few operations however many were lost before it. Not for concurrent use.
 type order struct {
-	next                  uint64 // one more than the highest number that came
-	came                  [remembered / 64]uint64
+	next                  uint64 // one more than the highest number that arrived
+	arrived               [remembered / 64]uint64
 	reordered, duplicates uint64
 }
 
-// remembered is how many numbers an order remembers: what comes so late that it can't know whether it is a duplicate is
-// counted as reordered.
+// remembered is how many numbers an order remembers. A packet that arrives so late that it may be a duplicate or not counts
+// as reordered.
 const remembered = 1 << 17
 
-func (o *order) see(n uint64) {
+// add counts the packet with number n.
+func (o *order) add(n uint64) {
 	switch {
 	case n >= o.next:
 		o.forget(o.next, n)
@@ -94,28 +96,28 @@ func (o *order) see(n uint64) {
 	case o.next-n > remembered:
 		o.reordered++
 		return
-	case o.came[n%remembered/64]&(1<<(n%64)) != 0:
+	case o.arrived[n%remembered/64]&(1<<(n%64)) != 0:
 		o.duplicates++
 		return
 	default:
 		o.reordered++
 	}
-	o.came[n%remembered/64] |= 1 << (n % 64)
+	o.arrived[n%remembered/64] |= 1 << (n % 64)
 }
 
-// forget makes room for the numbers from low up to and with high, which have not come.
+// forget records that the numbers from low to high, both included, have not arrived.
 func (o *order) forget(low, high uint64) {
 	if high-low >= remembered {
-		clear(o.came[:])
+		clear(o.arrived[:])
 		return
 	}
 	for n := low; n <= high; {
 		if n%64 == 0 && high-n >= 63 {
-			o.came[n%remembered/64] = 0
+			o.arrived[n%remembered/64] = 0
 			n += 64
 			continue
 		}
-		o.came[n%remembered/64] &^= 1 << (n % 64)
+		o.arrived[n%remembered/64] &^= 1 << (n % 64)
 		n++
 	}
 }

@@ -7,14 +7,14 @@ import (
 
 // A metric is one row of the table.
 type metric struct {
-	ID     string `json:"id"`               // the test, a dot, and what of it
+	ID     string `json:"id"`               // the test, a dot, and what is measured
 	Name   string `json:"name"`             // with the unit
 	Higher bool   `json:"higher_is_better"` // higher is better
-	Digits int    `json:"digits"`           // behind the point
-	Count  bool   `json:"count"`            // of mishaps: zero is as it should be, and a plot has nothing to show
+	Digits int    `json:"digits"`           // after the decimal point
+	Count  bool   `json:"count"`            // a count of losses or the like, which should be zero and isn't plotted
 }
 
-// metrics are what a test yields.
+// metrics returns the metrics that a test measures.
 func (t test) metrics() []metric {
 	id := func(what string) string { return string(t) + "." + what }
 	if n, ok := t.number("tcp"); ok {
@@ -52,7 +52,7 @@ func (t test) metrics() []metric {
 	}
 }
 
-// metrics are the rows of a plan's table.
+// metrics returns the rows of a plan's table.
 func (p plan) metrics() []metric {
 	var all []metric
 	for _, t := range p.Tests {
@@ -64,8 +64,10 @@ func (p plan) metrics() []metric {
 	)
 }
 
+// format returns a value with the metric's number of digits.
 func (m metric) format(v float64) string { return strconv.FormatFloat(v, 'f', m.Digits, 64) }
 
+// better says which values are better.
 func (m metric) better() string {
 	if m.Higher {
 		return "higher"

@@ -9,9 +9,10 @@ import (
 	"strings"
 )
 
-// A tool is a program of the machine that is needed, and the Debian package that has it.
+// A tool is a program that the machine must have, and the Debian package that has it.
 type tool struct{ name, pkg string }
 
+// tools returns the tools that a plan needs.
 func tools(p plan) []tool {
 	need := []tool{{"ip", "iproute2"}, {"wg", "wireguard-tools"}, {"iperf3", "iperf3"}, {"ping", "iputils-ping"}, {"go", "golang"}}
 	if slices.Contains(p.Beds, bedSegmenting) {
@@ -23,7 +24,7 @@ func tools(p plan) []tool {
 	return need
 }
 
-// needs says in one line what the machine lacks.
+// needs returns an error, in one line, that says what the machine lacks.
 func needs(p plan) error {
 	var names, pkgs []string
 	for _, t := range tools(p) {

@@ -9,11 +9,11 @@ import (
 	"os/exec"
 )
 
-// errLinux is all there is to say elsewhere: network namespaces are Linux's.
-var errLinux = errors.New("this needs Linux")
+// errLinux is the error of everything that needs Linux's network namespaces.
+var errLinux = errors.New("this benchmark needs Linux")
 
 func confine(context.Context, plan, io.Writer, func(event)) error { return errLinux }
-func habitable() error                                            { return errLinux }
+func mountPrivateRun() error                                      { return errLinux }
 func send([]string, io.Writer) error                              { return errLinux }
 func sink([]string, io.Writer) error                              { return errLinux }
-func dieWithUs(*exec.Cmd)                                         {}
+func killWithParent(*exec.Cmd)                                    {}

@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// A plan is everything the inner half needs to know.
+// A plan is what is to be measured. The outer half makes it, and the inner half carries it out.
 type plan struct {
 	Programs []program `json:"programs"`
 	Beds     []string  `json:"beds"`
 	Tests    []test    `json:"tests"`
 	Rounds   int       `json:"rounds"`
-	Secs     int       `json:"secs"`
-	MTU      int       `json:"mtu"`
+	Secs     int       `json:"secs"` // of each transfer
+	MTU      int       `json:"mtu"`  // of the tunnel, in bytes
 	Profile  bool      `json:"profile"`
 }
 
-// The two beds. On the first, a train of packets crosses the cable as one; on the second, every datagram crosses alone,
-// as it does on a real wire, so that the figures don't only flatter those who send trains.
+// The two kinds of bed. On the first, super-packets cross the cable whole; on the second, every datagram crosses alone, as it
+// does on a real wire. The first favours programs that send super-packets.
 const (
 	bedVeth       = "veth"
 	bedSegmenting = "segmenting"
@@ -36,26 +36,26 @@ func parseBeds(s string) ([]string, error) {
 	return nil, fmt.Errorf("-bed is %q: use veth, segmenting or both", s)
 }
 
-// A test is one kind of load, by its name: tcp and the number of streams, udp and the size of the datagrams' payload,
-// udpmix, rtt, or load.
+// A test is the name of a kind of load: tcp and the number of streams, udp and the bytes of payload in a datagram, udpmix,
+// rtt, or load.
 type test string
 
 const (
 	testMix  test = "udpmix" // datagrams of several sizes in one flow
-	testRTT  test = "rtt"    // ping with nothing else on the tunnel
-	testLoad test = "load"   // ping while one TCP stream goes the same way
+	testRTT  test = "rtt"    // pings while nothing else uses the tunnel
+	testLoad test = "load"   // pings while one TCP stream has the same direction
 )
 
-// everything is what is measured unless -only says otherwise. TCP with one stream comes first: after it, the peak of
-// memory is that of a fresh daemon under load for everybody alike.
-var everything = []test{"tcp1", "tcp8", "udp64", "udp128", "udp512", "udp1300", testMix, testRTT, testLoad}
+// defaultTests are measured unless -only names others. TCP with one stream comes first, so that every daemon meets its first
+// load in the same state.
+var defaultTests = []test{"tcp1", "tcp8", "udp64", "udp128", "udp512", "udp1300", testMix, testRTT, testLoad}
 
-// headers is how much of the MTU is taken by the IPv4 and UDP headers inside the tunnel.
+// headers is how many bytes of the MTU are taken by the IPv4 and UDP headers inside the tunnel.
 const headers = 28
 
 func parseTests(only string, mtu int) ([]test, error) {
 	if only == "" {
-		fits := slices.DeleteFunc(slices.Clone(everything), func(t test) bool {
+		fits := slices.DeleteFunc(slices.Clone(defaultTests), func(t test) bool {
 			size, ok := t.number("udp")
 			return ok && size > mtu-headers
 		})
@@ -71,26 +71,26 @@ func parseTests(only string, mtu int) ([]test, error) {
 		case tcp && streams >= 1 && streams <= 128:
 		case udp && size >= minDatagram && size <= mtu-headers:
 		case udp:
-			return nil, fmt.Errorf("-only: %s: with an MTU of %d, a datagram has from %d to %d bytes", t, mtu, minDatagram, mtu-headers)
+			return nil, fmt.Errorf("-only: %s: with an MTU of %d, the payload of a datagram has from %d to %d bytes", t, mtu, minDatagram, mtu-headers)
 		default:
-			return nil, fmt.Errorf("-only: what is %q? Use tcp1, tcp8, udp64, udp128, udp512, udp1300, udpmix, rtt, load", t)
+			return nil, fmt.Errorf("-only: unknown test %q; use tcp1, tcp8, udp64, udp128, udp512, udp1300, udpmix, rtt, load", t)
 		}
 		if slices.Contains(tests, t) {
-			return nil, fmt.Errorf("-only: %s is there twice", t)
+			return nil, fmt.Errorf("-only: %s is named twice", t)
 		}
 		tests = append(tests, t)
 	}
 	return tests, nil
 }
 
-// number is the number behind a kind of test.
+// number returns the number after a kind of test, and whether the test is of that kind.
 func (t test) number(kind string) (int, bool) {
 	digits, ok := strings.CutPrefix(string(t), kind)
 	n, err := strconv.Atoi(digits)
 	return n, ok && err == nil
 }
 
-// sizes are the payload sizes that a UDP test sends, over and over.
+// sizes returns the payload sizes that a UDP test sends, in turn.
 func (t test) sizes(mtu int) []int {
 	if n, ok := t.number("udp"); ok {
 		return []int{n}
@@ -100,7 +100,7 @@ func (t test) sizes(mtu int) []int {
 	return []int{small, small, middle, small, small, middle, small, large, small, middle, small, middle} // 7:4:1
 }
 
-// duration is how long the test should take, with what must be started for it.
+// duration returns how long the test should take, with the programs that must be started for it.
 func (t test) duration(secs int) time.Duration {
 	transfer := time.Duration(secs) * time.Second
 	if _, ok := t.number("tcp"); ok {
@@ -112,11 +112,11 @@ func (t test) duration(secs int) time.Duration {
 	return transfer + time.Second
 }
 
-// startup is how long a bed takes to come and go.
+// startup is how long it takes to make and remove a bed.
 const startup = 1500 * time.Millisecond
 
-// turn is how long one program takes in one round on one bed.
-func (p plan) turn() time.Duration {
+// perProgram returns how long one program takes in one round on one bed.
+func (p plan) perProgram() time.Duration {
 	d := startup
 	for _, t := range p.Tests {
 		d += t.duration(p.Secs)
@@ -124,15 +124,16 @@ func (p plan) turn() time.Duration {
 	return d
 }
 
-// duration is how long the whole should take.
+// duration returns how long the whole plan should take.
 func (p plan) duration() time.Duration {
-	d := time.Duration(p.Rounds*len(p.Beds)*len(p.Programs)) * p.turn()
+	d := time.Duration(p.Rounds*len(p.Beds)*len(p.Programs)) * p.perProgram()
 	if p.Profile {
 		d += time.Duration(len(p.Programs)*len(p.Beds)) * (2 * (startup + 3*time.Second + time.Duration(p.Secs)*time.Second))
 	}
 	return d
 }
 
+// duplicateName returns a name that two programs have, if any.
 func (p plan) duplicateName() string {
 	for i, prog := range p.Programs {
 		for _, other := range p.Programs[:i] {
@@ -144,13 +145,13 @@ func (p plan) duplicateName() string {
 	return ""
 }
 
-// turns is the order of the programs in a round. It rotates, so that none always follows the same one.
-func (p plan) turns(round int) []program {
+// order returns the programs in the order of a round. It rotates, so that every program comes first in some rounds.
+func (p plan) order(round int) []program {
 	n := round % len(p.Programs)
 	return slices.Concat(p.Programs[n:], p.Programs[:n])
 }
 
-// describe is the dry run: what would be done.
+// describe returns the output of -dry-run: what would be done.
 func (o *options) describe() string {
 	var b strings.Builder
 	p := o.plan
@@ -197,7 +198,7 @@ func (o *options) describe() string {
 	return b.String()
 }
 
-// roughly says a duration as one tells it to somebody who waits.
+// roughly returns a duration in seconds or minutes.
 func roughly(d time.Duration) string {
 	switch {
 	case d < 100*time.Second:

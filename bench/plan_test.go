@@ -20,9 +20,9 @@ func TestParseTests(t *testing.T) {
 		{"tcp16, udp1392", 1420, "tcp16 udp1392"},
 		{"udp1393", 1420, "!from 16 to 1392"},
 		{"udp15", 1420, "!from 16"},
-		{"tcp0", 1420, "!what is"},
-		{"tcp", 1420, "!what is"},
-		{"sctp", 1420, "!what is"},
+		{"tcp0", 1420, "!unknown test"},
+		{"tcp", 1420, "!unknown test"},
+		{"sctp", 1420, "!unknown test"},
 		{"rtt,rtt", 1420, "!twice"},
 	} {
 		tests, err := parseTests(c.only, c.mtu)
@@ -52,7 +52,7 @@ func TestTurnsRotate(t *testing.T) {
 	p := plan{Programs: []program{{Name: "a"}, {Name: "b"}, {Name: "c"}}}
 	var got []string
 	for round := range 4 {
-		for _, prog := range p.turns(round) {
+		for _, prog := range p.order(round) {
 			got = append(got, prog.Name)
 		}
 	}
@@ -79,14 +79,14 @@ func TestLeft(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
-		{"-rounds 0", "-rounds is from 1"},
+		{"-rounds 0", "-rounds must be from 1"},
 		{"-secs 0", "-secs from 1"},
-		{"-mtu 100 -only rtt", "-mtu is from"},
+		{"-mtu 100 -only rtt", "-mtu must be from"},
 		{"-bed sofa", "-bed is"},
-		{"-peers boringtun", "-peers: what is"},
+		{"-peers boringtun", "-peers: unknown program"},
 		{"-program boringtun", "not name=/path"},
 		{"-program a|b=/bin/true", "not name=/path"},
-		{"tcp1", "what is \"tcp1\""},
+		{"tcp1", "unknown argument \"tcp1\""},
 	} {
 		if _, err := parseOptions(strings.Fields(c.args), io.Discard); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: want an error with %q, got %v", c.args, c.want, err)
@@ -111,7 +111,7 @@ write      a section of /tmp/x/RESULTS.md, plots in /tmp/x/results
 takes      about 4 min
 `
 	if out.String() != want {
-		t.Errorf("the dry run says\n%s\nwant\n%s", &out, want)
+		t.Errorf("the dry run prints\n%s\nwant\n%s", &out, want)
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The plot's measures, in pixels.
+// Sizes and positions in the plot, in pixels.
 const (
 	plotWidth = 1000
 	plotLeft  = 270 // where the bars begin; the names of the metrics are to the left
@@ -16,16 +16,16 @@ const (
 	groupGap  = 12
 )
 
-// colours of the programs, in order; they also differ in lightness.
+// colours are those of the programs, in order; they also differ in lightness.
 var colours = []string{"#0b6e4f", "#e08e45", "#7a9cc6", "#b5446e", "#8d8d8d"}
 
-// plot draws a bed's results as an SVG picture: for each metric a bar for each program, as long as its median is to that
-// of the first peer, with a line from the least to the greatest value. Counts of mishaps aren't drawn.
+// plot returns a bed's results as an SVG picture. Each metric has a bar for each program, whose length is its median divided by
+// that of the first peer, with a line from the least to the greatest value. Counts of losses and the like aren't drawn.
 func (r *report) plot(bed string) string {
 	programs := r.Plan.Programs
 	norm := programs[min(1, len(programs)-1)].Name
 	var up, down []result
-	for _, res := range r.on(bed) {
+	for _, res := range r.resultsOn(bed) {
 		switch {
 		case res.Metric.Count || res.By[norm].N == 0 || res.By[norm].Median == 0:
 		case res.Metric.Higher:
@@ -40,7 +40,7 @@ func (r *report) plot(bed string) string {
 	text := func(x, y int, attributes, s string) {
 		draw(`<text x="%d" y="%d"%s>%s</text>`, x, y, attributes, html.EscapeString(s))
 	}
-	text(16, 28, ` font-size="17" font-weight="bold"`, "Userspace WireGuard, bed: "+bedWords[bed])
+	text(16, 28, ` font-size="17" font-weight="bold"`, "Userspace WireGuard, bed: "+bedDescriptions[bed])
 	text(16, 48, ` fill="#555"`, fmt.Sprintf("%s · %s, %d cores · commit %s · medians of %s · MTU %d",
 		r.When.Format("2006-01-02"), r.Machine.CPU, r.Machine.Cores, r.Commit, count(r.Plan.Rounds, "round"), r.Plan.MTU))
 	x := plotLeft
@@ -103,9 +103,10 @@ func (r *report) plot(bed string) string {
 `, plotWidth, y, b.String())
 }
 
+// colour returns the colour of program i.
 func colour(i int) string { return colours[i%len(colours)] }
 
-// ticksTo are round multiples up to the longest, eight at most. The one at 1 comes last: its line is drawn over the others.
+// ticksTo returns round multiples up to the longest, at most eight. The one at 1 comes last: its line is drawn over the others.
 func ticksTo(longest float64) []float64 {
 	step := 0.25
 	for _, s := range []float64{0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000} {

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// A profile is where the processor time of a program's two daemons went under one load.
+// A profile shows where the processor time of a program's two daemons went under one load.
 type profile struct {
 	Bed     string  `json:"bed"`
 	Program string  `json:"program"`
@@ -34,10 +34,10 @@ type share struct {
 	Object  string  `json:"object,omitempty"` // the program or library that has the symbol, or the kernel
 }
 
-// topSymbols is how many symbols are told of.
+// topSymbols is how many symbols a profile has.
 const topSymbols = 25
 
-// profileOne makes a bed, loads it, and has perf watch both daemons meanwhile.
+// profileOne makes a bed, does one test on it, and has perf profile both daemons meanwhile.
 func profileOne(ctx context.Context, n int, kind string, prog program, mtu int, t test, secs int) (*profile, error) {
 	b, err := newBed(ctx, n, kind, prog, mtu)
 	if err != nil {
@@ -49,19 +49,19 @@ func profileOne(ctx context.Context, n int, kind string, prog program, mtu int, 
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(secs)*time.Second+6*patient)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(secs)*time.Second+6*waitLimit)
 	defer cancel()
 
 	data := filepath.Join(dir, "perf.data")
 	pids := fmt.Sprintf("%d,%d", b.a.daemon.cmd.Process.Pid, b.b.daemon.cmd.Process.Pid)
 	record := command(ctx, "perf", "record", "-q", "-N", "-F", "997", "-p", pids, "-o", data, "-D", "-1", "--control", "fd:3,4")
 	record.Cancel = func() error { return record.Process.Signal(os.Interrupt) }
-	record.WaitDelay = patient
-	var said strings.Builder
-	record.Stderr = &said
+	record.WaitDelay = waitLimit
+	var stderr strings.Builder
+	record.Stderr = &stderr
 	control, err := startRecording(record)
 	if err != nil {
-		return nil, fmt.Errorf("perf record: %w: %s", err, said.String())
+		return nil, fmt.Errorf("perf record: %w: %s", err, stderr.String())
 	}
 	defer control.Close()
 	if t == "tcp1" {
@@ -70,13 +70,13 @@ func profileOne(ctx context.Context, n int, kind string, prog program, mtu int, 
 		_, err = b.udp(ctx, t, secs)
 	}
 	record.Process.Signal(os.Interrupt)
-	record.Wait() // it ends with the signal's status; what matters is whether there is something to report
+	record.Wait() // it always fails by the signal; whether it worked shows in perf report
 	if err != nil {
 		return nil, err
 	}
 	out, err := command(ctx, "perf", "report", "-i", data, "--stdio", "--no-children", "-F", "overhead,dso,symbol", "-t", "|").Output()
 	if err != nil {
-		return nil, fmt.Errorf("perf report: %w; perf record said: %s", err, said.String())
+		return nil, fmt.Errorf("perf report: %w; perf record printed: %s", err, stderr.String())
 	}
 	symbols, err := parsePerf(string(out))
 	if err != nil {
@@ -85,8 +85,8 @@ func profileOne(ctx context.Context, n int, kind string, prog program, mtu int, 
 	return &profile{Bed: kind, Program: prog.Name, Test: t, Groups: group(symbols), Top: symbols[:min(topSymbols, len(symbols))]}, nil
 }
 
-// startRecording starts perf, whose events are off, tells it to turn them on, and waits until it has: on a busy machine
-// that takes longer than a short load. The pipe that it returns must stay open until perf ends, or perf fails.
+// startRecording starts perf with its events disabled, asks it to enable them, and waits until it has: on a busy machine that
+// takes longer than a short load. The pipes that it returns must stay open until perf ends, or perf fails.
 func startRecording(record *exec.Cmd) (io.Closer, error) {
 	in, control, err := os.Pipe()
 	if err != nil {
@@ -100,11 +100,11 @@ func startRecording(record *exec.Cmd) (io.Closer, error) {
 	}
 	record.ExtraFiles = []*os.File{in, out} // 3 and 4
 	err = record.Start()
-	out.Close() // only perf has it now, so that its end is seen here
+	out.Close() // only perf has it now, so that reading ends when perf does
 	if err != nil {
 		return nil, errors.Join(err, control.Close(), ack.Close())
 	}
-	ack.SetReadDeadline(time.Now().Add(patient))
+	ack.SetReadDeadline(time.Now().Add(waitLimit))
 	if _, err = io.WriteString(control, "enable\n"); err == nil {
 		_, err = bufio.NewReader(ack).ReadString('\n')
 	}
@@ -116,13 +116,13 @@ func startRecording(record *exec.Cmd) (io.Closer, error) {
 	return both{control, ack}, nil
 }
 
-// both are closed together.
+// both closes two.
 type both [2]io.Closer
 
 // Close closes both.
 func (b both) Close() error { return errors.Join(b[0].Close(), b[1].Close()) }
 
-// parsePerf reads what perf report says with | between the columns.
+// parsePerf reads the output of perf report with | between the columns.
 func parsePerf(text string) ([]share, error) {
 	var all []share
 	for line := range strings.Lines(text) {
@@ -131,7 +131,7 @@ func parsePerf(text string) ([]share, error) {
 		}
 		f := strings.SplitN(strings.TrimSpace(line), "|", 3)
 		if len(f) != 3 {
-			return nil, fmt.Errorf("perf report: what is %q?", line)
+			return nil, fmt.Errorf("perf report: unexpected line %q", line)
 		}
 		percent, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(f[0]), "%"), 64)
 		if err != nil {
@@ -151,8 +151,8 @@ func parsePerf(text string) ([]share, error) {
 	return all, nil
 }
 
-// The groups, as patterns of symbols' names; the first that fits counts. What fits none in the kernel is its rest, and
-// elsewhere the program's own code.
+// The groups, as patterns of symbols' names; a symbol is in the first whose pattern matches. Other symbols of the kernel are
+// in the group "kernel, other", and others of a program in "its own code".
 var (
 	kernelGroups = []struct {
 		name    string
@@ -174,18 +174,18 @@ var (
 	}
 )
 
-// classify finds the group of a symbol.
+// classify returns the group of a symbol.
 func classify(symbol string, kernel bool) string {
-	groups, rest := userGroups, "its own code"
+	groups, other := userGroups, "its own code"
 	if kernel {
-		groups, rest = kernelGroups, "kernel, other"
+		groups, other = kernelGroups, "kernel, other"
 	}
 	for _, g := range groups {
 		if g.pattern.MatchString(symbol) {
 			return g.name
 		}
 	}
-	return rest
+	return other
 }
 
 // group adds up the shares of each group.
@@ -204,7 +204,7 @@ func group(symbols []share) []share {
 	return groups
 }
 
-// text is the profile as Markdown to paste.
+// text returns the profile as Markdown.
 func (p *profile) text() string {
 	var b strings.Builder
 	var sums []string

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What perf report says, shortened.
+// The output of perf report, shortened.
 const perfText = `# To display the perf.data header info, please use --header/--header-only options.
 #
 # Overhead|Shared Object|Symbol

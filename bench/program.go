@@ -13,17 +13,18 @@ import (
 	"strings"
 )
 
-// A program is a userspace WireGuard. It is started as `Path -f INTERFACE`.
+// A program is a userspace WireGuard to measure. It is started as `Path -f INTERFACE`.
 type program struct {
 	Name    string `json:"name"`
 	Path    string `json:"path"`
-	Version string `json:"version,omitempty"` // of its module, where the executable tells it
-	Go      string `json:"go,omitempty"`      // that compiled it, where the executable tells it
+	Version string `json:"version,omitempty"` // of its module, if the executable has it
+	Go      string `json:"go,omitempty"`      // the version of Go that compiled it, if the executable has it
 }
 
+// oursName is the name of this repository's program.
 const oursName = "throughline"
 
-// The peers that we know, and the one that ratios in the plot are to: the first.
+// peers are the known programs to compare with. Ratios in the plot are to the first.
 var peers = []struct{ name, module, version, executable string }{
 	{"wireguard-go", "golang.zx2c4.com/wireguard", "latest", "wireguard"},
 	{"tailscale", "github.com/tailscale/wireguard-go", "v0.0.0-20260928213032-417aef361226", "wireguard-go"},
@@ -53,7 +54,7 @@ func parsePeers(s string) ([]string, error) {
 	names := strings.Split(s, ",")
 	for _, name := range names {
 		if peerSource(name) == "" {
-			return nil, fmt.Errorf("-peers: what is %q? Use %s, or none", name, strings.Join(peerNames(), ","))
+			return nil, fmt.Errorf("-peers: unknown program %q; use %s, or none", name, strings.Join(peerNames(), ","))
 		}
 	}
 	return names, nil
@@ -68,7 +69,7 @@ func parseProgram(s string) (program, error) {
 	return program{Name: name, Path: path}, err
 }
 
-// gather builds ours from the repository at top, unless one of the extra programs stands for it, installs the peers, and
+// gather builds the program of the repository at top, unless one of the extra programs replaces it, installs the peers, and
 // returns all: ours first, then the peers, then the others.
 func gather(ctx context.Context, top string, peerNames []string, extra []program, progress io.Writer) ([]program, error) {
 	cache, err := os.UserCacheDir()
@@ -112,31 +113,33 @@ func gather(ctx context.Context, top string, peerNames []string, extra []program
 	return all, nil
 }
 
+// build builds the program of the repository at top.
 func build(ctx context.Context, top, to string) error {
 	if _, err := os.Stat(filepath.Join(top, "cmd/throughline/main.go")); err != nil {
-		return errors.New("this is not the folder bench of the repository: cd there")
+		return errors.New("the current folder isn't bench in the repository; cd there")
 	}
-	// The revision is asked of git by commit, which also works for root in somebody else's repository.
+	// Without -buildvcs=false, go build fails for root in another user's repository. The function commit asks git instead.
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", to, "./cmd/throughline")
 	cmd.Dir = top
-	return quietly(cmd)
+	return runQuietly(cmd)
 }
 
+// install installs a version of a module's program into the folder bin.
 func install(ctx context.Context, bin, what string) error {
 	cmd := exec.CommandContext(ctx, "go", "install", what)
 	cmd.Env = append(os.Environ(), "GOBIN="+bin)
-	return quietly(cmd)
+	return runQuietly(cmd)
 }
 
-// quietly runs a command whose words matter only if it fails.
-func quietly(cmd *exec.Cmd) error {
+// runQuietly runs a command and shows its output only in the error.
+func runQuietly(cmd *exec.Cmd) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
 
-// identify finds out what the executable tells of itself. One that isn't Go's tells nothing.
+// identify reads the versions from the executable. One that wasn't built by Go has none.
 func (p *program) identify() error {
 	st, err := os.Stat(p.Path)
 	if err != nil {
@@ -154,7 +157,7 @@ func (p *program) identify() error {
 	return nil
 }
 
-// commit is the commit of the repository at top, and whether there is more in the folder than that.
+// commit returns the commit of the repository at top, and whether there are uncommitted changes.
 func commit(top string) string {
 	git := func(args ...string) (string, error) {
 		out, err := exec.Command("git", append([]string{"-c", "safe.directory=*", "-C", top}, args...)...).Output()

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A report is what is told of a run.
+// A report is the result of a whole measurement.
 type report struct {
 	When     time.Time  `json:"when"`
 	Machine  machine    `json:"machine"`
@@ -20,29 +20,29 @@ type report struct {
 	Failures []string   `json:"failures,omitempty"`
 	Profiles []*profile `json:"profiles,omitempty"`
 
-	samples map[place][]float64
+	samples map[sampleKey][]float64 // one value for each round
 }
 
-// A place is where a sample belongs.
-type place struct{ bed, program, metric string }
+// A sampleKey says what a value was measured of.
+type sampleKey struct{ bed, program, metric string }
 
-// A result is what the programs are worth in one respect on one bed.
+// A result is the values of one metric on one bed.
 type result struct {
 	Bed    string             `json:"bed"`
 	Metric metric             `json:"metric"`
 	By     map[string]summary `json:"by"`     // by program; N is 0 where nothing was measured
-	Ratios map[string]float64 `json:"ratios"` // of our median to that program's, unless that is zero or missing
+	Ratios map[string]float64 `json:"ratios"` // our median divided by that program's, unless that is zero or missing
 }
 
-// add takes what the inner half sends.
+// add adds an event of the inner half.
 func (r *report) add(e event) {
 	switch {
 	case e.Sample != nil:
 		if r.samples == nil {
-			r.samples = map[place][]float64{}
+			r.samples = map[sampleKey][]float64{}
 		}
 		for id, v := range e.Sample.Values {
-			at := place{e.Sample.Bed, e.Sample.Program, id}
+			at := sampleKey{e.Sample.Bed, e.Sample.Program, id}
 			r.samples[at] = append(r.samples[at], v)
 		}
 	case e.Failure != "":
@@ -52,14 +52,14 @@ func (r *report) add(e event) {
 	}
 }
 
-// summarise makes the results of the samples.
+// summarise computes the results from the samples.
 func (r *report) summarise() {
 	r.Results = nil
 	for _, bed := range r.Plan.Beds {
 		for _, m := range r.Plan.metrics() {
 			res := result{Bed: bed, Metric: m, By: map[string]summary{}, Ratios: map[string]float64{}}
 			for _, p := range r.Plan.Programs {
-				res.By[p.Name] = summarise(r.samples[place{bed, p.Name, m.ID}])
+				res.By[p.Name] = summarise(r.samples[sampleKey{bed, p.Name, m.ID}])
 			}
 			ours := res.By[r.Plan.Programs[0].Name]
 			for _, p := range r.Plan.Programs[1:] {
@@ -73,8 +73,8 @@ func (r *report) summarise() {
 	}
 }
 
-// on are the results on one bed.
-func (r *report) on(bed string) []result {
+// resultsOn returns the results on one bed.
+func (r *report) resultsOn(bed string) []result {
 	var on []result
 	for _, res := range r.Results {
 		if res.Bed == bed {
@@ -84,8 +84,8 @@ func (r *report) on(bed string) []result {
 	return on
 }
 
-// circumstances are what the figures depend on, as lines of Markdown.
-func (r *report) circumstances() string {
+// conditions returns what the figures depend on, as lines of Markdown.
+func (r *report) conditions() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, "- "+format+"\n", args...) }
 	line("machine: %s, %d cores, Linux %s, load %s before the start", r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Load)
@@ -97,12 +97,12 @@ func (r *report) circumstances() string {
 	return b.String()
 }
 
-// text is the report for people: Markdown that can be read as it is.
+// text returns the report as Markdown that is also readable as plain text.
 func (r *report) text() string {
 	var b strings.Builder
-	b.WriteString(r.circumstances())
+	b.WriteString(r.conditions())
 	for _, bed := range r.Plan.Beds {
-		fmt.Fprintf(&b, "\nBed: %s\n\n%s", bedWords[bed], r.table(bed))
+		fmt.Fprintf(&b, "\nBed: %s\n\n%s", bedDescriptions[bed], r.table(bed))
 	}
 	for _, p := range r.Profiles {
 		b.WriteString("\n" + p.text())
@@ -113,6 +113,7 @@ func (r *report) text() string {
 	return b.String()
 }
 
+// count returns a number and a noun, in the plural if it must be.
 func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -120,9 +121,9 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// bedWords say what a bed is.
-var bedWords = map[string]string{
-	bedVeth:       "veth (trains of packets cross whole)",
+// bedDescriptions are the kinds of bed in a few words.
+var bedDescriptions = map[string]string{
+	bedVeth:       "veth (super-packets cross whole)",
 	bedSegmenting: "segmenting (every datagram crosses alone)",
 }
 
@@ -132,14 +133,14 @@ func (r *report) write(folder string) (written []string, err error) {
 		return nil, err
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "\n## %s\n\n%s", r.When.Format("2006-01-02 15:04 MST"), r.circumstances())
+	fmt.Fprintf(&b, "\n## %s\n\n%s", r.When.Format("2006-01-02 15:04 MST"), r.conditions())
 	for _, bed := range r.Plan.Beds {
 		plot := fmt.Sprintf("results/%s-%s.svg", r.When.Format("20060102-150405"), bed)
 		if err := os.WriteFile(filepath.Join(folder, plot), []byte(r.plot(bed)), 0o644); err != nil {
 			return written, err
 		}
 		written = append(written, plot)
-		fmt.Fprintf(&b, "\n### Bed: %s\n\n%s\n![%s](%s)\n", bedWords[bed], r.table(bed), "the table as bars", plot)
+		fmt.Fprintf(&b, "\n### Bed: %s\n\n%s\n![%s](%s)\n", bedDescriptions[bed], r.table(bed), "the table as bars", plot)
 	}
 	for _, f := range r.Failures {
 		fmt.Fprintf(&b, "\nFailed: %s\n", f)
@@ -161,6 +162,7 @@ func (r *report) write(folder string) (written []string, err error) {
 	return append([]string{name}, written...), f.Close()
 }
 
+// resultsHead is the head of RESULTS.md.
 const resultsHead = `# Results
 
 Each section is one run of the command in this folder: medians of its rounds, with the least and the greatest, and the

@@ -28,7 +28,7 @@ func golden(t *testing.T, name, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s differs (go test -update writes it anew, if this is right):\n%s", file, got)
+		t.Errorf("%s differs (if the new text is right, go test -update writes it):\n%s", file, got)
 	}
 }
 

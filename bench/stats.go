@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// A summary is what is told of the values of several rounds.
+// A summary is the median and the range of the values of several rounds.
 type summary struct {
 	N      int     `json:"n"`
 	Median float64 `json:"median"`
@@ -13,7 +13,7 @@ type summary struct {
 	Max    float64 `json:"max"`
 }
 
-// summarise returns nothing but zeros for no values.
+// summarise sums up values. Of no values all fields are zero.
 func summarise(values []float64) summary {
 	if len(values) == 0 {
 		return summary{}
@@ -23,6 +23,7 @@ func summarise(values []float64) summary {
 	return summary{N: n, Median: (v[(n-1)/2] + v[n/2]) / 2, Min: v[0], Max: v[n-1]}
 }
 
+// mean returns the mean of values, of which there must be some.
 func mean(values []float64) float64 {
 	sum := 0.0
 	for _, v := range values {
@@ -31,7 +32,7 @@ func mean(values []float64) float64 {
 	return sum / float64(len(values))
 }
 
-// percentile is the smallest value that at least that share of the values doesn't exceed (nearest rank).
+// percentile returns the smallest value such that at least that share of the values is not greater (nearest rank).
 func percentile(values []float64, share float64) float64 {
 	v := slices.Sorted(slices.Values(values))
 	rank := int(math.Ceil(share * float64(len(v))))

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// table is a bed's results as a Markdown table whose columns are aligned, so that it also reads well as it is.
+// table returns a bed's results as a Markdown table whose columns are aligned, so that it is readable as plain text too.
 func (r *report) table(bed string) string {
 	programs := r.Plan.Programs
 	head := []string{"", "better"}
@@ -17,7 +17,7 @@ func (r *report) table(bed string) string {
 		head = append(head, "ours ÷ "+p.Name)
 	}
 	rows := [][]string{head}
-	for _, res := range r.on(bed) {
+	for _, res := range r.resultsOn(bed) {
 		row := []string{res.Metric.Name, res.Metric.better()}
 		for _, p := range programs {
 			row = append(row, res.Metric.cell(res.By[p.Name], r.Plan.Rounds))
@@ -30,7 +30,7 @@ func (r *report) table(bed string) string {
 	return align(rows)
 }
 
-// cell is a median with the least and the greatest value, and in how many rounds there was one if not in all.
+// cell returns a median with the least and the greatest value, and in how many rounds there was a value if not in all.
 func (m metric) cell(s summary, rounds int) string {
 	if s.N == 0 {
 		return "–"
@@ -45,6 +45,7 @@ func (m metric) cell(s summary, rounds int) string {
 	return text
 }
 
+// ratio returns our median divided by a program's.
 func (r result) ratio(program string) string {
 	if x, ok := r.Ratios[program]; ok {
 		return strconv.FormatFloat(x, 'f', 2, 64)
@@ -52,7 +53,8 @@ func (r result) ratio(program string) string {
 	return "–"
 }
 
-// align writes rows, of which the first is the head, as Markdown: the first two columns to the left, the rest to the right.
+// align returns rows, of which the first is the head, as a Markdown table: the first two columns aligned to the left, the
+// others to the right.
 func align(rows [][]string) string {
 	const left = 2
 	widths := make([]int, len(rows[0]))

@@ -8,11 +8,11 @@ import (
 	"throughline/wgtypes"
 )
 
-// A Pos is a place in a file. Lines and columns count from 1, columns in bytes.
+// A Pos is a place in a file.
 type Pos struct {
-	File string
-	Line int
-	Col  int
+	File string // the name that the parser was given
+	Line int    // from 1
+	Col  int    // in bytes, from 1
 }
 
 // String returns file:line:column.
@@ -24,7 +24,7 @@ func (p Pos) String() string {
 type Error struct {
 	Pos     Pos
 	Key     string // the key it is about, or empty
-	Value   string // the value, or empty when it is none or may be a secret
+	Value   string // the value; empty when there is none, or when it may be a secret
 	Problem string // what is wrong, and what to do
 }
 
@@ -47,15 +47,15 @@ func (e *Error) Error() string {
 // An Entry is one line "Key = Value", or one item of the list that a value is.
 type Entry struct {
 	Key     string
-	Value   string // without comment, quotes and the spaces around
+	Value   string // without comment, quotes and the spaces around it
 	Pos     Pos    // of the value
-	private bool   // came from the environment: not to be repeated
+	private bool   // the value came from the environment: errors don't show it
 }
 
-// A Section is a header and the entries below it.
+// A Section is a header and the entries below it, in the order of the file.
 type Section struct {
 	Name    string // as written, without brackets
-	Pos     Pos
+	Pos     Pos    // of the header
 	Entries []Entry
 }
 
@@ -65,10 +65,11 @@ func (e Entry) String() string { return e.Pos.String() + ": " + e.Key }
 // GoString returns what [Entry.String] does.
 func (e Entry) GoString() string { return e.String() }
 
-// Is reports whether the entry has this key, in whatever case.
+// Is reports whether the entry has this key, ignoring case.
 func (e *Entry) Is(key string) bool { return strings.EqualFold(e.Key, key) }
 
-// Wrong returns an error about the entry that shows its value, unless the value might be a key.
+// Wrong returns an [*Error] about the entry. It shows the value, unless that came from [Parser.Env] or might be a
+// WireGuard key.
 func (e *Entry) Wrong(problem string) error {
 	err := &Error{Pos: e.Pos, Key: showKey(e.Key), Problem: problem}
 	if !e.private && !wgtypes.MayBeKey(e.Value) {
@@ -77,12 +78,12 @@ func (e *Entry) Wrong(problem string) error {
 	return err
 }
 
-// WrongSecret returns an error about the entry that doesn't show its value.
+// WrongSecret returns an [*Error] about the entry that doesn't show its value.
 func (e *Entry) WrongSecret(problem string) error {
 	return &Error{Pos: e.Pos, Key: showKey(e.Key), Problem: problem}
 }
 
-// List returns the items of a value that is a list, split at commas, each with its own place. An empty value has none.
+// List returns the items of a value that is a list, split at commas, each with its own position. An empty value has no items.
 func (e *Entry) List() []Entry {
 	if e.Value == "" {
 		return nil
@@ -100,9 +101,10 @@ func (e *Entry) List() []Entry {
 	return items
 }
 
-// maxShown bounds what an error repeats of a value.
+// maxShown bounds how much of a value an error shows, in bytes.
 const maxShown = 80
 
+// cut shortens s to maxShown bytes.
 func cut(s string) string {
 	if len(s) > maxShown {
 		return s[:maxShown] + "..."
@@ -111,7 +113,7 @@ func cut(s string) string {
 }
 
 // showKey returns what an error may show of a key. A secret that stands alone on a line ends in '=' and looks like a
-// key without a value, so only what looks like a name is repeated.
+// key without a value, so only what looks like a name is shown.
 func showKey(key string) string {
 	if len(key) > 32 {
 		return ""

@@ -12,48 +12,48 @@ import (
 
 // A File is a configuration file as it was read.
 type File struct {
-	Name      string
-	Globals   []Entry   // what stands before the first section
+	Name      string    // as given to [Parse]
+	Globals   []Entry   // the entries before the first section
 	Interface Interface // zero when the file has none: see its Pos
 	Peers     []Peer    // in the order of the file
 	Sections  []Section // those that are neither [Interface] nor [Peer]
 }
 
-// An Interface is an [Interface] section.
+// An Interface is an [Interface] section. A nil pointer means that the file doesn't set the key.
 type Interface struct {
-	Pos        Pos // of the header; its Line is 0 when there is none
-	PrivateKey *wgtypes.PrivateKey
-	ListenPort *uint16
-	Mark       *uint32 // FwMark; "off" is 0
-	Address    []netip.Prefix
-	DNS        []netip.Addr
-	Search     []string // what DNS names that is no address: search domains
-	MTU        int      // 0: not set
-	Table      string   // empty: not set; else "off", "auto", or a table's name or number
-	PreUp      []string
-	PostUp     []string
-	PreDown    []string
-	PostDown   []string
-	SaveConfig bool
-	Extra      []Entry // the keys that [Parser.Extra] names
+	Pos        Pos                 // of the header; its Line is 0 when there is none
+	PrivateKey *wgtypes.PrivateKey // not checked to be non-zero
+	ListenPort *uint16             // 0 picks a free port
+	Mark       *uint32             // FwMark; "off" is 0
+	Address    []netip.Prefix      // not masked: the interface's addresses, and how long the prefixes of their networks are
+	DNS        []netip.Addr        // DNS servers
+	Search     []string            // search domains: the values of DNS that aren't addresses
+	MTU        int                 // bytes; 0: not set
+	Table      string              // empty: not set; else "off", "auto", or a table's name or number
+	PreUp      []string            // the hooks: shell commands for before the interface is set up, in the order of the file,
+	PostUp     []string            // for afterwards,
+	PreDown    []string            // for before it is taken down,
+	PostDown   []string            // and for afterwards; nothing here runs them
+	SaveConfig bool                // whether wg-quick(8) writes the file anew when it takes the interface down
+	Extra      []Entry             // the entries whose keys [Parser.Extra] names
 }
 
-// A Peer is a [Peer] section.
+// A Peer is a [Peer] section. A nil pointer means that the file doesn't set the key.
 type Peer struct {
-	Pos                 Pos // of the header
-	PublicKey           wgtypes.PublicKey
-	PresharedKey        *wgtypes.PresharedKey
-	AllowedIPs          []netip.Prefix // masked to their length
-	Endpoint            Endpoint       // zero: none
-	PersistentKeepalive *time.Duration // "off" is 0
+	Pos                 Pos                   // of the header
+	PublicKey           wgtypes.PublicKey     // never zero; no other peer of the file has it
+	PresharedKey        *wgtypes.PresharedKey // zero: none is used
+	AllowedIPs          []netip.Prefix        // masked to their length
+	Endpoint            Endpoint              // zero: none
+	PersistentKeepalive *time.Duration        // whole seconds; "off" is 0
 }
 
 // An Endpoint is the address and port of a peer, as the file has them. The host may be a name, which the caller
-// resolves, and resolves again.
+// resolves, and resolves again when its addresses change (package endpoint does both).
 type Endpoint struct {
 	Host string // a name or an address, without brackets
-	Port uint16
-	Pos  Pos // of the value
+	Port uint16 // from 1 to 65535
+	Pos  Pos    // of the value
 }
 
 // IsZero reports whether there is no endpoint.
@@ -68,9 +68,10 @@ func (e Endpoint) AddrPort() (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(a, e.Port), err == nil
 }
 
-// Config returns the change that makes a device what the file says, as "wg setconf" does: what the file doesn't name is
-// taken away, and peers it doesn't name are removed. Endpoints that are names are resolved by resolve; when that is nil
-// they are left out, and the caller gives them to the device later. Peers stand in the order of f.Peers.
+// Config returns the change that makes a device what the file says, as "wg setconf" does: what the file doesn't set gets
+// its default, and peers it doesn't name are removed. Endpoints that are names are resolved by resolve, which is called
+// for one after another; when it is nil they are left out, and the caller gives them to the device later. Peers stand in
+// the order of f.Peers, and share their lists of allowed IPs with f. The error has every name that didn't resolve.
 func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (wgtypes.Config, error) {
 	c := wgtypes.Config{
 		PrivateKey: new(wgtypes.PrivateKey), ListenPort: new(uint16), Mark: new(uint32),
@@ -116,8 +117,8 @@ func (f *File) Config(resolve func(Endpoint) (netip.AddrPort, error)) (wgtypes.C
 	return c, nil
 }
 
-// Plain returns a mistake for every section and entry that is neither wg's nor wg-quick's. A caller that reads no
-// sections of its own calls it after [Parse], so that a misspelt section is reported.
+// Plain returns an error that has every section and entry that is neither wg's nor wg-quick's, or nil. A caller that has
+// no sections of its own calls it after [Parse], so that a misspelt section is reported.
 func (f *File) Plain() error {
 	var wrong Mistakes
 	for i := range f.Globals {
@@ -129,7 +130,8 @@ func (f *File) Plain() error {
 	return wrong.Err()
 }
 
-// FromStatus returns the file that "wg showconf" shows of a running device.
+// FromStatus returns the file that "wg showconf" shows of a running device. It points into s, which must not be changed
+// while the File is in use.
 func FromStatus(s *wgtypes.Status) *File {
 	f := &File{}
 	if s.ListenPort != 0 {

@@ -11,15 +11,16 @@ import (
 	"throughline/wgtypes"
 )
 
-// A key is one that [Interface] or [Peer] may have.
+// A key is one of those that [Interface] or [Peer] may have.
 type key struct {
 	name string
-	many bool // may stand more than once
-	hook bool // a command: its text is left alone
-	set  func(s *state, e *Entry)
+	many bool                     // may be there more than once
+	hook bool                     // a command, in which $NAME is the shell's
+	set  func(s *state, e *Entry) // puts the value into s.file, or adds a mistake
 }
 
-// Filled in by init, as they lead back to themselves through state.
+// interfaceKeys and peerKeys have their keys in lower case. They are filled in by init: their functions use state, whose
+// methods use them.
 var interfaceKeys, peerKeys map[string]key
 
 func init() {
@@ -50,7 +51,7 @@ func init() {
 		{name: "DNS", many: true, set: (*state).dns},
 		{name: "MTU", set: func(s *state, e *Entry) {
 			n, ok := s.number(e, 16, "an MTU; use a number from 576 to 65535, or leave it out")
-			if ok && n < 576 { // RFC 791 §3.1: what every host must take
+			if ok && n < 576 { // RFC 791 §3.1: what every host must accept
 				s.wrong.Add(e.Wrong("too small for an MTU; use a number from 576 to 65535, or leave it out"))
 			} else if ok {
 				s.file.Interface.MTU = int(n)
@@ -111,6 +112,7 @@ func init() {
 	})
 }
 
+// table returns the keys by their names in lower case.
 func table(keys []key) map[string]key {
 	m := make(map[string]key, len(keys))
 	for _, k := range keys {
@@ -119,6 +121,7 @@ func table(keys []key) map[string]key {
 	return m
 }
 
+// hook returns the function that adds a command to a list of hooks.
 func hook(list func(*Interface) *[]string) func(*state, *Entry) {
 	return func(s *state, e *Entry) {
 		if e.Value == "" {
@@ -133,7 +136,7 @@ func hook(list func(*Interface) *[]string) func(*state, *Entry) {
 // peer returns the peer that is being read.
 func (s *state) peer() *Peer { return &s.file.Peers[len(s.file.Peers)-1] }
 
-// secret reports a key that isn't one, without repeating it.
+// secret returns true when err is nil. Otherwise it adds a mistake that doesn't show the value.
 func (s *state) secret(e *Entry, err error) bool {
 	if err == nil {
 		return true
@@ -142,7 +145,8 @@ func (s *state) secret(e *Entry, err error) bool {
 	return false
 }
 
-// number reads an unsigned number, decimal or hexadecimal with 0x.
+// number reads an unsigned number of so many bits, decimal or hexadecimal with 0x. want is what the mistake says that the
+// value is not.
 func (s *state) number(e *Entry, bits int, want string) (uint64, bool) {
 	digits, base := e.Value, 10
 	if len(digits) > 2 && (digits[:2] == "0x" || digits[:2] == "0X") {
@@ -156,7 +160,7 @@ func (s *state) number(e *Entry, bits int, want string) (uint64, bool) {
 	return n, true
 }
 
-// prefixes reads a list of addresses with or without a length.
+// prefixes reads a list of addresses with or without a prefix length, and calls each with every one.
 func (s *state) prefixes(e *Entry, each func(netip.Prefix)) {
 	for _, item := range e.List() {
 		p, err := prefix(item.Value)
@@ -168,6 +172,7 @@ func (s *state) prefixes(e *Entry, each func(netip.Prefix)) {
 	}
 }
 
+// prefix reads an address with or without a prefix length. Without one it is that of a single host.
 func prefix(v string) (netip.Prefix, error) {
 	if !strings.Contains(v, "/") {
 		a, err := netip.ParseAddr(v)
@@ -221,7 +226,8 @@ func (s *state) endpoint(e *Entry) {
 	s.peer().Endpoint = Endpoint{Host: host, Port: uint16(n), Pos: e.Pos}
 }
 
-// isName reports whether s may be the name of a host: labels of letters, digits, '-' and '_', or beyond ASCII.
+// isName reports whether s may be the name of a host: labels of ASCII letters, digits, '-' and '_', and of any characters
+// beyond ASCII.
 func isName(s string) bool {
 	if s == "" || len(s) > 253 {
 		return false

@@ -12,32 +12,35 @@ import (
 	"throughline/wgtypes"
 )
 
-// What bounds a file.
+// Limits of a file, in bytes.
 const (
 	maxFile = 16 << 20
-	maxLine = 64 << 10
+	maxLine = 64 << 10 // without its end
 )
 
 const (
 	space = " \t\r\v\f"
-	bom   = "\ufeff"
+	bom   = "\ufeff" // the byte order mark that some editors put before UTF-8
 )
 
-// A Parser reads files. Its zero value reads what wg-quick(8) reads.
+// A Parser reads files. Its zero value reads what wg-quick(8) reads. It may be used by several goroutines at once as long
+// as nobody changes it.
 type Parser struct {
-	// Env, when it is set, is asked for the value of an environment variable wherever a whole value is $NAME; $$ at the
-	// start of a value stands for one $. Hooks and quoted values are left as they are.
+	// Env, unless it is nil, returns the value of an environment variable, and whether it is set; os.LookupEnv does. A
+	// value that is $NAME as a whole is replaced by it; $$ at the start of a value stands for one $. Hooks and quoted
+	// values are left as they are.
 	Env func(name string) (value string, ok bool)
 
-	// Extra names further keys of [Interface], which go to Interface.Extra. Any other key is a mistake.
+	// Extra names further keys of the section [Interface], whose entries go to Interface.Extra, in any case of letters. Any
+	// key that is neither wg's nor wg-quick's nor here is a mistake.
 	Extra []string
 }
 
 // Parse reads a file with the zero [Parser]. The name is for errors.
 func Parse(name string, r io.Reader) (*File, error) { return (&Parser{}).Parse(name, r) }
 
-// Parse reads a file. The name is for errors; all mistakes found are reported, each an [*Error], the first one first.
-// With an error there is no File.
+// Parse reads a file. The name is for errors and positions. The error has all mistakes found, in the order of the file and
+// at most 20 of them, each an [*Error] that errors.As finds, or it is the reader's. With an error there is no File.
 func (p *Parser) Parse(name string, r io.Reader) (*File, error) {
 	s := &state{Parser: p, file: &File{Name: name}, peers: make(map[wgtypes.PublicKey]int)}
 	// One byte more than a line may have, and its end, so that a line that is too long can be recognised.
@@ -69,7 +72,7 @@ func (p *Parser) Parse(name string, r io.Reader) (*File, error) {
 	return s.file, nil
 }
 
-// A kind is what section a line stands in.
+// A kind is the kind of section that a line is in.
 type kind int
 
 const (
@@ -79,14 +82,14 @@ const (
 	inOther
 )
 
-// state is how far a file has been read.
+// state is a file that is being read.
 type state struct {
 	*Parser
 	file  *File
 	line  int
 	in    kind
-	seen  map[string]int // keys of this section that may stand once, and their lines
-	peers map[wgtypes.PublicKey]int
+	seen  map[string]int            // the lines of those keys of this section that may be there once, by their names in lower case
+	peers map[wgtypes.PublicKey]int // the lines of the headers of peers
 	wrong Mistakes
 }
 
@@ -94,7 +97,7 @@ func (s *state) pos(col int) Pos { return Pos{s.file.Name, s.line, col} }
 
 func (s *state) problem(col int, text string) error { return &Error{Pos: s.pos(col), Problem: text} }
 
-// read takes one line, without its end.
+// read reads one line, without its end.
 func (s *state) read(line string) {
 	col := 1
 	if s.line == 1 && strings.HasPrefix(line, bom) {
@@ -116,6 +119,7 @@ func (s *state) read(line string) {
 	}
 }
 
+// header reads the header of a section.
 func (s *state) header(text string, col int) {
 	name, rest, ok := strings.Cut(text[1:], "]")
 	rest = strings.TrimLeft(rest, space)
@@ -126,7 +130,7 @@ func (s *state) header(text string, col int) {
 	if !ok || rest != "" && rest[0] != '#' && rest[0] != ';' || strings.ContainsAny(name, "[#") || name == "" {
 		s.wrong.Add(s.problem(col, "not a section; use [Name]"))
 		s.in = inOther
-		s.file.Sections = append(s.file.Sections, Section{Pos: at}) // so that its entries are not taken for another's
+		s.file.Sections = append(s.file.Sections, Section{Pos: at}) // so that its entries are not added to the section before
 		return
 	}
 	switch {
@@ -155,7 +159,7 @@ func (s *state) endSection() {
 		return
 	}
 	if p.PublicKey.IsZero() {
-		return // reported where it stands
+		return // reported at its line
 	}
 	if first, ok := s.peers[p.PublicKey]; ok {
 		s.wrong.Add(&Error{Pos: p.Pos, Problem: fmt.Sprintf("a second [Peer] with the PublicKey of the one on line %d; put both into one", first)})
@@ -164,6 +168,7 @@ func (s *state) endSection() {
 	s.peers[p.PublicKey] = p.Pos.Line
 }
 
+// entry reads a line "Key = Value".
 func (s *state) entry(text string, col int) {
 	key, value, ok := strings.Cut(text, "=")
 	if i := strings.IndexByte(key, '#'); i >= 0 || !ok {
@@ -195,8 +200,8 @@ func (s *state) entry(text string, col int) {
 	}
 }
 
-// value finds the value of an entry of a section that isn't wg's: it may stand in quotes, and a comment needs a space
-// before it.
+// value reads the value of an entry of a section that isn't wg's: it may be in quotes, and a comment needs a space before
+// it. It returns false when it added a mistake.
 func (s *state) value(e *Entry) bool {
 	v := e.Value
 	if v != "" && strings.IndexByte("`\"'", v[0]) >= 0 {
@@ -219,7 +224,7 @@ func (s *state) value(e *Entry) bool {
 	return s.expand(e)
 }
 
-// expand puts the value of an environment variable in the place of $NAME.
+// expand replaces $NAME by the value of the environment variable. It returns false when it added a mistake.
 func (s *state) expand(e *Entry) bool {
 	name, ok := strings.CutPrefix(e.Value, "$")
 	if s.Env == nil || !ok {
@@ -231,7 +236,7 @@ func (s *state) expand(e *Entry) bool {
 	}
 	v, ok := s.Env(name)
 	if !ok {
-		// The name is not repeated: it may be a password that begins with '$'.
+		// The name is not shown: it may be a password that begins with '$'.
 		s.wrong.Add(e.WrongSecret("the environment variable it names is not set; set it, or write $$ for a value that begins with '$'"))
 		return false
 	}
@@ -239,7 +244,7 @@ func (s *state) expand(e *Entry) bool {
 	return true
 }
 
-// known takes an entry of [Interface] or [Peer].
+// known reads an entry of [Interface] or [Peer].
 func (s *state) known(e *Entry) {
 	keys, section := interfaceKeys, "[Interface]"
 	if s.in == inPeer {

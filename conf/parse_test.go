@@ -93,7 +93,7 @@ PersistentKeepalive = off`)
 		t.Errorf("peer: %+v", p)
 	}
 	if _, ok := p.Endpoint.AddrPort(); ok {
-		t.Error("a name was taken for an address")
+		t.Error("a name was read as an address")
 	}
 	if ap, ok := f.Peers[1].Endpoint.AddrPort(); !ok || ap != netip.MustParseAddrPort("[2001:db8::1]:1") || *f.Peers[1].PersistentKeepalive != 0 {
 		t.Errorf("second peer: %+v", f.Peers[1])
@@ -258,7 +258,7 @@ func TestConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !c.PrivateKey.IsZero() || *c.ListenPort != 0 || *c.Mark != 0 || !c.ReplacePeers || len(c.Peers) != 2 {
-		t.Errorf("what the file doesn't name must be taken away: %+v", c)
+		t.Errorf("what the file doesn't set must get its default: %+v", c)
 	}
 	if p := c.Peers[0]; p.Endpoint != nil || !p.ReplaceAllowedIPs || !p.PresharedKey.IsZero() || *p.PersistentKeepalive != 0 || len(p.AllowedIPs) != 1 {
 		t.Errorf("first peer: %+v", p)
@@ -272,7 +272,7 @@ func TestConfig(t *testing.T) {
 		return netip.MustParseAddrPort("198.51.100.1:1"), nil
 	})
 	if err != nil || asked != 1 || c.Peers[0].Endpoint.String() != "198.51.100.1:1" {
-		t.Errorf("asked %d times, %v", asked, err)
+		t.Errorf("resolve was called %d times, %v", asked, err)
 	}
 	none := errors.New("no such host")
 	if _, err = f.Config(func(Endpoint) (netip.AddrPort, error) { return netip.AddrPort{}, none }); !errors.Is(err, none) ||

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Write writes a file as "wg showconf" does, and what wg-quick adds to it, secrets included. Reading it back gives the
-// same File but for positions, with [Parser.Env] or without. A value that a file can't hold, as a hook with a '#' or an
-// end of line in it, or a Table that begins with '$', is an error, and nothing is written then. Globals and Sections are
-// written with values in backquotes where they need them.
+// Write writes a file as "wg showconf" does, with the keys that wg-quick adds, secrets included. Reading it back gives the
+// same File but for its name and positions, with [Parser.Env] or without. A value that a file can't hold, such as a hook
+// with a '#' or an end of line in it, or a Table that begins with '$', is an error, and then nothing is written. In
+// Globals and Sections, values that need quotes are written in backquotes.
 func Write(w io.Writer, f *File) error {
 	t := &text{}
 	t.entries(f.Globals, true)
@@ -80,9 +80,10 @@ func Write(w io.Writer, f *File) error {
 // text is a file that is being written.
 type text struct {
 	lines []string
-	err   error
+	err   error // the first that a method met
 }
 
+// section writes the header of a section.
 func (t *text) section(name string) {
 	if name == "" || strings.Trim(name, space) != name || strings.ContainsAny(name, "[]#\x00\r\n") {
 		t.fail("a section's name", "can't be written")
@@ -105,21 +106,22 @@ func (t *text) line(key, value string) {
 	t.lines = append(t.lines, key+" = "+value)
 }
 
-// list writes a list, in as many lines as it takes.
+// list writes a list, in as many lines as it needs.
 func (t *text) list(key string, items []string) {
-	none := len(key) + len(" = ") - len(", ")
-	from, n := 0, none
+	empty := len(key) + len(" = ") - len(", ") // of a line, before its first item
+	from, n := 0, empty
 	for i, item := range items {
 		more := len(", ") + len(item)
 		if n += more; n > maxLine && i > from {
 			t.line(key, strings.Join(items[from:i], ", "))
-			from, n = i, none+more
+			from, n = i, empty+more
 		}
 	}
 	t.line(key, strings.Join(items[from:], ", "))
 }
 
-// entries writes entries as they were handed over, in quotes where quotes are known and needed.
+// entries writes entries with the keys and values that they have. With quotes, as sections that aren't wg's have them, a
+// value that needs quotes gets them.
 func (t *text) entries(list []Entry, quotes bool) {
 	for i := range list {
 		e := &list[i]
@@ -143,15 +145,17 @@ func (t *text) entries(list []Entry, quotes bool) {
 	}
 }
 
-// variable reports whether a reader with [Parser.Env] would take v, without quotes, for something else.
+// variable reports whether a reader with [Parser.Env] would take v, without quotes, for the name of a variable.
 func variable(v string) bool { return strings.HasPrefix(v, "$") }
 
+// fail records an error, unless there is one already.
 func (t *text) fail(what, problem string) {
 	if t.err == nil {
 		t.err = fmt.Errorf("conf: %s %s", what, problem)
 	}
 }
 
+// words returns the texts of a list of values.
 func words[T fmt.Stringer](list []T) []string {
 	var w []string
 	for _, v := range list {

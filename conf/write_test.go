@@ -14,7 +14,7 @@ import (
 	"throughline/wgtypes"
 )
 
-// forget takes positions away, which writing changes.
+// forget clears positions, which writing changes.
 func forget(f *File) *File {
 	entries := func(list []Entry) {
 		for i := range list {
@@ -98,7 +98,8 @@ func TestWriteRefuses(t *testing.T) {
 	}
 }
 
-// Values that came from variables, or begin with '$' otherwise, mean the same to every reader, or aren't written.
+// TestWriteVariables checks that values which came from variables, or begin with '$' otherwise, are read back as they were, with
+// Parser.Env and without, or are refused.
 func TestWriteVariables(t *testing.T) {
 	p := Parser{Extra: []string{"CheckAlive"}, Env: func(name string) (string, bool) { return map[string]string{"A": "b", "B": "$b"}[name], true }}
 	for text, written := range map[string]bool{
@@ -130,7 +131,7 @@ func TestWriteVariables(t *testing.T) {
 	}
 }
 
-// A list may be longer than a line.
+// TestWriteLongLists writes lists that are longer than a line may be.
 func TestWriteLongLists(t *testing.T) {
 	many := &File{Peers: []Peer{{PublicKey: must(wgtypes.ParsePublicKey(public))}}}
 	i, p := &many.Interface, &many.Peers[0]
@@ -142,9 +143,9 @@ func TestWriteLongLists(t *testing.T) {
 		p.AllowedIPs = append(p.AllowedIPs, netip.PrefixFrom(a, 32))
 	}
 	if got := forget(again(t, many)); !reflect.DeepEqual(got, many) {
-		t.Error("what was read back is another file")
+		t.Error("what was read back differs")
 	}
-	// The longest line that there may be is one line; with one byte more it is two.
+	// A list as long as a line may be is one line; with one byte more it is two.
 	item := strings.Repeat("b", 39) + "." + strings.Repeat("c", 39)
 	for first, want := range map[string]int{"a": 1, "aa": 2} {
 		f := &File{Interface: Interface{Search: []string{first}}}
@@ -163,7 +164,7 @@ func TestWriteLongLists(t *testing.T) {
 		}
 	}
 	if (maxLine-len("DNS = a"))%len(", "+item) != 0 {
-		t.Error("the longest line isn't tried")
+		t.Error("the longest line wasn't tested")
 	}
 }
 
@@ -195,7 +196,7 @@ func optional[T any](t *rapid.T, name string, g *rapid.Generator[T]) *T {
 	return new(g.Draw(t, name))
 }
 
-// list draws a list that is nil when it is empty, as those of a file that was read are.
+// list draws a list that is nil if it is empty, as in a file that was read.
 func list[T any](t *rapid.T, name string, g *rapid.Generator[T]) []T {
 	if l := rapid.SliceOfN(g, 0, 4).Draw(t, name); len(l) > 0 {
 		return l
@@ -276,7 +277,7 @@ func FuzzParse(f *testing.F) {
 		}
 		var b bytes.Buffer
 		if Write(&b, file) != nil {
-			return // a value that can't be written, as one with every quote
+			return // it has a value that can't be written, such as one with every kind of quote
 		}
 		written := b.String()
 		second, err := p.Parse("f", strings.NewReader(written))

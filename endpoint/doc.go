@@ -1,10 +1,10 @@
-// Package endpoint gives a device the endpoints of peers that are known by a name, and keeps them right when the name's
+// Package endpoint gives a device the endpoints of peers that are known by a name, and updates them when the name's
 // addresses change.
 //
-// A throughline.Device takes addresses only. A [Follower] looks the names up: at the start, and again until they
-// resolve; and once more when no handshake has succeeded for 3 minutes though something is being sent, as after a
-// dynamic address has changed. Of several addresses it tries one after another, 16 s each. A peer whose session works
-// is left where it is, wherever it has roamed to (whitepaper §2.1).
+// A throughline.Device accepts addresses only. A [Follower] looks the names up: at the start, and again until they resolve;
+// and once more when no handshake has succeeded for 3 minutes though something is being sent, as happens after a dynamic
+// address has changed. If a name has several addresses, it tries one after another, 16 s each. The endpoint of a peer
+// whose session works is left alone, wherever it has roamed to (whitepaper §2.1).
 //
 // Make one with [New] when the device is configured, and call [Follower.Run] on a goroutine of its own:
 //
@@ -13,10 +13,10 @@
 //	go f.Run(ctx)
 //	<-f.Ready() // every name has been looked up once
 //
-// Run starts no goroutine. It returns when its context ends, and nothing is left behind then. The Device and the
-// Resolver are called from its goroutine alone, one call at a time.
+// Run starts no goroutine, and returns when its context ends. The Device and the Resolver are called from its goroutine
+// alone, one call at a time.
 //
 // Limits: names are looked up one after another, at most 5 s each, so many names that don't resolve delay the others.
-// Lifetimes of DNS records are not looked at: an address that works is kept. Handshakes are looked at every 30 s, so
-// that much may pass beyond the times above. A peer that the device doesn't have is not looked up, nor is one added.
+// The TTLs of DNS records are ignored: an address that works is kept. Handshakes are checked every 30 s, so that much may
+// pass beyond the times above. The name of a peer that the device doesn't have is not looked up, and no peer is added.
 package endpoint

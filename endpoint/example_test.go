@@ -11,8 +11,8 @@ import (
 	"throughline/tun/tuntest"
 )
 
-// A device learns where its peer is from a name. A resolver of its own stands for DNS here; without one the operating
-// system is asked.
+// A device gets its peer's endpoint by a name. The example has a resolver of its own in place of DNS; without one the
+// operating system's is used.
 func Example() {
 	dev, err := throughline.New(throughline.Options{TUN: tuntest.New(1420)})
 	if err != nil {

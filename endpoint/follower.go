@@ -17,11 +17,11 @@ import (
 // The times of a Follower.
 const (
 	lookupTimeout = 5 * time.Second
-	firstPause    = 2 * time.Second // after a name that doesn't resolve, and then doubling
-	lastPause     = 2 * time.Minute
-	checkEvery    = 30 * time.Second // how often handshakes are looked at
+	firstPause    = 2 * time.Second  // after a name that doesn't resolve, and then doubling
+	lastPause     = 2 * time.Minute  // the longest of these pauses
+	checkEvery    = 30 * time.Second // how often handshakes are checked
 	staleAfter    = 3 * time.Minute  // a session is renewed after 2 min and useless after 3: whitepaper §6.1
-	nextAfter     = 16 * time.Second // when the next of a name's addresses is tried: after three initiations, 5 s apart
+	nextAfter     = 16 * time.Second // how long each of a name's addresses is tried: for three initiations, 5 s apart
 )
 
 // A Device is what a Follower needs of a throughline.Device.
@@ -33,10 +33,10 @@ type Device interface {
 	Configure(wgtypes.Config) error
 }
 
-// A Resolver looks names up.
+// A Resolver looks names up. A Follower calls it from one goroutine.
 type Resolver interface {
-	// LookupHost returns the addresses of a host, those to be tried first at the front. IPv4-mapped IPv6 addresses stand
-	// for IPv4 addresses. It returns soon after ctx has ended.
+	// LookupHost returns the addresses of a host, in the order in which they are to be tried. IPv4-mapped IPv6 addresses
+	// stand for IPv4 addresses. It must return soon after ctx has ended.
 	LookupHost(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
@@ -48,17 +48,17 @@ func (f ResolverFunc) LookupHost(ctx context.Context, host string) ([]netip.Addr
 	return f(ctx, host)
 }
 
-// System is the resolver of the operating system.
+// System is the resolver of the operating system, as package net has it.
 var System Resolver = ResolverFunc(func(ctx context.Context, host string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 })
 
-// A Peer is one whose endpoint has a name.
+// A Peer is a peer whose endpoint has a name.
 type Peer struct {
-	PublicKey wgtypes.PublicKey
-	Host      string // the name
-	Port      uint16 // of the endpoint: it is the same whatever the name's address
-	Source    string // where the name was read, such as file:line; it is logged, and may be empty
+	PublicKey wgtypes.PublicKey // names the peer of the device
+	Host      string            // the name, without a port
+	Port      uint16            // of the endpoint, from 1 to 65535, whichever of the name's addresses is used
+	Source    string            // where the name was read, such as file:line, for the log; may be empty
 }
 
 // String returns host:port.
@@ -70,8 +70,8 @@ type Options struct {
 	Logger   *slog.Logger // for names that don't resolve, and endpoints that change; nil discards
 }
 
-// A Follower gives a device the endpoints of peers that have names. It belongs to the goroutine that calls Run, but for
-// Ready.
+// A Follower gives a device the endpoints of peers that have names. Run is called once, from one goroutine; Ready may be
+// called from any.
 type Follower struct {
 	dev      Device
 	resolver Resolver
@@ -79,18 +79,19 @@ type Follower struct {
 	ready    chan struct{}
 }
 
-// A state is what is known of one peer's name.
+// A state is what a Follower knows of one peer's name.
 type state struct {
 	Peer
 	log      *slog.Logger
 	several  bool      // whether the name had more than one address
-	failures int       // in a row
-	next     time.Time // when to look again
-	tx       uint64    // what was sent when handshakes were looked at last
-	renewed  time.Time // when it was resolved last
+	failures int       // look-ups that failed in a row
+	next     time.Time // when to check again
+	tx       uint64    // bytes sent to the peer when its handshakes were checked last
+	resolved time.Time // when the name was resolved last
 }
 
-// New returns a Follower of peers, which must have a host and a port, and each a public key of its own.
+// New returns a Follower of peers, each of which must have a host, a port, and a public key that no other has. It looks
+// nothing up; Run does. The slice stays the caller's.
 func New(dev Device, peers []Peer, o Options) (*Follower, error) {
 	if o.Resolver == nil {
 		o.Resolver = System
@@ -123,7 +124,7 @@ func New(dev Device, peers []Peer, o Options) (*Follower, error) {
 // Run's context has ended.
 func (f *Follower) Ready() <-chan struct{} { return f.ready }
 
-// Run follows the names until ctx ends. It is called once.
+// Run looks the names up, at once and when it is needed again, until ctx ends. It is called once, and blocks.
 func (f *Follower) Run(ctx context.Context) {
 	f.look(ctx, time.Now())
 	close(f.ready)
@@ -155,7 +156,7 @@ func (f *Follower) look(ctx context.Context, now time.Time) {
 		if p.several {
 			again = nextAfter
 		}
-		stale := s.TxBytes != p.tx && now.Sub(s.LastHandshake) > staleAfter && now.Sub(p.renewed) >= again
+		stale := s.TxBytes != p.tx && now.Sub(s.LastHandshake) > staleAfter && now.Sub(p.resolved) >= again
 		p.tx = s.TxBytes
 		if !s.Endpoint.IsValid() || stale {
 			f.resolve(ctx, p, s.Endpoint, now)
@@ -163,8 +164,8 @@ func (f *Follower) look(ctx context.Context, now time.Time) {
 	}
 }
 
-// resolve looks a peer's name up and gives the device one of its addresses: the one that follows the one it has, if that
-// is among them. It may have another one, as peers roam (whitepaper §2.1).
+// resolve looks a peer's name up and gives the device one of its addresses: the one after that which the device has, or
+// else the first. The device may have an address that isn't the name's, as peers roam (whitepaper §2.1).
 func (f *Follower) resolve(ctx context.Context, p *state, has netip.AddrPort, now time.Time) {
 	one, cancel := context.WithTimeout(ctx, lookupTimeout)
 	addrs, err := f.resolver.LookupHost(one, p.Host)
@@ -176,7 +177,7 @@ func (f *Follower) resolve(ctx context.Context, p *state, has netip.AddrPort, no
 		return
 	}
 	if err != nil {
-		if p.failures == 0 { // once for each time it goes wrong
+		if p.failures == 0 { // logged once, not at each attempt
 			p.log.Error("endpoint: a peer's name doesn't resolve, retrying", "error", err)
 		}
 		p.next = time.Now().Add(min(lastPause, firstPause<<min(p.failures, 10)))
@@ -193,11 +194,11 @@ func (f *Follower) resolve(ctx context.Context, p *state, has netip.AddrPort, no
 	case p.failures > 0:
 		p.log.Warn("endpoint: a peer's name resolves again", "to", to)
 	case has.IsValid() && !known:
-		p.log.Warn("endpoint: a peer isn't at its name's addresses and silent, trying these", "to", to)
+		p.log.Warn("endpoint: a peer is silent, and at none of its name's addresses, trying those", "to", to)
 	case known && has != to:
 		p.log.Info("endpoint: trying the next address of a peer's name", "to", to)
 	}
-	p.several, p.failures, p.renewed = len(addrs) > 1, 0, now
+	p.several, p.failures, p.resolved = len(addrs) > 1, 0, now
 	if p.several {
 		p.next = now.Add(nextAfter)
 	}

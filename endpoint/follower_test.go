@@ -19,7 +19,7 @@ import (
 
 var _ Device = (*throughline.Device)(nil)
 
-// A device has peers without sessions, and sends to them all the time while sending is set.
+// A device has peers without sessions. While sending is set, it sends to them all the time.
 type device struct {
 	mu      sync.Mutex
 	peers   []wgtypes.PeerStatus
@@ -57,14 +57,14 @@ func (d *device) Configure(c wgtypes.Config) error {
 	return nil
 }
 
-// set changes the first peer.
+// set changes the status of the first peer.
 func (d *device) set(f func(*wgtypes.PeerStatus)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f(&d.peers[0])
 }
 
-// endpoint returns that of the first peer, or "".
+// endpoint returns the endpoint of the first peer, or "".
 func (d *device) endpoint() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -80,7 +80,7 @@ func (d *device) send(on bool) {
 	d.sending = on
 }
 
-// A zone is a resolver, and what was asked of it.
+// A zone is a resolver that records what it is asked.
 type zone struct {
 	mu    sync.Mutex
 	addrs []netip.Addr // none: no answer
@@ -106,7 +106,7 @@ func (z *zone) set(addrs ...string) {
 	}
 }
 
-// take returns how often it was asked since the last time.
+// take returns how often it was asked since the last call of take.
 func (z *zone) take() int {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -117,7 +117,7 @@ func (z *zone) take() int {
 
 var key1, key2 = wgtypes.PublicKey{1}, wgtypes.PublicKey{2}
 
-// follow runs a Follower of names until the test ends, and returns once it waits.
+// follow runs a Follower until the test ends. It returns when all other goroutines wait.
 func follow(t *testing.T, dev Device, r Resolver, log *bytes.Buffer, peers ...Peer) *Follower {
 	t.Helper()
 	f, err := New(dev, peers, Options{Resolver: r, Logger: slog.New(slog.NewTextHandler(log, nil))})
@@ -132,7 +132,7 @@ func follow(t *testing.T, dev Device, r Resolver, log *bytes.Buffer, peers ...Pe
 	return f
 }
 
-// TestLife walks through the life of an endpoint's name.
+// TestLife tests everything that happens to an endpoint's name, one after the other.
 func TestLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dev, names, log := &device{peers: []wgtypes.PeerStatus{{PublicKey: key1}}}, new(zone), new(bytes.Buffer)
@@ -140,9 +140,9 @@ func TestLife(t *testing.T) {
 		select {
 		case <-f.Ready():
 		default:
-			t.Error("it isn't ready, after a first look-up that failed")
+			t.Error("it isn't ready after the first look-up, which failed")
 		}
-		// want holds what happened until now, and goes on in time.
+		// want checks what happened until now, and lets time pass.
 		want := func(asked int, host string, then time.Duration) {
 			t.Helper()
 			if n := names.take(); n != asked {
@@ -166,11 +166,11 @@ func TestLife(t *testing.T) {
 			}
 			want(0, "", 1)
 		}
-		if said := log.String(); strings.Count(said, "\n") != 2 || !strings.Contains(said, "endpoint=server.test:51820 source=wg0.conf:3:12 error=\"no answer\"") || !strings.Contains(said, "resolves again") {
-			t.Errorf("logged %s", said)
+		if text := log.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "endpoint=server.test:51820 source=wg0.conf:3:12 error=\"no answer\"") || !strings.Contains(text, "resolves again") {
+			t.Errorf("logged %s", text)
 		}
 
-		// Nothing is sent: nothing is asked.
+		// While nothing is sent, the name isn't looked up.
 		want(1, "192.0.2.1", time.Hour)
 		want(0, "192.0.2.1", 0)
 
@@ -188,7 +188,7 @@ func TestLife(t *testing.T) {
 		want(1, "192.0.2.1", nextAfter-1)
 		want(0, "192.0.2.1", 1)
 
-		// One address is left. The peer roams, falls silent, and is looked for where its name says.
+		// The name has one address now. The peer roams and falls silent, and then gets its name's address.
 		want(1, "192.0.2.1", checkEvery)
 		dev.set(func(p *wgtypes.PeerStatus) { p.Endpoint = netip.MustParseAddrPort("198.51.100.9:51820") })
 		want(0, "198.51.100.9", staleAfter-checkEvery-1)
@@ -202,7 +202,7 @@ func TestLife(t *testing.T) {
 			})
 			want(0, "198.51.100.9", 2*time.Minute)
 		}
-		// The last was 2 min ago. A name that doesn't resolve then takes nothing away.
+		// The last handshake was 2 min ago. When the name doesn't resolve then, the endpoint stays.
 		names.set()
 		log.Reset()
 		want(0, "198.51.100.9", time.Minute)
@@ -210,13 +210,14 @@ func TestLife(t *testing.T) {
 		want(1, "198.51.100.9", firstPause)
 		want(1, "198.51.100.9", 2*firstPause-1)
 		want(0, "198.51.100.9", 0)
-		if said := log.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "doesn't resolve") {
-			t.Errorf("logged %s", said)
+		if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "doesn't resolve") {
+			t.Errorf("logged %s", text)
 		}
 	})
 }
 
-// TestSlowResolver holds that a name without an answer lets the others have their turn, and that the end comes at once.
+// TestSlowResolver checks that other names are looked up beside one without an answer, and that Run returns at once when its
+// context ends.
 func TestSlowResolver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dev := &device{peers: []wgtypes.PeerStatus{{PublicKey: key2}, {PublicKey: key1}}}
@@ -240,11 +241,11 @@ func TestSlowResolver(t *testing.T) {
 		if took := time.Since(start); took != lookupTimeout || dev.endpoint() != "[2001:db8::1]:2" {
 			t.Errorf("ready after %v, the endpoint is %s", took, dev.endpoint())
 		}
-		if said := log.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "slow.test:1") || !strings.Contains(said, context.DeadlineExceeded.Error()) {
-			t.Errorf("logged %s", said)
+		if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "slow.test:1") || !strings.Contains(text, context.DeadlineExceeded.Error()) {
+			t.Errorf("logged %s", text)
 		}
 		log.Reset()
-		time.Sleep(firstPause + lookupTimeout/2) // in the midst of the next look-up
+		time.Sleep(firstPause + lookupTimeout/2) // to the middle of the next look-up
 		start = time.Now()
 		cancel()
 		<-ended
@@ -254,7 +255,7 @@ func TestSlowResolver(t *testing.T) {
 	})
 }
 
-// TestReadyAtTheEnd holds that nobody waits for a Follower whose context has ended.
+// TestReadyAtTheEnd checks that a Follower whose context has ended is ready.
 func TestReadyAtTheEnd(t *testing.T) {
 	for _, peers := range [][]Peer{nil, {{PublicKey: key1, Host: "server.test", Port: 1}}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -271,7 +272,7 @@ func TestReadyAtTheEnd(t *testing.T) {
 	}
 }
 
-// TestPeerComesLater holds that a name is looked up once the device has its peer.
+// TestPeerComesLater checks that a name is looked up once the device has its peer.
 func TestPeerComesLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dev, names, log := new(device), new(zone), new(bytes.Buffer)
@@ -293,14 +294,14 @@ func TestPeerComesLater(t *testing.T) {
 	})
 }
 
-// TestRefusedEndpoint holds that an operator hears of an endpoint that the device doesn't take.
+// TestRefusedEndpoint checks that an endpoint that the device refuses is logged.
 func TestRefusedEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dev, names, log := &device{peers: []wgtypes.PeerStatus{{PublicKey: key1}}, wrong: errors.New("no such family")}, new(zone), new(bytes.Buffer)
 		names.set("192.0.2.1")
 		follow(t, dev, names, log, Peer{PublicKey: key1, Host: "server.test", Port: 1})
-		if said := log.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "no such family") || !strings.Contains(said, "to=192.0.2.1:1") {
-			t.Errorf("logged %s", said)
+		if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "no such family") || !strings.Contains(text, "to=192.0.2.1:1") {
+			t.Errorf("logged %s", text)
 		}
 	})
 }

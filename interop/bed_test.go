@@ -25,7 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A bed is two network namespaces with a daemon in each, and a cable between them.
+// A bed is a test bed: two network namespaces with a daemon in each, and a cable (a veth pair) between them.
 //
 //	namespace a                               namespace b
 //	┌─────────────────────────────┐           ┌─────────────────────────────┐
@@ -41,15 +41,15 @@ type bed struct {
 	a, b *side
 }
 
-// A plan is what a bed is to be. The zero values stand for our program, IPv4 outside, no preshared key and an MTU of 1420.
+// A plan says how to make a bed. Zero values stand for our program, IPv4 outside, no preshared key and an MTU of 1420.
 type plan struct {
 	a, b  program
-	outer family
-	psk   bool
+	outer family // of the endpoints
+	psk   bool   // with a preshared key
 	mtu   int
 }
 
-// A family of addresses.
+// A family is an address family, IPv4 or IPv6.
 type family int
 
 const (
@@ -63,29 +63,29 @@ func (f family) String() string { return [...]string{"ipv4", "ipv6"}[f] }
 type side struct {
 	t       *testing.T
 	program program
-	dir     string // for its key files
-	ns      string // the network namespace
-	cable   string // the outer interface
-	tunnel  string // the inner one
-	outer   [2]string
-	inner   [2]string
-	private string
+	dir     string    // for its key files
+	ns      string    // the network namespace
+	cable   string    // the outer interface
+	tunnel  string    // the inner one
+	outer   [2]string // the cable's addresses, by family
+	inner   [2]string // the tunnel's
+	private string    // the keypair, in base64
 	public  string
 	shared  string // the preshared key, or empty
 	mtu     int
 
-	daemon *daemon // the running one, or the last
+	daemon *daemon // the one that was started last
 }
 
 const (
-	port    = 51820
-	patient = 10 * time.Second // for what takes milliseconds on a machine with nothing else to do
+	port      = 51820
+	waitLimit = 10 * time.Second // bounds waits that take milliseconds on an idle machine
 )
 
 var beds atomic.Int32
 
-// newBed makes the namespaces and the cable, and starts the daemons, whose interfaces are up and have addresses but know
-// no key and no peer.
+// newBed makes the namespaces and the cable, and starts the daemons. The interfaces are up and have addresses, but no key and
+// no peers.
 func newBed(t *testing.T, p plan) *bed {
 	t.Helper()
 	needNamespaces(t)
@@ -121,14 +121,14 @@ func newBed(t *testing.T, p plan) *bed {
 	}
 	b.a = newSide("a", 1, p.a)
 	b.b = newSide("b", 2, p.b)
-	b.lay("cable", 1500)
+	b.addCable("cable", 1500)
 	for _, s := range []*side{b.a, b.b} {
 		s.ip(
 			"addr add %s/24 dev cable", s.outer[ipv4],
 			"addr add %s/64 dev cable nodad", s.outer[ipv6],
 		)
 		s.start()
-		s.dress()
+		s.bringUp()
 	}
 	t.Cleanup(func() {
 		b.a.end()
@@ -137,8 +137,8 @@ func newBed(t *testing.T, p plan) *bed {
 	return b
 }
 
-// lay lays a cable between the two namespaces, wide enough for the tunnel's packets.
-func (b *bed) lay(name string, mtu int) {
+// addCable adds a cable between the two namespaces, whose MTU is large enough for the tunnel's packets.
+func (b *bed) addCable(name string, mtu int) {
 	b.t.Helper()
 	if b.mtu+80 > mtu {
 		mtu = b.mtu + 100
@@ -149,19 +149,20 @@ func (b *bed) lay(name string, mtu int) {
 	b.b.ip("link set %s up", name)
 }
 
-// dress gives the tunnel its addresses and MTU, and sets it up.
-func (s *side) dress() {
+// bringUp gives the tunnel its addresses and MTU, and sets it up.
+func (s *side) bringUp() {
 	s.t.Helper()
 	s.ip(
 		"addr add %s/24 dev %s", s.inner[ipv4], s.tunnel,
 		"addr add %s/64 dev %s nodad", s.inner[ipv6], s.tunnel,
 		"link set %s mtu %d up", s.tunnel, s.mtu,
 	)
-	s.settle()
+	s.waitForIPv6()
 }
 
-// settle waits until the kernel takes what comes for the side's IPv6 addresses: it sets them up behind our back.
-func (s *side) settle() {
+// waitForIPv6 waits until the kernel accepts packets to the side's IPv6 addresses: it adds their routes after ip(8) has
+// returned.
+func (s *side) waitForIPv6() {
 	s.t.Helper()
 	err := eventually(func() error {
 		routes := s.must("ip", "-6", "route", "show", "table", "local")
@@ -177,29 +178,29 @@ func (s *side) settle() {
 	}
 }
 
-// join tells each side of the other: a by wg setconf, b by wg set.
-func (b *bed) join() {
+// configure makes each side a peer of the other: at a by wg setconf, at b by wg set.
+func (b *bed) configure() {
 	b.t.Helper()
-	b.a.setconf(b.a.section() + b.a.about(b.b, b.outer))
-	b.b.identify()
-	b.b.meet(b.a, endpoint(b.a, b.outer))
+	b.a.setconf(b.a.interfaceSection() + b.a.peerSection(b.b, b.outer))
+	b.b.setKey()
+	b.b.addPeer(b.a, endpoint(b.a, b.outer))
 }
 
-// endpoint is where a side is, as wg spells it.
+// endpoint returns a side's endpoint as wg writes it.
 func endpoint(s *side, f family) string { return net.JoinHostPort(s.outer[f], strconv.Itoa(port)) }
 
-// identify sets the side's own key and port.
-func (s *side) identify() {
+// setKey sets the side's own key and port.
+func (s *side) setKey() {
 	s.t.Helper()
-	s.wg("private-key", s.secret(s.private), "listen-port", strconv.Itoa(port))
+	s.wg("private-key", s.keyFile(s.private), "listen-port", strconv.Itoa(port))
 }
 
-// meet makes the other side a peer. An empty endpoint leaves it unknown.
-func (s *side) meet(o *side, endpoint string) {
+// addPeer makes the other side a peer. An empty endpoint isn't set.
+func (s *side) addPeer(o *side, endpoint string) {
 	s.t.Helper()
 	args := []string{"peer", o.public, "allowed-ips", o.inner[ipv4] + "/32," + o.inner[ipv6] + "/128"}
 	if s.shared != "" {
-		args = append(args, "preshared-key", s.secret(s.shared))
+		args = append(args, "preshared-key", s.keyFile(s.shared))
 	}
 	if endpoint != "" {
 		args = append(args, "endpoint", endpoint)
@@ -207,12 +208,12 @@ func (s *side) meet(o *side, endpoint string) {
 	s.wg(args...)
 }
 
-// section and about are the two parts of a configuration file.
-func (s *side) section() string {
+// interfaceSection and peerSection return the two parts of a configuration file.
+func (s *side) interfaceSection() string {
 	return fmt.Sprintf("[Interface]\nPrivateKey = %s\nListenPort = %d\n", s.private, port)
 }
 
-func (s *side) about(o *side, f family) string {
+func (s *side) peerSection(o *side, f family) string {
 	text := fmt.Sprintf("[Peer]\nPublicKey = %s\nAllowedIPs = %s/32, %s/128\nEndpoint = %s\n",
 		o.public, o.inner[ipv4], o.inner[ipv6], endpoint(o, f))
 	if s.shared != "" {
@@ -221,6 +222,7 @@ func (s *side) about(o *side, f family) string {
 	return text
 }
 
+// setconf runs wg setconf on the tunnel.
 func (s *side) setconf(text string) {
 	s.t.Helper()
 	file := filepath.Join(s.dir, "wg.conf")
@@ -230,8 +232,8 @@ func (s *side) setconf(text string) {
 	s.must("wg", "setconf", s.tunnel, file)
 }
 
-// secret writes a key to a file, which is how wg takes it.
-func (s *side) secret(key string) string {
+// keyFile writes a key to a file, as wg reads it, and returns the file's name.
+func (s *side) keyFile(key string) string {
 	s.t.Helper()
 	f, err := os.CreateTemp(s.dir, "key")
 	if err != nil {
@@ -250,7 +252,7 @@ func (s *side) wg(args ...string) {
 	s.must("wg", append([]string{"set", s.tunnel}, args...)...)
 }
 
-// show is what wg show says of the tunnel, a field for each line and each column.
+// show returns the output of wg show for the tunnel, by lines and columns.
 func (s *side) show(what string) [][]string {
 	s.t.Helper()
 	var rows [][]string
@@ -260,7 +262,7 @@ func (s *side) show(what string) [][]string {
 	return rows
 }
 
-// peer is what wg show says of the one peer in one respect: its columns after the public key.
+// peer returns the output of wg show for the only peer: the columns after its public key.
 func (s *side) peer(what string) []string {
 	s.t.Helper()
 	rows := s.show(what)
@@ -270,7 +272,7 @@ func (s *side) peer(what string) []string {
 	return rows[0][1:]
 }
 
-// ip runs ip(8) commands in the namespace, all at once. Each is a format that takes as many of the arguments as it has verbs.
+// ip runs commands of ip(8) in the namespace, in one batch. Each is a format, followed by as many arguments as it has verbs.
 func (s *side) ip(words ...any) {
 	s.t.Helper()
 	var script strings.Builder
@@ -287,7 +289,7 @@ func (s *side) ip(words ...any) {
 	}
 }
 
-// in is a command in the side's namespace.
+// in returns a command that runs in the side's namespace.
 func (s *side) in(name string, args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", s.ns, name}, args...)...)
 }
@@ -306,7 +308,7 @@ func (s *side) enter(f func() error) {
 			return err
 		}
 		defer there.Close()
-		// The thread has to come back: daemons that it started would end with it.
+		// The thread must return to its namespace and not end, as the daemons that it started would end with it.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
@@ -314,7 +316,7 @@ func (s *side) enter(f func() error) {
 		}
 		defer func() {
 			if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
-				panic("interop: BUG: no way back: " + err.Error())
+				panic("interop: BUG: can't leave the namespace: " + err.Error())
 			}
 		}()
 		return f()
@@ -324,8 +326,8 @@ func (s *side) enter(f func() error) {
 	}
 }
 
-// squat takes a UDP port in the side's namespace, in both families, until the test ends.
-func (s *side) squat(port int) {
+// occupyPort binds a UDP port in the side's namespace, in both families, until the test ends.
+func (s *side) occupyPort(port int) {
 	s.t.Helper()
 	s.enter(func() error {
 		c, err := net.ListenUDP("udp", &net.UDPAddr{Port: port})
@@ -336,7 +338,7 @@ func (s *side) squat(port int) {
 	})
 }
 
-// must runs a command in the side's namespace and returns what it says.
+// must runs a command in the side's namespace and returns its output.
 func (s *side) must(name string, args ...string) string {
 	s.t.Helper()
 	return run(s.t, s.in(name, args...))
@@ -371,19 +373,19 @@ func (s *side) start() {
 	}
 }
 
-// kill ends the daemon without giving it a chance to say goodbye, and clears up as the next one may expect.
+// kill kills the daemon, and checks its log.
 func (s *side) kill() {
 	s.t.Helper()
 	s.daemon.kill()
 	if s.program == theirs {
 		return
 	}
-	if err := s.daemon.trouble(s.private, s.shared); err != nil {
+	if err := s.daemon.checkLog(s.private, s.shared); err != nil {
 		s.t.Error(err)
 	}
 }
 
-// end ends the daemon as an operator would, and holds it to a clean end.
+// end ends the daemon as an operator would, and checks that it ends cleanly.
 func (s *side) end() {
 	d := s.daemon
 	if d == nil {
@@ -395,19 +397,19 @@ func (s *side) end() {
 	}
 	err := d.terminate(syscall.SIGTERM)
 	if s.program == ours && os.Getenv(envStandIn) != "1" {
-		err = errors.Join(err, d.trouble(s.private, s.shared), vanished(s.tunnel))
+		err = errors.Join(err, d.checkLog(s.private, s.shared), socketGone(s.tunnel))
 		if err != nil {
-			s.t.Errorf("%s did not end well: %v", s.ns, err)
+			s.t.Errorf("the daemon in %s did not end cleanly: %v", s.ns, err)
 		}
 	}
 }
 
-// A daemon is a running program whose words are kept.
+// A daemon is a running program whose output is kept.
 type daemon struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	mu   sync.Mutex
-	said bytes.Buffer // guarded by mu
+	out  bytes.Buffer // guarded by mu
 }
 
 // launch starts a daemon with additions to the environment.
@@ -426,17 +428,17 @@ func launch(cmd *exec.Cmd, env ...string) (*daemon, error) {
 	return d, nil
 }
 
-// Write keeps what the daemon says.
+// Write keeps the daemon's output.
 func (d *daemon) Write(p []byte) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.said.Write(p)
+	return d.out.Write(p)
 }
 
 func (d *daemon) log() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.said.String()
+	return d.out.String()
 }
 
 func (d *daemon) kill() {
@@ -444,7 +446,7 @@ func (d *daemon) kill() {
 	<-d.done
 }
 
-// terminate sends a signal and waits for the end, which must come by itself and be a success.
+// terminate sends a signal and waits until the daemon has ended with success.
 func (d *daemon) terminate(sig os.Signal) error {
 	if err := d.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -452,18 +454,18 @@ func (d *daemon) terminate(sig os.Signal) error {
 	return d.ended()
 }
 
-// ended waits for the daemon's end, and returns how it was if it wasn't a success.
+// ended waits until the daemon has ended, and returns an error unless it ended with success.
 func (d *daemon) ended() error {
 	select {
 	case <-d.done:
-	case <-time.After(patient):
-		d.cmd.Process.Signal(syscall.SIGQUIT) // the goroutines go to the log
+	case <-time.After(waitLimit):
+		d.cmd.Process.Signal(syscall.SIGQUIT) // prints all goroutines to the log
 		select {
 		case <-d.done:
 		case <-time.After(time.Second):
 			d.kill()
 		}
-		return fmt.Errorf("still there after %v", patient)
+		return fmt.Errorf("still running after %v", waitLimit)
 	}
 	if code := d.cmd.ProcessState.ExitCode(); code != 0 {
 		return fmt.Errorf("exit status %d (%v)", code, d.cmd.ProcessState)
@@ -471,8 +473,8 @@ func (d *daemon) ended() error {
 	return nil
 }
 
-// trouble is what a daemon must never say: a panic, a race, a secret.
-func (d *daemon) trouble(secrets ...string) error {
+// checkLog returns an error if the daemon's log has what it must not have: a panic, a data race, a secret.
+func (d *daemon) checkLog(secrets ...string) error {
 	log := d.log()
 	for _, word := range append([]string{"panic:", ": BUG: ", "DATA RACE", "fatal error:"}, secrets...) {
 		if word != "" && strings.Contains(log, word) {
@@ -484,7 +486,7 @@ func (d *daemon) trouble(secrets ...string) error {
 
 func socket(tunnel string) string { return "/var/run/wireguard/" + tunnel + ".sock" }
 
-// reachable reports whether the daemon of a tunnel takes configuration.
+// reachable returns an error unless the daemon of a tunnel accepts connections to its configuration socket.
 func reachable(tunnel string) error {
 	c, err := net.Dial("unix", socket(tunnel))
 	if err == nil {
@@ -493,17 +495,18 @@ func reachable(tunnel string) error {
 	return err
 }
 
-// vanished reports what is left of a tunnel's daemon that ended.
-func vanished(tunnel string) error {
+// socketGone returns an error if the socket of a tunnel's daemon is still there.
+func socketGone(tunnel string) error {
 	if _, err := os.Lstat(socket(tunnel)); err == nil {
 		return fmt.Errorf("%s is still there", socket(tunnel))
 	}
 	return nil
 }
 
-// eventually waits until there is no error any more, and returns the last one if that doesn't come.
-func eventually(try func() error) error { return within(patient, try) }
+// eventually calls try until it returns nil, and returns the last error if it doesn't in time.
+func eventually(try func() error) error { return within(waitLimit, try) }
 
+// within is eventually with a time limit.
 func within(d time.Duration, try func() error) error {
 	for deadline := time.Now().Add(d); ; time.Sleep(5 * time.Millisecond) {
 		err := try()
@@ -513,6 +516,7 @@ func within(d time.Duration, try func() error) error {
 	}
 }
 
+// newKey returns a new keypair in base64.
 func newKey() (private, public string) {
 	k, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestContents asks: does what comes out equal what went in, after it was read from the TUN as one, split, sealed, sent
-// as one, received as one, opened, merged and written? ping and iperf3 wouldn't tell, and a kernel that is told that a
-// checksum is right believes it.
+// TestContents asks: does every byte arrive as it was sent, after packets were read from the TUN as a super-packet, split,
+// sealed, sent and received as one, opened, merged and written? ping and iperf3 don't check that, and a kernel doesn't
+// verify a checksum that it is told is right.
 func TestContents(t *testing.T) {
 	for _, p := range pairs {
 		for i, mtu := range []int{1280, 1420, 9000} {
@@ -25,7 +25,7 @@ func TestContents(t *testing.T) {
 			for _, inner := range []family{ipv4, ipv6} {
 				t.Run(fmt.Sprintf("%s+%s/mtu=%d/%v in %v", p.a, p.b, mtu, inner, p.outer), func(t *testing.T) {
 					b := newBed(t, p)
-					b.join()
+					b.configure()
 					b.a.wantReach(b.b)
 					streams(t, b.a, b.b, inner)
 					datagrams(t, b.a, b.b, inner)
@@ -36,7 +36,7 @@ func TestContents(t *testing.T) {
 	}
 }
 
-// streams sends the same noise through one TCP connection both ways at once, in writes of all sizes.
+// streams sends the same random bytes through one TCP connection in both directions at once, in writes of all sizes.
 func streams(t *testing.T, a, b *side, f family) {
 	t.Helper()
 	var near, far net.Conn
@@ -44,7 +44,7 @@ func streams(t *testing.T, a, b *side, f family) {
 	address := net.JoinHostPort(b.inner[f], "7000")
 	b.enter(func() (err error) { l, err = net.Listen("tcp", address); return err })
 	defer l.Close()
-	a.enter(func() (err error) { near, err = net.DialTimeout("tcp", address, patient); return err })
+	a.enter(func() (err error) { near, err = net.DialTimeout("tcp", address, waitLimit); return err })
 	far, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func streams(t *testing.T, a, b *side, f family) {
 	results := make(chan result, 4)
 	for way, c := range map[string]net.Conn{"there": near, "back": far} {
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(6 * patient))
+		c.SetDeadline(time.Now().Add(6 * waitLimit))
 		go func() {
 			noise, sizes, sum := rand.NewChaCha8([32]byte{byte(seed)}), rand.New(rand.NewPCG(seed, 1)), sha256.New()
 			buf := make([]byte, 128<<10)
@@ -94,7 +94,7 @@ func streams(t *testing.T, a, b *side, f family) {
 	}
 }
 
-// datagrams sends UDP of all sizes, some too large for the MTU, and some bursts that the kernel is told to cut.
+// datagrams sends UDP datagrams of all sizes, some too large for the MTU, and some as super-packets (UDP_SEGMENT).
 func datagrams(t *testing.T, from, to *side, f family) {
 	t.Helper()
 	var out, in *net.UDPConn
@@ -104,7 +104,7 @@ func datagrams(t *testing.T, from, to *side, f family) {
 	from.enter(func() (err error) { out, err = net.DialUDP("udp", nil, at); return err })
 	defer out.Close()
 
-	// A datagram is its number, a checksum of the rest, and noise.
+	// A datagram is its number, a checksum of the following bytes, and random bytes.
 	seed := rand.Uint64()
 	noise := rand.NewChaCha8([32]byte{byte(seed)})
 	make1 := func(i, n int) []byte {
@@ -122,11 +122,11 @@ func datagrams(t *testing.T, from, to *side, f family) {
 		if err != nil {
 			return
 		}
-		segment := func(size int) { // 0: as it is written
+		segment := func(size int) { // 0: none
 			raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, size) })
 		}
 		for r := range rounds {
-			out.Write(make1(2*burst*r, sizes.IntN(2*from.mtu))) // one alone, perhaps in fragments
+			out.Write(make1(2*burst*r, sizes.IntN(2*from.mtu))) // a single datagram, perhaps in fragments
 			size := sizes.IntN(from.mtu - 8 - sha256.Size - 60)
 			var train []byte
 			for k := range burst {
@@ -147,7 +147,7 @@ func datagrams(t *testing.T, from, to *side, f family) {
 	seen := make(map[uint64]bool)
 	buf := make([]byte, 65536)
 	const want = rounds * (burst + 1)
-	in.SetReadDeadline(time.Now().Add(patient))
+	in.SetReadDeadline(time.Now().Add(waitLimit))
 	for len(seen) < want {
 		n, err := in.Read(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -165,7 +165,7 @@ func datagrams(t *testing.T, from, to *side, f family) {
 			t.Fatalf("UDP: datagram %d came twice (seed %d)", i, seed)
 		}
 		seen[i] = true
-		if len(seen) >= want*9/10 { // the rest comes soon or was lost, which UDP may be
+		if len(seen) >= want*9/10 { // the others come soon or were lost, as UDP allows
 			in.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		}
 	}

@@ -16,25 +16,25 @@ const (
 	keepalive  = 32
 )
 
-// datagram is the size of the message that an IP packet becomes: padded to a multiple of 16, but not beyond the MTU, with
-// a header and a tag of 16 each. Whitepaper §5.4.6.
+// datagram returns the size of the message that carries an IP packet: padded to a multiple of 16, but not beyond the MTU,
+// with a header and a tag of 16 bytes each. Whitepaper §5.4.6.
 func datagram(packet, mtu int) int { return min((packet+15)&^15, mtu) + 32 }
 
-// TestCounters asks: do both sides count to the byte what went over the wire, for whom it came and nothing else?
+// TestCounters asks: do both sides count exactly the bytes that were sent and received?
 func TestCounters(t *testing.T) {
-	for _, p := range everyWay {
+	for _, p := range rolePairs {
 		for _, p.mtu = range []int{1420, 1280} {
 			t.Run(fmt.Sprintf("%s pings %s/mtu=%d", p.a, p.b, p.mtu), func(t *testing.T) {
 				t.Parallel()
 				b := newBed(t, p)
-				b.join()
+				b.configure()
 				other := map[*side]*side{b.a: b.b, b.b: b.a}
 				tx := map[*side]int{}
 				check := func(when string) {
 					t.Helper()
 					for s, o := range other {
 						want := []string{strconv.Itoa(tx[o]), strconv.Itoa(tx[s])}
-						err := within(time.Second, func() error { // the last packet is on its way when ping has ended
+						err := within(time.Second, func() error { // the last packet may still be in flight when ping has ended
 							if got := s.peer("transfer"); !slices.Equal(got, want) {
 								return fmt.Errorf("%s, %s (%s): received, sent = %v, want %v", when, s.ns, s.program, got, want)
 							}
@@ -48,7 +48,7 @@ func TestCounters(t *testing.T) {
 				known := map[*side]int{}
 				excused := func() (n int) {
 					for s, o := range other {
-						k := s.repeated() - known[s]
+						k := s.needlessHandshakes() - known[s]
 						known[s] += k
 						tx[s] += k * (initiation + keepalive)
 						tx[o] += k * response
@@ -77,12 +77,12 @@ func TestCounters(t *testing.T) {
 				}
 				check("after pings of many sizes")
 
-				// a has answered, so it owes nothing. b received last and has said nothing since: it sends one keepalive
+				// a has answered, so it sends no keepalive. b received last and has sent nothing since: it sends one keepalive
 				// after KEEPALIVE_TIMEOUT, which a must not answer. Whitepaper §6.5.
 				time.Sleep(10*time.Second + 1500*time.Millisecond)
 				if excused() == 0 {
 					tx[b.b] += keepalive
-				} // else the response was a sign of life, too
+				} // else the response counts as traffic, too
 				check("after the passive keepalive")
 				time.Sleep(5 * time.Second)
 				excused()
@@ -92,21 +92,21 @@ func TestCounters(t *testing.T) {
 	}
 }
 
-// repeated is how often a wireguard-go began a handshake without a reason. It starts its timers after it has sent, and on
-// a busy machine the answer, which would stop them, may be there by then.
-func (s *side) repeated() int {
+// needlessHandshakes returns how often a wireguard-go began a handshake without a reason. It starts its timers after it has
+// sent, and on a busy machine the answer, which would stop them, may have come before.
+func (s *side) needlessHandshakes() int {
 	log := s.daemon.log()
 	return strings.Count(log, "Handshake did not complete") + strings.Count(log, "because we stopped hearing back")
 }
 
-// TestPersistentKeepalive asks: does a side with a persistent keepalive speak without having anything to say, at once and
-// then at the interval? Whitepaper §6.5 knows only the passive one; the kernel's wg(8) documents this one.
+// TestPersistentKeepalive asks: does a side with a persistent keepalive send keepalives without traffic, at once and then at
+// the interval? Whitepaper §6.5 has only the passive keepalive; wg(8) documents the persistent one.
 func TestPersistentKeepalive(t *testing.T) {
-	for _, p := range everyWay {
-		t.Run(fmt.Sprintf("%s keeps %s", p.a, p.b), func(t *testing.T) {
+	for _, p := range rolePairs {
+		t.Run(fmt.Sprintf("%s to %s", p.a, p.b), func(t *testing.T) {
 			t.Parallel()
 			b := newBed(t, p)
-			b.join()
+			b.configure()
 			begun := time.Now()
 			b.a.wg("peer", b.b.public, "persistent-keepalive", "2")
 			set := time.Now()
@@ -114,7 +114,7 @@ func TestPersistentKeepalive(t *testing.T) {
 			least := 1 + int(time.Since(set)/(2*time.Second)) // after 0, 2 and 4 seconds
 			b.a.wg("peer", b.b.public, "persistent-keepalive", "off")
 			most := 1 + int(time.Since(begun)/(2*time.Second)) // more only if the machine took so long to switch it off
-			k := b.a.repeated()
+			k := b.a.needlessHandshakes()
 			var want [][]string
 			for n := least; n <= most; n++ {
 				want = append(want, []string{strconv.Itoa((1 + k) * response), strconv.Itoa((1+k)*initiation + (n+k)*keepalive)})

@@ -20,14 +20,14 @@ import (
 
 // These tests run `throughline demo --tun` as an operator does, in the test's own network namespace.
 
-// ordinary are the words before a command that make its user nobody, with no privileges. They end the test where that
-// can't be: in a user namespace there is one user only. Where the machine keeps the TUN's device to root, the command sees
-// one that is everybody's, as it is on most machines, in a mount namespace of its own.
-func ordinary(t *testing.T) []string {
+// asNobody returns the words before a command that run it as the user nobody, without privileges. In a user namespace,
+// which has only one user, it skips the test. Where only root may open the TUN's device, the command sees one that everybody
+// may open, as on most machines, in a mount namespace of its own.
+func asNobody(t *testing.T) []string {
 	t.Helper()
 	nobody := []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"}
 	if out, err := exec.Command(nobody[0], append(nobody[1:], "true")...).CombinedOutput(); err != nil {
-		t.Skipf("no other user here: %s", out)
+		t.Skipf("there is no other user here: %s", out)
 	}
 	info, err := os.Stat("/dev/net/tun")
 	if err != nil {
@@ -40,9 +40,9 @@ func ordinary(t *testing.T) []string {
 	return []string{"unshare", "--mount", "sh", "-c", script, "sh"}
 }
 
-// surroundings are what a demo must leave as it found it: interfaces, addresses, routes, and what can keep a namespace
-// without a process: a name, or a mount.
-func surroundings(t *testing.T) string {
+// hostState describes what a demo must not change: interfaces, addresses, routes, and what keeps a namespace without a
+// process: a name, or a mount.
+func hostState(t *testing.T) string {
 	t.Helper()
 	text := must(t, "ip", "-oneline", "address") + must(t, "ip", "route") + must(t, "ip", "rule") + must(t, "ip", "netns")
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
@@ -52,13 +52,13 @@ func surroundings(t *testing.T) string {
 	return text + string(mounts)
 }
 
-// undisturbed holds that what is when the test ends is what was.
-func undisturbed(t *testing.T) {
+// checkHostUnchanged checks that the host's state is the same when the test ends.
+func checkHostUnchanged(t *testing.T) {
 	t.Helper()
-	before := surroundings(t)
+	before := hostState(t)
 	t.Cleanup(func() {
 		if err := eventually(func() error {
-			if after := surroundings(t); after != before {
+			if after := hostState(t); after != before {
 				return fmt.Errorf("before:\n%s\nafter:\n%s", before, after)
 			}
 			if left := demos(); len(left) > 0 {
@@ -71,7 +71,7 @@ func undisturbed(t *testing.T) {
 	})
 }
 
-// demos are the processes of demos with TUNs.
+// demos returns the processes of running demos with TUNs.
 func demos() (pids []string) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
@@ -83,26 +83,27 @@ func demos() (pids []string) {
 	return pids
 }
 
-// as are who runs a demo: this user, with privileges, and one without.
-var as = map[string]func(t *testing.T) []string{
+// users are those who run a demo, as the words before the command: this user, with privileges, and one without.
+var users = map[string]func(t *testing.T) []string{
 	"privileged": func(*testing.T) []string { return nil },
-	"ordinary":   ordinary,
+	"ordinary":   asNobody,
 }
 
+// demoCommand returns the command of a demo with TUNs, with the words before it.
 func demoCommand(who []string, args ...string) *exec.Cmd {
 	words := append(append(slices.Clone(who), ours.path(), "demo", "--tun"), args...)
 	cmd := exec.Command(words[0], words[1:]...)
-	cmd.WaitDelay = patient // for a process that outlives its parent, which is what the tests look for
+	cmd.WaitDelay = waitLimit // for when a process outlives its parent, which the tests look for
 	return cmd
 }
 
 // TestDemoOnce asks: does the fixed load go through the kernel's TUNs, every byte intact?
 func TestDemoOnce(t *testing.T) {
 	needNamespaces(t)
-	for name, who := range as {
+	for name, who := range users {
 		t.Run(name, func(t *testing.T) {
 			who := who(t)
-			undisturbed(t)
+			checkHostUnchanged(t)
 			var r struct {
 				Intact, TUN bool
 				Runs        []struct{ Bytes int64 }
@@ -123,7 +124,7 @@ func TestDemoOnce(t *testing.T) {
 	}
 }
 
-// A page is a demo that serves.
+// A page is a running demo that serves its page.
 type page struct {
 	*daemon
 	url string
@@ -148,9 +149,9 @@ func showPage(t *testing.T, who []string) page {
 	return p
 }
 
-// status asks for a status of the page, by a connection of its own.
+// status requests the page's figures, over a new connection.
 func (p page) status(into any) error {
-	c := http.Client{Timeout: patient, Transport: &http.Transport{DisableKeepAlives: true}}
+	c := http.Client{Timeout: waitLimit, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := c.Get(p.url + "status.json")
 	if err != nil {
 		return err
@@ -159,14 +160,14 @@ func (p page) status(into any) error {
 	return json.NewDecoder(resp.Body).Decode(into)
 }
 
-// TestDemoEnds asks: is everything gone after ^C, after a polite end, and after one that nobody can prepare for?
+// TestDemoEnds asks: is everything gone after SIGINT, SIGTERM and SIGKILL?
 func TestDemoEnds(t *testing.T) {
 	needNamespaces(t)
-	for name, who := range as {
+	for name, who := range users {
 		for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGKILL} {
 			t.Run(name+"/"+unix.SignalName(sig), func(t *testing.T) {
 				who := who(t)
-				undisturbed(t)
+				checkHostUnchanged(t)
 				p := showPage(t, who)
 				var s struct {
 					TUN  bool
@@ -178,7 +179,7 @@ func TestDemoEnds(t *testing.T) {
 				if out := must(t, "ip", "-oneline", "link"); strings.Contains(out, "near") {
 					t.Errorf("an interface of the demo's is among this namespace's:\n%s", out)
 				}
-				// The command that it says leads to the interface.
+				// The command that the demo prints shows the interface.
 				look := regexp.MustCompile(`nsenter .*`).FindString(p.log())
 				if out, err := exec.Command("sh", "-c", look).CombinedOutput(); err != nil || !strings.Contains(string(out), "10.128.0.1/30") {
 					t.Errorf("%s: %v: %s", look, err, out)
@@ -188,10 +189,10 @@ func TestDemoEnds(t *testing.T) {
 				} else if err := p.terminate(sig); err != nil {
 					t.Errorf("%v\n%s", err, p.log())
 				} else if !strings.Contains(p.log(), "The demo has ended") {
-					t.Errorf("it said nothing of its end:\n%s", p.log())
+					t.Errorf("it didn't print that it ended:\n%s", p.log())
 				}
 				// Before its pipe is closed, which would end what was left too.
-				if err := within(patient/2, func() error {
+				if err := within(waitLimit/2, func() error {
 					if err := p.status(&s); err == nil {
 						return errors.New("the page is still there")
 					}
@@ -204,14 +205,14 @@ func TestDemoEnds(t *testing.T) {
 	}
 }
 
-// TestTwoDemos asks: do two at once get along, with the same addresses inside?
+// TestTwoDemos asks: do two demos work at the same time, with the same addresses inside?
 func TestTwoDemos(t *testing.T) {
 	needNamespaces(t)
-	undisturbed(t)
+	checkHostUnchanged(t)
 	a, b := showPage(t, nil), showPage(t, nil)
 	for _, p := range []page{a, b, a} {
 		var s struct{ Handshakes int }
-		if err := within(patient, func() error { return p.status(&s) }); err != nil || s.Handshakes != 1 {
+		if err := within(waitLimit, func() error { return p.status(&s) }); err != nil || s.Handshakes != 1 {
 			t.Errorf("%s: %v, %d handshakes", p.url, err, s.Handshakes)
 		}
 	}
@@ -220,11 +221,11 @@ func TestTwoDemos(t *testing.T) {
 	}
 }
 
-// TestDemoRefused asks: is one line said, with what to do, where namespaces can't be had? It runs in user namespaces that
-// are forbidden to have others inside.
+// TestDemoRefused asks: where namespaces can't be made, does the demo print one line that says what to do? It runs in user
+// namespaces in which no others may be made.
 func TestDemoRefused(t *testing.T) {
 	needNamespaces(t)
-	undisturbed(t)
+	checkHostUnchanged(t)
 	const none = "echo 0 >/proc/sys/user/max_%s_namespaces && exec "
 	for name, c := range map[string]struct{ script, want string }{
 		"no user namespaces":    {fmt.Sprintf(none, "user") + "setpriv --bounding-set=-sys_admin --inh-caps=-all ", "lets users make no user namespaces"},

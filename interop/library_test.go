@@ -20,7 +20,7 @@ import (
 	"throughline/tun/tuntest"
 )
 
-// A library is one implementation's device in this process: packets go in and come out, and nobody needs privileges.
+// A library is one implementation's device in this process, with a TUN in memory: it needs no privileges.
 type library struct {
 	configure func(peer string, psk string, port uint16, at netip.Addr, allowed string)
 	port      uint16
@@ -28,7 +28,7 @@ type library struct {
 	in        <-chan []byte
 }
 
-// newLibrary makes a device with a private key. Whatever it has is released when the test ends.
+// newLibrary makes a device with a private key. It is closed when the test ends.
 func newLibrary(t *testing.T, p program, private string) *library {
 	t.Helper()
 	fail := func(err error) {
@@ -100,7 +100,7 @@ func hexKey(key string) string {
 	return hex.EncodeToString(raw)
 }
 
-// udpPacket is an IPv4 packet with a UDP datagram that nobody checks, n bytes in all, marked with i.
+// udpPacket returns an IPv4 packet of n bytes with a UDP datagram without a checksum that holds i.
 func udpPacket(src, dst netip.Addr, n, i int) []byte {
 	p := make([]byte, n)
 	p[0], p[8], p[9] = 0x45, 64, 17
@@ -119,8 +119,8 @@ func udpPacket(src, dst netip.Addr, n, i int) []byte {
 	return p
 }
 
-// TestLibrary asks: does our library talk with wireguard-go's in one process, whoever begins, each packet as it was sent
-// and in order?
+// TestLibrary asks: does our library work with wireguard-go's in one process, whichever begins the handshake, with every
+// packet unchanged and in order?
 func TestLibrary(t *testing.T) {
 	inner := [2]netip.Addr{netip.MustParseAddr("10.7.0.1"), netip.MustParseAddr("10.7.0.2")}
 	for _, p := range []plan{{a: ours, b: theirs}, {a: theirs, b: ours}, {a: ours, b: ours}} {
@@ -138,10 +138,10 @@ func TestLibrary(t *testing.T) {
 					a.configure(publicB, psk, b.port, at, "10.7.0.2/32")
 					b.configure(publicA, psk, a.port, at, "10.7.0.1/32")
 
-					// wireguard-go can change the order of what waited for the session: two goroutines take from its queue.
+					// wireguard-go can reorder packets that waited for the session: two goroutines read its queue.
 					exchange := func(from, to *library, src, dst netip.Addr, ordered bool) {
 						t.Helper()
-						const packets = 100 // fewer than either holds while there is no session
+						const packets = 100 // fewer than either keeps while there is no session
 						size := func(i int) int { return 20 + (i*271)%1401 }
 						go func() {
 							for i := range packets {
@@ -152,13 +152,13 @@ func TestLibrary(t *testing.T) {
 						for i := range packets {
 							want[string(udpPacket(src, dst, size(i), i))] = i
 						}
-						timeout := time.After(patient)
+						timeout := time.After(waitLimit)
 						for n := range packets {
 							select {
 							case got := <-to.in:
 								i, ok := want[string(got)]
 								if !ok || (ordered && i != n) {
-									t.Fatalf("in place %d of %d comes packet %d, wanted: %v\n%x", n, packets, i, ok, got)
+									t.Fatalf("packet %d of %d to arrive is number %d (expected: %v)\n%x", n, packets, i, ok, got)
 								}
 								delete(want, string(got))
 							case <-timeout:

@@ -21,10 +21,11 @@ import (
 
 // These tests run daemons in the test's own network namespace, one at a time; its interfaces are named tl-*.
 
+// command returns a command that runs a program in this namespace.
 func command(p program, args ...string) *exec.Cmd { return exec.Command(p.path(), args...) }
 
-// standing reports what is missing of a running daemon.
-func standing(name string) error {
+// running returns an error unless a daemon's interface is there and its socket answers.
+func running(name string) error {
 	if out, err := exec.Command("ip", "link", "show", name).CombinedOutput(); err != nil {
 		return fmt.Errorf("no interface: %s", out)
 	}
@@ -34,18 +35,18 @@ func standing(name string) error {
 	return nil
 }
 
-// gone reports what is left of a daemon: interface, socket, processes.
-func gone(name string) error {
+// stopped returns an error if a daemon's interface, socket or processes are still there.
+func stopped(name string) error {
 	if exec.Command("ip", "link", "show", name).Run() == nil {
 		return errors.New("the interface is still there")
 	}
 	if pids := processes(name); len(pids) > 0 {
 		return fmt.Errorf("processes are still there: %v", pids)
 	}
-	return vanished(name)
+	return socketGone(name)
 }
 
-// processes are those of our program for an interface.
+// processes returns the processes of our program for an interface.
 func processes(name string) (pids []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
@@ -62,7 +63,7 @@ func processes(name string) (pids []int) {
 // background starts a daemon that goes to the background, and returns its process.
 func background(t *testing.T, cmd *exec.Cmd, name string) int {
 	t.Helper()
-	cmd.WaitDelay = patient // for one that keeps the terminal
+	cmd.WaitDelay = waitLimit // for when the daemon keeps stdout or stderr open
 	out, err := cmd.CombinedOutput()
 	if err != nil || len(out) != 0 {
 		t.Fatalf("start in the background: %v: %s", err, out)
@@ -73,8 +74,8 @@ func background(t *testing.T, cmd *exec.Cmd, name string) int {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})
-	if err := standing(name); err != nil {
-		t.Fatalf("it said it was ready: %v", err)
+	if err := running(name); err != nil {
+		t.Fatalf("it reported that it was ready, but: %v", err)
 	}
 	if len(pids) != 1 {
 		t.Fatalf("processes: %v, want one", pids)
@@ -82,7 +83,7 @@ func background(t *testing.T, cmd *exec.Cmd, name string) int {
 	return pids[0]
 }
 
-// foreground starts a daemon that stays.
+// foreground starts a daemon in the foreground and waits until it is ready.
 func foreground(t *testing.T, cmd *exec.Cmd, name string, env ...string) *daemon {
 	t.Helper()
 	d, err := launch(cmd, env...)
@@ -90,13 +91,13 @@ func foreground(t *testing.T, cmd *exec.Cmd, name string, env ...string) *daemon
 		t.Fatal(err)
 	}
 	t.Cleanup(d.kill)
-	if err := eventually(func() error { return standing(name) }); err != nil {
+	if err := eventually(func() error { return running(name) }); err != nil {
 		t.Fatalf("%v\n%s", err, d.log())
 	}
 	return d
 }
 
-// TestEnds asks: does the daemon end when it is to, with success, and leave nothing?
+// TestEnds asks: does the daemon end in every way that it should, with success, and leave nothing?
 func TestEnds(t *testing.T) {
 	needNamespaces(t)
 	const name = "tl-ends"
@@ -115,13 +116,13 @@ func TestEnds(t *testing.T) {
 				d := foreground(t, command(ours, "-f", name), name)
 				must(t, "ip", "link", "set", name, up)
 				if st, err := os.Lstat(socket(name)); err != nil || st.Mode().Perm()&0o077 != 0 {
-					t.Errorf("the socket is not for its owner alone: %v, %v", st.Mode(), err)
+					t.Errorf("other users can use the socket: %v, %v", st.Mode(), err)
 				}
 				if err := e.end(d.cmd.Process.Pid); err != nil {
 					t.Fatal(err)
 				}
-				if err := errors.Join(d.ended(), gone(name)); err != nil || d.log() != "" {
-					t.Errorf("%v; it said %q", err, d.log())
+				if err := errors.Join(d.ended(), stopped(name)); err != nil || d.log() != "" {
+					t.Errorf("%v; it logged %q", err, d.log())
 				}
 			})
 			t.Run("background/"+up+"/"+e.by, func(t *testing.T) {
@@ -130,22 +131,22 @@ func TestEnds(t *testing.T) {
 				if err := e.end(pid); err != nil {
 					t.Fatal(err)
 				}
-				if err := eventually(func() error { return gone(name) }); err != nil {
+				if err := eventually(func() error { return stopped(name) }); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 	}
-	t.Run("the variable for -f", func(t *testing.T) {
+	t.Run("WG_PROCESS_FOREGROUND", func(t *testing.T) {
 		d := foreground(t, command(ours, name), name, "WG_PROCESS_FOREGROUND=1")
 		if pids := processes(name); !slices.Equal(pids, []int{d.cmd.Process.Pid}) {
 			t.Errorf("processes %v, want the one that was started, %d", pids, d.cmd.Process.Pid)
 		}
-		if err := errors.Join(d.terminate(syscall.SIGTERM), gone(name)); err != nil {
+		if err := errors.Join(d.terminate(syscall.SIGTERM), stopped(name)); err != nil {
 			t.Error(err)
 		}
 	})
-	t.Run("a killed one's socket is no hindrance", func(t *testing.T) {
+	t.Run("after a killed daemon", func(t *testing.T) {
 		d := foreground(t, command(ours, "--foreground", name), name)
 		d.kill()
 		if _, err := os.Lstat(socket(name)); err != nil {
@@ -153,22 +154,22 @@ func TestEnds(t *testing.T) {
 		}
 		pid := background(t, command(ours, name), name)
 		syscall.Kill(pid, syscall.SIGTERM)
-		if err := eventually(func() error { return gone(name) }); err != nil {
+		if err := eventually(func() error { return stopped(name) }); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// TestMoved asks: does a tunnel work whose interface was moved to another namespace, and does its deletion there end the
-// daemon?
+// TestMoved asks: does a tunnel work when its interface was moved to another namespace, and does the daemon end when it is
+// deleted there?
 func TestMoved(t *testing.T) {
-	for _, p := range everyWay {
+	for _, p := range rolePairs {
 		if p.a != ours {
 			continue
 		}
 		t.Run(fmt.Sprintf("%s with %s", p.a, p.b), func(t *testing.T) {
 			b := newBed(t, p)
-			b.join()
+			b.configure()
 			b.a.wantReach(b.b)
 
 			away := *b.a
@@ -177,7 +178,7 @@ func TestMoved(t *testing.T) {
 			must(t, "ip", "netns", "add", away.ns)
 			t.Cleanup(func() { exec.Command("ip", "netns", "del", away.ns).Run() })
 			b.a.ip("link set %s netns %s", b.a.tunnel, away.ns)
-			away.dress()
+			away.bringUp()
 			away.wantReach(b.b)
 			b.b.wantReach(&away)
 			b.a.wg("peer", b.b.public, "persistent-keepalive", "25") // the socket is where it was
@@ -187,19 +188,20 @@ func TestMoved(t *testing.T) {
 			case <-time.After(1500 * time.Millisecond):
 			}
 			away.ip("link set %s down", b.a.tunnel, "link set %s up", b.a.tunnel)
-			away.ip("addr add %s/64 dev %s nodad", b.a.inner[ipv6], b.a.tunnel) // setting it down took it away
+			away.ip("addr add %s/64 dev %s nodad", b.a.inner[ipv6], b.a.tunnel) // setting the interface down removed it
 			if err := within(retry, func() error { return away.ping(b.b.inner[ipv4], 1) }); err != nil {
 				t.Errorf("after down and up: %v", err)
 			}
 			away.ip("link del %s", b.a.tunnel)
-			if err := errors.Join(b.a.daemon.ended(), vanished(b.a.tunnel)); err != nil {
+			if err := errors.Join(b.a.daemon.ended(), socketGone(b.a.tunnel)); err != nil {
 				t.Errorf("deleted where it was moved to: %v\n%s", err, b.a.daemon.log())
 			}
 		})
 	}
 }
 
-// TestDescriptors asks: does the daemon use a TUN and a socket that somebody else opened, in front and behind?
+// TestDescriptors asks: does the daemon use a TUN and a socket that another process opened, in the foreground and in the
+// background?
 func TestDescriptors(t *testing.T) {
 	needNamespaces(t)
 	const name = "tl-fd"
@@ -238,7 +240,7 @@ func TestDescriptors(t *testing.T) {
 				d := foreground(t, cmd, name, append(env, "WG_PROCESS_FOREGROUND=1")...)
 				tun.Close()
 				listener.Close()
-				if err := errors.Join(d.terminate(syscall.SIGTERM), gone(name)); err != nil {
+				if err := errors.Join(d.terminate(syscall.SIGTERM), stopped(name)); err != nil {
 					t.Error(err)
 				}
 				return
@@ -247,19 +249,19 @@ func TestDescriptors(t *testing.T) {
 			pid := background(t, cmd, name)
 			tun.Close()
 			listener.Close()
-			if err := standing(name); err != nil {
-				t.Error("alone with the descriptors:", err)
+			if err := running(name); err != nil {
+				t.Error("when the test has closed its descriptors:", err)
 			}
 			syscall.Kill(pid, syscall.SIGTERM)
-			if err := eventually(func() error { return errors.Join(gone(name), gone("another")) }); err != nil {
+			if err := eventually(func() error { return errors.Join(stopped(name), stopped("another")) }); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 }
 
-// TestRefusals asks: when the daemon can't start, does it say why in one line, fail, and leave nothing behind and nobody
-// else's harmed?
+// TestRefusals asks: when the daemon can't start, does it print one line that says why, fail, leave nothing, and leave other
+// daemons alone?
 func TestRefusals(t *testing.T) {
 	needNamespaces(t)
 	const name, taken = "tl-no", "tl-taken"
@@ -267,7 +269,7 @@ func TestRefusals(t *testing.T) {
 	t.Cleanup(func() { exec.Command("ip", "link", "del", taken).Run() })
 	other := foreground(t, command(ours, "-f", "tl-other"), "tl-other")
 
-	// hidden runs the daemon where a file system is hidden from it.
+	// hidden runs the daemon in a mount namespace in which a file system covers a directory.
 	hidden := func(mount string, args ...string) *exec.Cmd {
 		script := "mount -t tmpfs " + mount + ` && exec "$0" "$@"`
 		return exec.Command("unshare", append([]string{"--mount", "sh", "-c", script, ours.path()}, args...)...)
@@ -283,10 +285,10 @@ func TestRefusals(t *testing.T) {
 		what string
 		cmd  *exec.Cmd
 		env  string
-		says string // an expression
+		says string // a regular expression
 	}{
 		{"no interface", us(), "", "interface"},
-		{"no interface, in front", us("-f"), "", "interface"},
+		{"no interface, in the foreground", us("-f"), "", "interface"},
 		{"two interfaces", us(name, "tl-no2"), "", "tl-no2"},
 		{"no such flag", us("--no", name), "", "--no"},
 		{"an empty name", us(""), "", ""},
@@ -296,38 +298,38 @@ func TestRefusals(t *testing.T) {
 		{"a space in the name", us("tl no"), "", "tl no"},
 		{"a taken name", us(taken), "", taken},
 		{"another's name", us("tl-other"), "", "tl-other"},
-		{"another's name, in front", us("-f", "tl-other"), "", "tl-other"},
+		{"another's name, in the foreground", us("-f", "tl-other"), "", "tl-other"},
 		{"no /dev/net/tun", hidden("none /dev/net", name), "", "/dev/net/tun"},
-		{"no /dev/net/tun, in front", hidden("none /dev/net", "-f", name), "", "/dev/net/tun"},
+		{"no /dev/net/tun, in the foreground", hidden("none /dev/net", "-f", name), "", "/dev/net/tun"},
 		{"nowhere to put the socket", hidden("-o ro none /run", name), "", "/run/wireguard"},
 		{"not root", unprivileged(name), "", "permi"},
-		{"not root, in front", unprivileged("-f", name), "", "permi"},
+		{"not root, in the foreground", unprivileged("-f", name), "", "permi"},
 		{"root without capabilities", powerless(name), "", "permi"},
 		{"no number of a TUN", us(name), "WG_TUN_FD=three", "WG_TUN_FD"},
 		{"no open TUN", us(name), "WG_TUN_FD=77", "WG_TUN_FD|descriptor 77"},
-		{"no open TUN, in front", us("-f", name), "WG_TUN_FD=77", "WG_TUN_FD|descriptor 77"},
+		{"no open TUN, in the foreground", us("-f", name), "WG_TUN_FD=77", "WG_TUN_FD|descriptor 77"},
 		{"not a TUN", us(name), "WG_TUN_FD=0", "WG_TUN_FD|descriptor 0"},
-		{"not a TUN, in front", us("-f", name), "WG_TUN_FD=0", "WG_TUN_FD|descriptor 0"},
+		{"not a TUN, in the foreground", us("-f", name), "WG_TUN_FD=0", "WG_TUN_FD|descriptor 0"},
 		{"no number of a socket", us(name), "WG_UAPI_FD=three", "WG_UAPI_FD"},
 		{"no open socket", us(name), "WG_UAPI_FD=77", "WG_UAPI_FD|descriptor 77"},
-		{"no open socket, in front", us("-f", name), "WG_UAPI_FD=77", "WG_UAPI_FD|descriptor 77"},
+		{"no open socket, in the foreground", us("-f", name), "WG_UAPI_FD=77", "WG_UAPI_FD|descriptor 77"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			if strings.HasPrefix(c.what, "not root") && !holds(65534) {
+			if strings.HasPrefix(c.what, "not root") && !userExists(65534) {
 				t.Skip("nobody doesn't exist in this user namespace")
 			}
 			before := must(t, "ip", "-brief", "link")
 			var stdout, stderr bytes.Buffer
 			c.cmd.Stdout, c.cmd.Stderr = &stdout, &stderr
-			c.cmd.WaitDelay = patient
+			c.cmd.WaitDelay = waitLimit
 			c.cmd.Env = append(os.Environ(), c.env)
 			d := make(chan error, 1)
 			go func() { d <- c.cmd.Run() }()
 			select {
 			case <-d:
-			case <-time.After(patient):
+			case <-time.After(waitLimit):
 				c.cmd.Process.Kill()
-				t.Fatal("it started")
+				t.Fatal("the daemon started")
 			}
 			said := stderr.String()
 			if code := c.cmd.ProcessState.ExitCode(); code != 1 || stdout.Len() != 0 {
@@ -337,33 +339,33 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("want one line that begins with the program's name, got %q", said)
 			}
 			if !regexp.MustCompile(c.says).MatchString(said) {
-				t.Errorf("it doesn't say %s: %q", c.says, said)
+				t.Errorf("the line doesn't match %s: %q", c.says, said)
 			}
 			if after := must(t, "ip", "-brief", "link"); after != before {
-				t.Errorf("the interfaces are others:\n%swere:\n%s", after, before)
+				t.Errorf("the interfaces are\n%sand were\n%s", after, before)
 			}
-			if err := errors.Join(vanished(name), vanished(taken)); err != nil {
+			if err := errors.Join(socketGone(name), socketGone(taken)); err != nil {
 				t.Error(err)
 			}
-			if err := standing("tl-other"); err != nil {
-				t.Error("somebody else's daemon:", err)
+			if err := running("tl-other"); err != nil {
+				t.Error("the other daemon:", err)
 			}
 			t.Logf("%s", strings.TrimSpace(said))
 		})
 	}
-	if err := errors.Join(other.terminate(syscall.SIGTERM), gone("tl-other")); err != nil {
+	if err := errors.Join(other.terminate(syscall.SIGTERM), stopped("tl-other")); err != nil {
 		t.Error(err)
 	}
 }
 
 // holds reports whether a user exists in this user namespace.
-func holds(uid int) bool {
+func userExists(uid int) bool {
 	return exec.Command("setpriv", "--reuid="+strconv.Itoa(uid), "--regid="+strconv.Itoa(uid), "--clear-groups", "true").Run() == nil
 }
 
-// TestWords asks: does the daemon say its version and its usage where they belong, and take the log levels that
-// wireguard-go takes, which is any?
-func TestWords(t *testing.T) {
+// TestOutput asks: does the program print its version and its usage to stdout, and accept the log levels that wireguard-go
+// accepts, which are all strings?
+func TestOutput(t *testing.T) {
 	needNamespaces(t)
 	out, err := command(ours, "--version").Output()
 	if err != nil || bytes.Count(out, []byte("\n")) != 1 || !bytes.HasPrefix(out, []byte("throughline ")) {
@@ -378,11 +380,11 @@ func TestWords(t *testing.T) {
 		t.Run("LOG_LEVEL="+level, func(t *testing.T) {
 			d := foreground(t, command(ours, "-f", name), name, "LOG_LEVEL="+level)
 			must(t, "ip", "link", "set", name, "up")
-			if err := errors.Join(d.terminate(syscall.SIGTERM), gone(name)); err != nil {
+			if err := errors.Join(d.terminate(syscall.SIGTERM), stopped(name)); err != nil {
 				t.Error(err)
 			}
 			if (d.log() != "") != talks {
-				t.Errorf("it said %q", d.log())
+				t.Errorf("it logged %q", d.log())
 			}
 		})
 	}

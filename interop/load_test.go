@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// ping sends n packets from the side to an address, each after the last one's answer, and returns an error unless every
-// one is answered. It calls ping(8) once for each: told to send several, it has little patience with the last answer.
+// ping sends n pings from the side to an address, each after the answer to the last, and returns an error unless all are
+// answered. It calls ping(8) once for each, as ping(8) waits only shortly for the last of several answers.
 func (s *side) ping(to string, n int, more ...string) error {
 	const script = `n=$1; shift; while [ $n -gt 0 ]; do ping -n -q -c 1 -W 2 "$@" || exit; n=$((n-1)); done`
 	args := append([]string{"-c", script, "sh", strconv.Itoa(n)}, more...)
@@ -21,7 +21,7 @@ func (s *side) ping(to string, n int, more ...string) error {
 	return nil
 }
 
-// reach checks that each family's inner address of the other side answers.
+// reach returns an error unless both inner addresses of the other side answer.
 func (s *side) reach(o *side) error {
 	for _, to := range o.inner {
 		if err := s.ping(to, 3); err != nil {
@@ -31,23 +31,23 @@ func (s *side) reach(o *side) error {
 	return nil
 }
 
-// wantReach fails the test unless the other side answers.
+// wantReach fails the test unless the other side answers pings.
 func (s *side) wantReach(o *side) {
 	s.t.Helper()
 	if err := s.reach(o); err != nil {
-		s.t.Errorf("%v\n%s\n%s", err, s.vitals(), o.vitals())
+		s.t.Errorf("%v\n%s\n%s", err, s.counters(), o.counters())
 	}
 }
 
-// vitals tells how far packets came: what the kernel and the daemon counted on the side.
-func (s *side) vitals() string {
+// counters returns what the kernel and the daemon counted on the side, which shows how far packets came.
+func (s *side) counters() string {
 	const script = `wg show $0 transfer | cut -f2-; cd /sys/class/net/$0/statistics; grep . {rx,tx}_{packets,dropped,errors}
 		cd ../../cable/statistics; grep . {rx,tx}_{packets,dropped,errors}; nstat -as 'Icmp*Echo*' 'Udp*Err*' 'Ip*Discards' 'Ip*NoRoutes'`
 	out, _ := s.in("bash", "-c", script, s.tunnel).CombinedOutput()
 	return s.ns + ": " + strings.Join(strings.Fields(string(out)), " ")
 }
 
-// wantNoReach fails the test if the other side answers.
+// wantNoReach fails the test if the other side answers pings.
 func (s *side) wantNoReach(o *side, why string) {
 	s.t.Helper()
 	if err := s.in("ping", "-c", "1", "-W", "1", "-q", o.inner[ipv4]).Run(); err == nil {
@@ -57,8 +57,8 @@ func (s *side) wantNoReach(o *side, why string) {
 
 // A flow is what iperf3 measured.
 type flow struct {
-	bits float64 // a second, delivered
-	lost float64 // percent, UDP only
+	bits float64 // bit/s, as received
+	lost float64 // percent; UDP only
 }
 
 // serve starts an iperf3 server on the side, until stop is called.
@@ -107,12 +107,12 @@ func (s *side) iperf(to string, args ...string) (flow, error) {
 	return f, nil
 }
 
-// trickle sends UDP at a rate that no tunnel should lose any of. A machine that is busy elsewhere does lose some, so only
-// loss that comes three times in a row is an error.
-func (s *side) trickle(to string, more []string) (f flow, err error) {
+// slowUDP sends UDP at a rate at which no tunnel should lose anything. A machine that is busy elsewhere does lose some, so
+// only loss three times in a row is an error.
+func (s *side) slowUDP(to string, more []string) (f flow, err error) {
 	for range 3 {
 		f, err = s.iperf(to, append(more, "-t", "1", "-u", "-b", "50M")...)
-		if err == nil && f.lost > 2 && !raced() {
+		if err == nil && f.lost > 2 && !isRaceBuild() {
 			err = fmt.Errorf("iperf3 -u %v: %.1f %% of 50 Mbit/s lost", more, f.lost)
 		}
 		if err == nil {

@@ -12,16 +12,16 @@ import (
 	"testing"
 )
 
-// The environment of the tests. README.md says what each variable is for.
+// The environment variables of the tests. README.md says what they are for.
 const (
 	envLong    = "THROUGHLINE_LONG"    // 1: also the tests that take minutes
 	envRace    = "THROUGHLINE_RACE"    // 1: the daemon is built with the race detector
-	envStandIn = "THROUGHLINE_STANDIN" // 1: wireguard-go plays our part too, which tests the tests
+	envStandIn = "THROUGHLINE_STANDIN" // 1: wireguard-go also runs in place of our program, which tests the tests
 
-	envInside = "THROUGHLINE_INTEROP_PROGRAMS" // set for the process inside: the folder of the programs built
+	envInside = "THROUGHLINE_INTEROP_PROGRAMS" // set for the process in the namespaces: the folder of the programs
 )
 
-// A program is an implementation under test, by the name of its executable in the folder of programs.
+// A program is an implementation to test: the name of its executable in the folder of programs.
 type program string
 
 const (
@@ -31,36 +31,37 @@ const (
 
 func (p program) path() string { return filepath.Join(os.Getenv(envInside), string(p)) }
 
-// errConfined is why there are no network namespaces to test in; nil when there are.
-var errConfined = errors.New("not inside")
+// errNoNamespaces says why there are no network namespaces to test in. It is nil if there are.
+var errNoNamespaces = errors.New("not in the namespaces")
 
-// TestMain builds the programs and then runs itself anew in namespaces of its own: a mount namespace whose /run is
-// private, and a network namespace that is empty. What a test leaves behind, even when it is killed, goes with them.
-// Without root this takes a user namespace.
+// TestMain builds the programs and then runs the tests in another process, in namespaces of its own: a mount namespace with a
+// private /run, and an empty network namespace. They end with that process, however it ends, and so does everything in
+// them. Without root this needs a user namespace.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if os.Getenv(envInside) == "" {
 		os.Exit(outside(m))
 	}
-	if errConfined = inside(); errConfined != nil {
-		fmt.Fprintln(os.Stderr, "interop:", errConfined)
+	if errNoNamespaces = inside(); errNoNamespaces != nil {
+		fmt.Fprintln(os.Stderr, "interop:", errNoNamespaces)
 		os.Exit(1)
 	}
-	// Most of what runs in parallel waits for the protocol's timers, not for a processor.
+	// Most parallel tests wait for the protocol's timers, not for a processor.
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		f.Value.Set("16")
 	}
 	os.Exit(m.Run())
 }
 
+// outside builds the programs and runs the tests in namespaces.
 func outside(m *testing.M) int {
 	in := []string{"--mount", "--net"}
 	if os.Geteuid() != 0 {
 		in = append(in, "--map-root-user")
 	}
 	if out, err := exec.Command("unshare", append(in, "ip", "tuntap", "add", "probe", "mode", "tun")...).CombinedOutput(); err != nil {
-		errConfined = fmt.Errorf("no namespaces with a TUN in them: unshare %s: %v: %s", strings.Join(in, " "), err, strings.TrimSpace(string(out)))
-		return m.Run() // what needs none still runs
+		errNoNamespaces = fmt.Errorf("no namespaces with a TUN in them: unshare %s: %v: %s", strings.Join(in, " "), err, strings.TrimSpace(string(out)))
+		return m.Run() // tests that need no namespaces still run
 	}
 	dir, err := os.MkdirTemp("", "throughline-interop-")
 	if err != nil {
@@ -87,7 +88,7 @@ func outside(m *testing.M) int {
 	return 0
 }
 
-// build makes both programs. Each is built by its own module's rules; wireguard-go is the one that go.mod names.
+// build builds both programs, ours in its own module, and wireguard-go in the version that go.mod here names.
 func build(dir string) error {
 	compile := func(p program, args ...string) error {
 		cmd := exec.Command("go", append([]string{"build", "-o", filepath.Join(dir, string(p))}, args...)...)
@@ -105,13 +106,14 @@ func build(dir string) error {
 	if os.Getenv(envStandIn) == "1" {
 		return os.Link(filepath.Join(dir, string(theirs)), filepath.Join(dir, string(ours)))
 	}
-	if raced() {
+	if isRaceBuild() {
 		return compile(ours, "-race", "./cmd/throughline")
 	}
 	return compile(ours, "./cmd/throughline")
 }
 
-// inside makes the namespaces habitable: an empty /run, where ip-netns(8) keeps its names and the daemons their sockets.
+// inside prepares the namespaces: it mounts an empty /run, where ip-netns(8) keeps the names of namespaces and daemons their
+// sockets, and sets the loopback interface up.
 func inside() error {
 	for _, dir := range []string{"/run", "/var/run"} {
 		if st, err := os.Lstat(dir); err != nil || !st.IsDir() {
@@ -127,17 +129,17 @@ func inside() error {
 	return nil
 }
 
-// raced reports whether our daemon is built with the race detector: it isn't held to any speed then.
-func raced() bool { return os.Getenv(envRace) == "1" }
+// isRaceBuild reports whether our daemon is built with the race detector: then tests don't check its speed.
+func isRaceBuild() bool { return os.Getenv(envRace) == "1" }
 
-// needNamespaces skips a test where there are none, except in CI, where that is a failure.
+// needNamespaces skips a test if there are no namespaces; in CI it fails the test.
 func needNamespaces(t *testing.T) {
 	t.Helper()
 	switch {
-	case errConfined == nil:
+	case errNoNamespaces == nil:
 	case os.Getenv("CI") == "true":
-		t.Fatal(errConfined)
+		t.Fatal(errNoNamespaces)
 	default:
-		t.Skip(errConfined)
+		t.Skip(errNoNamespaces)
 	}
 }

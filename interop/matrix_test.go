@@ -6,11 +6,11 @@ import (
 	"testing"
 )
 
-// pairs are the two beds that each question is asked on.
+// pairs are the two beds that each test uses.
 var pairs = []plan{{a: ours, b: ours}, {a: ours, b: theirs}}
 
-// TestMatrix asks: do the two talk, whoever begins, with and without a preshared key, over both families outside and in
-// both inside, at every size that fits the MTU?
+// TestMatrix asks: do both programs work together, whichever begins the handshake, with and without a preshared key, with
+// every pair of outer and inner family, with packets of every size that fits the MTU?
 func TestMatrix(t *testing.T) {
 	for _, p := range pairs {
 		for _, first := range []string{"a", "b"} {
@@ -20,7 +20,7 @@ func TestMatrix(t *testing.T) {
 						name := fmt.Sprintf("%s+%s/first=%s/%v/psk=%v/mtu=%d", p.a, p.b, first, p.outer, p.psk, p.mtu)
 						t.Run(name, func(t *testing.T) {
 							b := newBed(t, p)
-							b.join()
+							b.configure()
 							from, to := b.a, b.b
 							if first == "b" {
 								from, to = b.b, b.a
@@ -40,7 +40,7 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
-// TestFlows asks: does what flows arrive, TCP and UDP, both ways, for every pair, every MTU and both families?
+// TestFlows asks: do TCP and UDP flows arrive, in both directions, for every pair, every MTU and both families?
 func TestFlows(t *testing.T) {
 	for _, p := range pairs {
 		for i, mtu := range []int{1280, 1420, 9000} {
@@ -48,7 +48,7 @@ func TestFlows(t *testing.T) {
 			inner := family((i + 1) % 2)
 			t.Run(fmt.Sprintf("%s+%s/mtu=%d/%v in %v", p.a, p.b, mtu, inner, p.outer), func(t *testing.T) {
 				b := newBed(t, p)
-				b.join()
+				b.configure()
 				b.a.wantReach(b.b)
 				defer b.b.serve()()
 				for _, way := range [][]string{{}, {"-R"}} {
@@ -56,7 +56,7 @@ func TestFlows(t *testing.T) {
 					if err != nil {
 						t.Error(err)
 					}
-					udp, err := b.a.trickle(b.b.inner[inner], way)
+					udp, err := b.a.slowUDP(b.b.inner[inner], way)
 					if err != nil {
 						t.Error(err)
 					}
@@ -67,17 +67,17 @@ func TestFlows(t *testing.T) {
 	}
 }
 
-// TestLinkLocal asks: do the two talk over addresses that mean nothing without their link?
+// TestLinkLocal asks: do both programs work together over link-local addresses?
 func TestLinkLocal(t *testing.T) {
 	for _, p := range pairs {
 		t.Run(fmt.Sprintf("%s+%s", p.a, p.b), func(t *testing.T) {
 			b := newBed(t, p)
 			b.a.ip("addr add fe80::a/64 dev cable nodad")
 			b.b.ip("addr add fe80::b/64 dev cable nodad")
-			b.a.identify()
-			b.a.meet(b.b, "[fe80::b%cable]:51820")
-			b.b.identify()
-			b.b.meet(b.a, "")
+			b.a.setKey()
+			b.a.addPeer(b.b, "[fe80::b%cable]:51820")
+			b.b.setKey()
+			b.b.addPeer(b.a, "")
 			b.a.wantReach(b.b)
 			b.b.wantReach(b.a)
 			for s, want := range map[*side]string{b.a: "[fe80::b%cable]:51820", b.b: "[fe80::a%cable]:51820"} {
@@ -86,7 +86,7 @@ func TestLinkLocal(t *testing.T) {
 					continue
 				}
 				if got != want {
-					t.Errorf("%s knows the other at %s, want %s", s.ns, got, want)
+					t.Errorf("%s has the endpoint %s of the other, want %s", s.ns, got, want)
 				}
 			}
 		})

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestManyPeers asks: what do ten thousand peers cost? They are set by one wg setconf on an interface that is up. The
-// time is compared with wireguard-go's in the same run, best of three each, in turns.
+// TestManyPeers asks: what do ten thousand peers cost? They are set by one wg setconf on an interface that is up. The time is
+// compared with wireguard-go's in the same test: the best of three each, in turns.
 func TestManyPeers(t *testing.T) {
 	needNamespaces(t)
 	const n = 10_000
@@ -58,11 +58,11 @@ func TestManyPeers(t *testing.T) {
 				if c.set < best[p].set {
 					best[p] = c
 				}
-				if p == theirs { // it takes its time to end
+				if p == theirs { // it ends slowly
 					return
 				}
 				begun = time.Now()
-				if err := d.terminate(os.Interrupt); err != nil || (time.Since(begun) > time.Second && !raced()) {
+				if err := d.terminate(os.Interrupt); err != nil || (time.Since(begun) > time.Second && !isRaceBuild()) {
 					t.Errorf("the end with %d peers took %v: %v", n, time.Since(begun), err)
 				}
 			}()
@@ -73,12 +73,12 @@ func TestManyPeers(t *testing.T) {
 		t.Logf("%-12s %d peers set in %4d ms, %5.1f KiB a peer, %3d MiB in all, %d threads", p, n, c.set.Milliseconds(),
 			float64(c.memory-c.idle)/n, c.memory>>10, c.threads)
 	}
-	if ratio := float64(best[theirs].set) / float64(best[ours].set); ratio < 5 && !raced() {
+	if ratio := float64(best[theirs].set) / float64(best[ours].set); ratio < 5 && !isRaceBuild() {
 		t.Errorf("setting them takes wireguard-go only %.1f times as long, want 5 times or more", ratio)
 	}
 }
 
-// resources is what a process has in memory (KiB) and how many threads.
+// resources returns the resident memory of a process, in KiB, and its number of threads.
 func resources(t *testing.T, pid int) (memory, threads int) {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

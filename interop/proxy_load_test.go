@@ -14,9 +14,9 @@ const thousands = 10_000
 // bothProxies are the sections of the tests with many connections.
 const bothProxies = "[Socks5]\nBindAddress = HOST:1080\nMaxConnections = 10000\n[http]\nBindAddress = HOST:8080\nMaxConnections = 10000\n"
 
-// via connects through either proxy, in turn, from one of several addresses.
-func (x *proxied) via(i int, to string) (net.Conn, error) {
-	d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+i%8))}, Timeout: 3 * patient}
+// connect connects through the SOCKS5 or the HTTP proxy, in turn, from one of several addresses.
+func (x *proxied) connect(i int, to string) (net.Conn, error) {
+	d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+i%8))}, Timeout: 3 * waitLimit}
 	if i%2 == 0 {
 		return x.viaSOCKS(d, 1080, nil, to)
 	}
@@ -29,7 +29,7 @@ func TestProxyTenThousandOpen(t *testing.T) {
 		t.Run("far peer "+string(far), func(t *testing.T) {
 			atOnce, most := 128, 40_000
 			if far == theirs {
-				atOnce, most = 8, 4_000 // its listener has room for 10 that wait, and its stack takes its time
+				atOnce, most = 8, 4_000 // its listener keeps only 10 connections that wait, and its stack is slow
 			}
 			needDescriptors(t, thousands+1000)
 			x := startProxy(t, far, bothProxies)
@@ -45,7 +45,7 @@ func TestProxyTenThousandOpen(t *testing.T) {
 
 			begun := time.Now()
 			if err := each(thousands, atOnce, func(i int) error {
-				c, err := x.via(i, inner(farEcho))
+				c, err := x.connect(i, inner(farEcho))
 				if err != nil {
 					return fmt.Errorf("connection %d: %w", i, err)
 				}
@@ -68,9 +68,9 @@ func TestProxyTenThousandOpen(t *testing.T) {
 			}
 			spoken := time.Since(begun)
 			peak := x.memory("VmHWM")
-			t.Logf("opened in %.1f s, then 1 kB and %d kB there and back on each in %.1f s; %.1f s of processor; resident: %.0f MiB at rest, %.0f MiB when all were open, %.0f MiB at most",
+			t.Logf("opened in %.1f s, then 1 kB and %d kB echoed on each in %.1f s; %.1f s of processor; resident: %.0f MiB before, %.0f MiB when all were open, %.0f MiB at most",
 				opened.Seconds(), most/1000, spoken.Seconds(), x.cpu(), start, open, peak)
-			if peak >= 1024 && !raced() {
+			if peak >= 1024 && !isRaceBuild() {
 				t.Errorf("the proxy had %.0f MiB resident, want less than 1 GiB", peak)
 			}
 			for _, bad := range []string{"proxy_refused_total", "proxy_failed_total"} {
@@ -87,9 +87,8 @@ func TestProxyTenThousandOpen(t *testing.T) {
 	}
 }
 
-// TestProxyTenThousandShort asks: do ten thousand short connections, 64 at a time, leave anything behind? A third of them
-// is ended by the client, a third half closed by it, and a third ended by the target, so that TIME-WAIT comes to every
-// stack there is.
+// TestProxyTenThousandShort asks: do ten thousand short connections, 64 at a time, leave anything? A third of them is closed by
+// the client, a third half closed by it, and a third closed by the target, so that every stack has some in TIME-WAIT.
 func TestProxyTenThousandShort(t *testing.T) {
 	x := startProxy(t, theirs, bothProxies)
 	if err := each(6, 1, func(i int) error { return x.short(i) }); err != nil {
@@ -108,7 +107,7 @@ func TestProxyTenThousandShort(t *testing.T) {
 	if n := x.metric("proxy_failed_total") + x.metric("proxy_refused_total"); n != 0 {
 		t.Errorf("%v connections failed", n)
 	}
-	if err := within(6*patient, func() error {
+	if err := within(6*waitLimit, func() error {
 		if n := x.descriptors(); n > before+2 { // those of the health server's connections
 			return fmt.Errorf("%d descriptors are open, %d before", n, before)
 		}
@@ -121,7 +120,7 @@ func TestProxyTenThousandShort(t *testing.T) {
 	t.Logf("%.1f s, %.0f a second; %.0f MiB resident at most; %d goroutines at the end", took.Seconds(), thousands/took.Seconds(), peak, len(left))
 	for _, g := range left {
 		if strings.Contains(g, "proxy/internal/relay") || strings.Contains(g, "(*section).handle") {
-			t.Errorf("left behind: %s", g)
+			t.Errorf("a goroutine is left: %s", g)
 		}
 	}
 	if len(left) == 0 || len(left) > 60 {
@@ -132,7 +131,7 @@ func TestProxyTenThousandShort(t *testing.T) {
 // short is one short connection.
 func (x *proxied) short(i int) error {
 	kind := i / 2 % 3
-	c, err := x.via(i, inner([]uint16{farEcho, farEnd, farOnce}[kind]))
+	c, err := x.connect(i, inner([]uint16{farEcho, farEnd, farOnce}[kind]))
 	if err != nil {
 		return fmt.Errorf("connection %d: %w", i, err)
 	}
@@ -146,9 +145,9 @@ func (x *proxied) short(i int) error {
 	if err := roundTrip(c, i, 100); err != nil {
 		return err
 	}
-	c.SetDeadline(time.Now().Add(6 * patient))
+	c.SetDeadline(time.Now().Add(6 * waitLimit))
 	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		return fmt.Errorf("connection %d: %d bytes and %v where the target ended", i, n, err)
+		return fmt.Errorf("connection %d: %d bytes and %v after the target's end", i, n, err)
 	}
 	return nil
 }

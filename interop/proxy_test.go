@@ -41,25 +41,25 @@ var (
 // What the far peer serves.
 const (
 	farEcho = 7  // TCP and UDP
-	farEnd  = 9  // TCP: answers when the other side has ended
-	farOnce = 13 // TCP: sends 100 bytes back, and ends
-	farDNS  = 53 // UDP: knows farName alone
-	farHTTP = 80 // says who asked for what
+	farEnd  = 9  // TCP: answers at the end of what it receives
+	farOnce = 13 // TCP: sends 100 bytes back, and closes
+	farDNS  = 53 // UDP: resolves only farName
+	farHTTP = 80 // describes the request
 
 	farName = "echo.test"
 )
 
-// A far is the peer at the other end of a proxy's tunnel: a user-space stack in this process.
+// A far is the far peer, at the other end of a proxy's tunnel: a user-space stack in this process.
 type far struct {
-	public string
-	port   uint16
-	meet   func(public string) // makes a peer of the proxy
-	listen func(port uint16) (net.Listener, error)
-	packet func(port uint16) (net.PacketConn, error)
-	dial   func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
+	public  string
+	port    uint16
+	addPeer func(public string) // makes the proxy a peer
+	listen  func(port uint16) (net.Listener, error)
+	packet  func(port uint16) (net.PacketConn, error)
+	dial    func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
 }
 
-// newFar makes a far peer of one implementation or the other.
+// newFar makes a far peer of one of the implementations.
 func newFar(t *testing.T, p program) *far {
 	t.Helper()
 	fail := func(err error) {
@@ -81,7 +81,7 @@ func newFar(t *testing.T, p program) *far {
 		fail(dev.Configure(throughline.Config{PrivateKey: &key}))
 		fail(dev.Up())
 		f.port = dev.Status().ListenPort
-		f.meet = func(public string) {
+		f.addPeer = func(public string) {
 			key, err := throughline.ParsePublicKey(public)
 			fail(err)
 			fail(dev.Configure(throughline.Config{Peers: []throughline.PeerConfig{{
@@ -106,7 +106,7 @@ func newFar(t *testing.T, p program) *far {
 	for line := range strings.Lines(state) {
 		fmt.Sscanf(line, "listen_port=%d", &f.port)
 	}
-	f.meet = func(public string) {
+	f.addPeer = func(public string) {
 		fail(dev.IpcSet(fmt.Sprintf("public_key=%s\nallowed_ip=%v/32\n", hexKey(public), nearAddr)))
 	}
 	f.listen = func(port uint16) (net.Listener, error) {
@@ -121,7 +121,7 @@ func newFar(t *testing.T, p program) *far {
 	return f
 }
 
-// serveTCP has each connection that comes to a listener served, until the test ends.
+// serveTCP serves each connection to a listener with a goroutine, until the test ends.
 func serveTCP(t *testing.T, ln net.Listener, err error, each func(net.Conn)) {
 	t.Helper()
 	if err != nil {
@@ -142,7 +142,7 @@ func serveTCP(t *testing.T, ln net.Listener, err error, each func(net.Conn)) {
 	}()
 }
 
-// serveUDP answers each datagram that comes, until the test ends. An answer of nil is none.
+// serveUDP answers each datagram until the test ends. For a nil answer it sends none.
 func serveUDP(t *testing.T, pc net.PacketConn, err error, answer func([]byte) []byte) {
 	t.Helper()
 	if err != nil {
@@ -163,7 +163,7 @@ func serveUDP(t *testing.T, pc net.PacketConn, err error, answer func([]byte) []
 	}()
 }
 
-// echoTCP sends back what comes, with little memory for each connection, and then its end.
+// echoTCP sends back what it receives, and then closes. It uses little memory for each connection.
 func echoTCP(c net.Conn) {
 	b := make([]byte, 4<<10)
 	for {
@@ -179,16 +179,16 @@ func echoTCP(c net.Conn) {
 	}
 }
 
-// afterwards answers when the other side has ended, with what it got.
-func afterwards(c net.Conn) {
+// answerAfterEOF receives until the other side half closes, and then sends all of it back.
+func answerAfterEOF(c net.Conn) {
 	b, err := io.ReadAll(c)
 	if err == nil {
 		c.Write(append(b, " and the end"...))
 	}
 }
 
-// once sends back what comes first, and ends.
-func once(c net.Conn) {
+// answerOnce sends back what it receives first, and closes.
+func answerOnce(c net.Conn) {
 	b := make([]byte, 100)
 	if _, err := io.ReadFull(c, b); err == nil {
 		c.Write(b)
@@ -197,7 +197,7 @@ func once(c net.Conn) {
 
 func echoUDP(b []byte) []byte { return b }
 
-// answerDNS knows one name. Anything else does not exist.
+// answerDNS answers a query. Only farName exists.
 func answerDNS(q []byte) []byte {
 	var m dnsmessage.Message
 	if m.Unpack(q) != nil || len(m.Questions) != 1 {
@@ -220,21 +220,21 @@ func answerDNS(q []byte) []byte {
 	return a
 }
 
-// describe is what the far web server says of a request.
+// describe answers a request with a description of it.
 func describe(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	fmt.Fprintf(w, "%s http://%s%s %d bytes %v\n%s", r.Method, r.Host, r.URL, len(body), err, body)
 }
 
-// serve has the far peer serve all it can.
+// serve makes the far peer serve everything on its ports.
 func (f *far) serve(t *testing.T) {
 	t.Helper()
 	ln, err := f.listen(farEcho)
 	serveTCP(t, ln, err, echoTCP)
 	ln, err = f.listen(farEnd)
-	serveTCP(t, ln, err, afterwards)
+	serveTCP(t, ln, err, answerAfterEOF)
 	ln, err = f.listen(farOnce)
-	serveTCP(t, ln, err, once)
+	serveTCP(t, ln, err, answerOnce)
 	pc, err := f.packet(farEcho)
 	serveUDP(t, pc, err, echoUDP)
 	pc, err = f.packet(farDNS)
@@ -248,19 +248,19 @@ func (f *far) serve(t *testing.T) {
 	go server.Serve(ln)
 }
 
-// A proxied is a running "throughline proxy", and the far peer of its tunnel.
+// A proxied is a running "throughline proxy" and the far peer of its tunnel.
 type proxied struct {
 	t      *testing.T
 	far    *far
-	host   string // an address of the loopback that is its own, so that its ports are free
+	host   string // a loopback address that only it uses, so that its ports are free
 	daemon *daemon
 	ended  bool
 }
 
 var proxies atomic.Int32
 
-// proxyPath is the program that is run as the proxy: always ours. These tests need no namespaces, so it is built here where
-// there are none.
+// proxyPath returns the path of the proxy's program, which is always ours. These tests need no namespaces; without them the
+// program is built here.
 func proxyPath(t *testing.T) string {
 	t.Helper()
 	if os.Getenv(envStandIn) == "1" {
@@ -271,7 +271,7 @@ func proxyPath(t *testing.T) string {
 	}
 	path := filepath.Join(t.TempDir(), "throughline")
 	args := []string{"build", "-o", path}
-	if raced() {
+	if isRaceBuild() {
 		args = append(args, "-race")
 	}
 	cmd := exec.Command("go", append(args, "./cmd/throughline")...)
@@ -280,8 +280,8 @@ func proxyPath(t *testing.T) string {
 	return path
 }
 
-// startProxy starts a proxy of the sections, in which HOST stands for its address, and a far peer that serves. It
-// returns when all sections listen.
+// startProxy starts a far peer that serves, and a proxy with the sections, in which HOST stands for its address. It returns
+// when all sections listen.
 func startProxy(t *testing.T, p program, sections string) *proxied {
 	t.Helper()
 	program := proxyPath(t)
@@ -289,7 +289,7 @@ func startProxy(t *testing.T, p program, sections string) *proxied {
 	x := &proxied{t: t, far: newFar(t, p), host: fmt.Sprintf("127.8.%d.%d", n/250, 1+n%250)}
 	x.far.serve(t)
 	private, public := newKey()
-	x.far.meet(public)
+	x.far.addPeer(public)
 	text := fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = %v/32\nDNS = %v\n\n"+
 		"[Peer]\nPublicKey = %s\nAllowedIPs = 0.0.0.0/0\nEndpoint = 127.0.0.1:%d\nPersistentKeepalive = 25\n\n%s",
 		private, nearAddr, farAddr, x.far.public, x.far.port, strings.ReplaceAll(sections, "HOST", x.host))
@@ -319,29 +319,29 @@ func startProxy(t *testing.T, p program, sections string) *proxied {
 	return x
 }
 
-// end ends the proxy as an operator would, and holds it to a clean end.
+// end ends the proxy as an operator would, and checks that it ends cleanly.
 func (x *proxied) end() {
 	if x.ended {
 		return
 	}
 	x.ended = true
-	err := errors.Join(x.daemon.terminate(os.Interrupt), x.daemon.trouble())
+	err := errors.Join(x.daemon.terminate(os.Interrupt), x.daemon.checkLog())
 	if err != nil {
-		x.t.Errorf("the proxy did not end well: %v", err)
+		x.t.Errorf("the proxy did not end cleanly: %v", err)
 	}
 	if x.t.Failed() {
 		log := x.daemon.log()
-		x.t.Logf("the proxy said:\n%s", log[max(0, len(log)-8<<10):])
+		x.t.Logf("the proxy logged:\n%s", log[max(0, len(log)-8<<10):])
 	}
 }
 
-// at is a place where the proxy listens.
+// at returns an address of the proxy.
 func (x *proxied) at(port int) string { return net.JoinHostPort(x.host, strconv.Itoa(port)) }
 
-// inner is a place of the far peer.
+// inner returns an address of the far peer.
 func inner(port uint16) string { return netip.AddrPortFrom(farAddr, port).String() }
 
-// metric is the sum of a metric of the proxy over its sections.
+// metric returns the sum of a metric of the proxy over its sections.
 func (x *proxied) metric(name string) (sum float64) {
 	x.t.Helper()
 	resp, err := http.Get("http://" + x.at(9090) + "/metrics")
@@ -369,7 +369,7 @@ func (x *proxied) metric(name string) (sum float64) {
 // wantMetric waits until a metric has a value.
 func (x *proxied) wantMetric(name string, want float64) {
 	x.t.Helper()
-	if err := within(6*patient, func() error {
+	if err := within(6*waitLimit, func() error {
 		if got := x.metric(name); got != want {
 			return fmt.Errorf("%s is %v, want %v", name, got, want)
 		}
@@ -379,7 +379,7 @@ func (x *proxied) wantMetric(name string, want float64) {
 	}
 }
 
-// memory is a line of the proxy's /proc/PID/status, in MiB.
+// memory returns a figure of the proxy's /proc/PID/status, in MiB.
 func (x *proxied) memory(line string) float64 {
 	x.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", x.daemon.cmd.Process.Pid))
@@ -396,7 +396,7 @@ func (x *proxied) memory(line string) float64 {
 	return 0
 }
 
-// cpu is how much processor time the proxy has used, in seconds.
+// cpu returns how much processor time the proxy has used, in seconds.
 func (x *proxied) cpu() float64 {
 	x.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", x.daemon.cmd.Process.Pid))
@@ -412,7 +412,7 @@ func (x *proxied) cpu() float64 {
 	return float64(user+system) / 100 // USER_HZ
 }
 
-// descriptors is how many the proxy has open.
+// descriptors returns how many descriptors the proxy has open.
 func (x *proxied) descriptors() int {
 	x.t.Helper()
 	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", x.daemon.cmd.Process.Pid))
@@ -422,16 +422,16 @@ func (x *proxied) descriptors() int {
 	return len(fds)
 }
 
-// goroutines ends the proxy by having it say its goroutines, and returns their stacks.
+// goroutines ends the proxy by SIGQUIT, at which it prints its goroutines, and returns their stacks.
 func (x *proxied) goroutines() []string {
 	x.t.Helper()
 	x.ended = true
 	x.daemon.cmd.Process.Signal(unix.SIGQUIT)
 	select {
 	case <-x.daemon.done:
-	case <-time.After(patient):
+	case <-time.After(waitLimit):
 		x.daemon.kill()
-		x.t.Fatal("the proxy doesn't end at SIGQUIT")
+		x.t.Fatal("the proxy doesn't end by SIGQUIT")
 	}
 	_, dump, _ := strings.Cut(x.daemon.log(), "SIGQUIT: quit")
 	var all []string
@@ -460,7 +460,7 @@ func (x *proxied) viaCONNECT(d *net.Dialer, port int, header, to string) (net.Co
 	}
 	const want = "HTTP/1.1 200 Connection established\r\n\r\n"
 	got := make([]byte, len(want))
-	c.SetDeadline(time.Now().Add(6 * patient))
+	c.SetDeadline(time.Now().Add(6 * waitLimit))
 	if _, err = fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n%s\r\n", to, header); err == nil {
 		_, err = io.ReadFull(c, got)
 	}
@@ -475,7 +475,7 @@ func (x *proxied) viaCONNECT(d *net.Dialer, port int, header, to string) (net.Co
 	return c, nil
 }
 
-// payload is n bytes that no other i has, when there are at least four.
+// payload returns n bytes that differ for each i if there are at least four.
 func payload(i, n int) []byte {
 	b := make([]byte, max(n, 4))
 	binary.BigEndian.PutUint32(b, uint32(i))
@@ -485,14 +485,14 @@ func payload(i, n int) []byte {
 	return b[:n]
 }
 
-// ahead is how much is sent before it must come back. It is less than the far stack's window: gVisor's receiver lets
-// acknowledgements go unseen while less than one unit of its scaled window is left (RFC 9293 §3.10.7.4 says that they
-// must be seen), so that an echo whose buffers are full both ways can come to a stand.
+// ahead is how many bytes are sent before they must come back. It is less than the far stack's window: gVisor's receiver
+// ignores acknowledgements while less than one unit of its scaled window is left (RFC 9293 §3.10.7.4 says that they must be
+// processed), so that an echo whose buffers are full in both directions can stall.
 const ahead = 256 << 10
 
-// roundTrip sends n bytes and has them back.
+// roundTrip sends n bytes and receives them back.
 func roundTrip(c net.Conn, i, n int) error {
-	c.SetDeadline(time.Now().Add(6 * patient))
+	c.SetDeadline(time.Now().Add(6 * waitLimit))
 	defer c.SetDeadline(time.Time{})
 	got := make([]byte, min(n, ahead))
 	for sent := 0; sent < n; sent += ahead {
@@ -510,7 +510,7 @@ func roundTrip(c net.Conn, i, n int) error {
 	return nil
 }
 
-// each calls f with the numbers below n, some at once, and returns the errors, the first few of them.
+// each calls f with the numbers below n, atOnce at the same time, and returns the first few of the errors.
 func each(n, atOnce int, f func(i int) error) error {
 	var (
 		next atomic.Int64

@@ -24,7 +24,7 @@ import (
 	socks "golang.org/x/net/proxy"
 )
 
-// allSections is one section of each kind. The targets of the server tunnels are put in by the test.
+// allSections has a section of each kind. The test replaces the targets of the server tunnels.
 const allSections = `[Socks5]
 BindAddress = HOST:1080
 [Socks5]
@@ -51,7 +51,7 @@ ListenPort = 1007
 Target = UDP
 `
 
-// hostEchoes are echoes on this host, as the targets of server tunnels.
+// hostEchoes starts echo servers on this host, as the targets of server tunnels.
 func hostEchoes(t *testing.T) (tcp, udp string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -61,9 +61,9 @@ func hostEchoes(t *testing.T) (tcp, udp string) {
 	return ln.Addr().String(), pc.LocalAddr().String()
 }
 
-// halfClose sends something, ends, and then gets an answer from a target that waits for the end.
+// halfClose sends something, half closes, and then receives the answer of a target that waits for that.
 func halfClose(c net.Conn, i int) error {
-	c.SetDeadline(time.Now().Add(6 * patient))
+	c.SetDeadline(time.Now().Add(6 * waitLimit))
 	sent := payload(i, 10+i%2000)
 	if _, err := c.Write(sent); err != nil {
 		return err
@@ -78,7 +78,7 @@ func halfClose(c net.Conn, i int) error {
 	return nil
 }
 
-// exchange has datagrams come back, of many sizes. One that is lost is sent again: that is UDP's right.
+// exchange sends datagrams of several sizes and receives them back. One that is lost, as UDP allows, is sent again.
 func exchange(c net.Conn, sizes ...int) error {
 	b := make([]byte, 64<<10)
 	for i, n := range sizes {
@@ -104,7 +104,7 @@ func exchange(c net.Conn, sizes ...int) error {
 	return nil
 }
 
-// TestProxyPeers asks: does every kind of section work with either far peer, names by the tunnel's DNS included?
+// TestProxyPeers asks: does every kind of section work with either far peer, also with names that the tunnel's DNS resolves?
 func TestProxyPeers(t *testing.T) {
 	for _, far := range []program{theirs, ours} {
 		t.Run("far peer "+string(far), func(t *testing.T) {
@@ -164,7 +164,7 @@ func TestProxyPeers(t *testing.T) {
 			datagrams := func(c net.Conn) error { return exchange(c, 100, 1, 0, 1392, 1393, 5000, 30000) }
 			c, err = net.Dial("udp", x.at(7))
 			want("a UDP client tunnel", c, err, datagrams)
-			ctx, cancel := context.WithTimeout(t.Context(), 3*patient)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*waitLimit)
 			defer cancel()
 			to := netip.AddrPortFrom(nearAddr, 1007)
 			c, err = x.far.dial(ctx, "tcp", to)
@@ -175,7 +175,7 @@ func TestProxyPeers(t *testing.T) {
 			// Plain HTTP, by the standard library's client.
 			for port, login := range map[int]*url.Userinfo{8080: nil, 8081: url.UserPassword("user", "pass word")} {
 				tr := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", User: login, Host: x.at(port)})}
-				client := &http.Client{Transport: tr, Timeout: 6 * patient}
+				client := &http.Client{Transport: tr, Timeout: 6 * waitLimit}
 				for range 3 {
 					body := strings.Repeat("body ", 40_000)
 					resp, err := client.Post("http://"+farName+"/p?q=1", "text/plain", strings.NewReader(body))
@@ -195,18 +195,18 @@ func TestProxyPeers(t *testing.T) {
 	}
 }
 
-// An association is a client's end of SOCKS5's UDP ASSOCIATE. RFC 1928 §7.
+// An association is the client's side of SOCKS5's UDP ASSOCIATE. RFC 1928 §7.
 type association struct {
 	control, udp net.Conn
 }
 
-// associate asks the proxy for an association.
+// associate requests an association from the proxy.
 func (x *proxied) associate(port int) (*association, error) {
 	c, err := net.Dial("tcp", x.at(port))
 	if err != nil {
 		return nil, err
 	}
-	c.SetDeadline(time.Now().Add(6 * patient))
+	c.SetDeadline(time.Now().Add(6 * waitLimit))
 	fail := func(err error) (*association, error) { c.Close(); return nil, err }
 	if _, err := c.Write([]byte{5, 1, 0}); err != nil {
 		return fail(err)
@@ -236,7 +236,7 @@ func (a *association) close() {
 	a.udp.Close()
 }
 
-// header is what stands before a datagram to a place.
+// header returns the header of a datagram to an address.
 func header(host string, port uint16) []byte {
 	h := []byte{0, 0, 0}
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -247,7 +247,7 @@ func header(host string, port uint16) []byte {
 	return binary.BigEndian.AppendUint16(h, port)
 }
 
-// ask sends a datagram until there is an answer that is right, which comes from the far peer's port.
+// ask sends a datagram until a right answer comes from the port that it was sent to.
 func (a *association) ask(host string, port uint16, data []byte, right func([]byte) bool) error {
 	b := make([]byte, 64<<10)
 	from := header(farAddr.String(), port)
@@ -268,7 +268,7 @@ func (a *association) ask(host string, port uint16, data []byte, right func([]by
 	})
 }
 
-// TestProxyDatagrams asks: do datagrams go through UDP ASSOCIATE, those of DNS above all?
+// TestProxyDatagrams asks: do datagrams pass through UDP ASSOCIATE, DNS queries above all?
 func TestProxyDatagrams(t *testing.T) {
 	for _, far := range []program{theirs, ours} {
 		t.Run("far peer "+string(far), func(t *testing.T) {
@@ -322,7 +322,7 @@ func TestProxyDatagrams(t *testing.T) {
 	}
 }
 
-// TestProxyCurl asks: does curl get through, in each way it knows?
+// TestProxyCurl asks: does curl work with the proxies, with all of its options for them?
 func TestProxyCurl(t *testing.T) {
 	t.Parallel()
 	curl, err := exec.LookPath("curl")
@@ -344,7 +344,7 @@ func TestProxyCurl(t *testing.T) {
 	for _, c := range []struct {
 		url  string
 		args []string
-		fail string // what curl says
+		fail string // part of curl's error message; empty: it succeeds
 	}{
 		{address, []string{"--socks5", x.at(1080)}, ""},
 		{name, []string{"--socks5-hostname", x.at(1080)}, ""},
@@ -387,8 +387,8 @@ func TestProxyCurl(t *testing.T) {
 	x.wantMetric("proxy_connections", 0)
 }
 
-// TestProxyLongLived asks: does a connection with few and small messages live as long as it should, and no longer? With
-// THROUGHLINE_LONG=1 it goes on until the tunnel has a new session, and further.
+// TestProxyLongLived asks: does a connection with few and small messages stay open as long as it should, and no longer? With
+// THROUGHLINE_LONG=1 it goes on until after the tunnel has a new session.
 func TestProxyLongLived(t *testing.T) {
 	t.Parallel()
 	const idle = 6 * time.Second // for a machine that is busy elsewhere
@@ -403,11 +403,11 @@ func TestProxyLongLived(t *testing.T) {
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
-	busy := []net.Conn{ // those that say something now and then
+	busy := []net.Conn{ // those on which messages are sent
 		open(x.viaSOCKS(d, 1080, nil, farName+":7")),
 		open(x.viaCONNECT(d, 8080, "", farName+":7")),
 	}
-	quiet := []net.Conn{ // and those that may be silent
+	quiet := []net.Conn{ // and those without an idle timeout
 		open(x.viaSOCKS(d, 1081, nil, inner(farEcho))),
 		open(x.viaSOCKS(d, 1082, nil, inner(farEcho))),
 	}
@@ -419,7 +419,7 @@ func TestProxyLongLived(t *testing.T) {
 		until = time.Now().Add(130 * time.Second)
 	}
 	keys := 0
-	for tick := time.NewTicker(idle / 4); time.Now().Before(until); keys++ { // somebody types
+	for tick := time.NewTicker(idle / 4); time.Now().Before(until); keys++ { // as somebody types
 		<-tick.C
 		for _, c := range busy {
 			if err := roundTrip(c, keys, 4+keys%60); err != nil {
@@ -441,8 +441,8 @@ func TestProxyLongLived(t *testing.T) {
 			t.Errorf("after a silence: %v", err)
 		}
 	}
-	for _, c := range busy { // now they are silent too
-		c.SetDeadline(time.Now().Add(idle + patient))
+	for _, c := range busy { // now no messages are sent on these either
+		c.SetDeadline(time.Now().Add(idle + waitLimit))
 		n, err := c.Read(make([]byte, 1))
 		if took := time.Since(silent); n != 0 || err != io.EOF && !errors.Is(err, syscall.ECONNRESET) || took < idle*9/10 {
 			t.Errorf("%v after the last message: %d bytes, %v; it should have ended at %v", took, n, err, idle)

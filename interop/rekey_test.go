@@ -9,18 +9,17 @@ import (
 	"time"
 )
 
-// TestRekey asks: does a session give way to the next one without a packet lost? A session is renewed after two minutes,
-// so this takes more than that.
+// TestRekey asks: is a session renewed without a lost packet? That happens after two minutes, so this takes longer.
 func TestRekey(t *testing.T) {
 	if os.Getenv(envLong) != "1" {
 		t.Skipf("takes 130 s: set %s=1", envLong)
 	}
 	const length = 130 * time.Second
-	for _, p := range everyWay {
+	for _, p := range rolePairs {
 		t.Run(fmt.Sprintf("%s begins with %s", p.a, p.b), func(t *testing.T) {
 			t.Parallel()
 			b := newBed(t, p)
-			b.join()
+			b.configure()
 			b.a.wantReach(b.b)
 			handshake := func() int {
 				n, err := strconv.Atoi(b.a.peer("latest-handshakes")[0])

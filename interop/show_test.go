@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestShow asks: does wg(8) see the same in our daemon as in wireguard-go after the same changes?
+// TestShow asks: does wg(8) show the same of our daemon as of wireguard-go after the same changes?
 func TestShow(t *testing.T) {
 	b := newBed(t, plan{b: theirs})
 	b.b.private = b.a.private
@@ -22,7 +22,7 @@ func TestShow(t *testing.T) {
 	whole := fmt.Sprintf("[Interface]\nPrivateKey = %s\nListenPort = %d\nFwMark = 0x51\n", b.a.private, port) +
 		section(0, "AllowedIPs = 10.1.0.0/16, 10.2.3.4/8, fd01::ff/16") +
 		section(1, "AllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = [fd77::9]:1\nPresharedKey = "+psk+"\nPersistentKeepalive = 65535") +
-		section(2, "Endpoint = 127.0.0.1:65535\nAllowedIPs = 10.1.0.0/16, ::1") + // takes what the first has
+		section(2, "Endpoint = 127.0.0.1:65535\nAllowedIPs = 10.1.0.0/16, ::1") + // takes the prefixes that the first peer has
 		section(3, "PersistentKeepalive = off")
 	synced := strings.Replace(whole, "FwMark = 0x51\n", "", 1) + section(4, "AllowedIPs = 10.1.0.0/16")
 	file := filepath.Join(t.TempDir(), "wg.conf")
@@ -36,7 +36,7 @@ func TestShow(t *testing.T) {
 		{"setconf", "TUNNEL", write(whole)},
 		{"set", "TUNNEL", "peer", public[1], "remove", "peer", public[3], "allowed-ips", "192.0.2.0/24", "persistent-keepalive", "1"},
 		{"set", "TUNNEL", "peer", public[0], "allowed-ips", ""},
-		{"set", "TUNNEL", "peer", public[2], "preshared-key", b.a.secret(psk), "endpoint", "[::1]:77"},
+		{"set", "TUNNEL", "peer", public[2], "preshared-key", b.a.keyFile(psk), "endpoint", "[::1]:77"},
 		{"set", "TUNNEL", "peer", public[2], "preshared-key", "/dev/null"},
 		{"addconf", "TUNNEL", file},
 		{"syncconf", "TUNNEL", "SYNCED"},
@@ -59,7 +59,7 @@ func TestShow(t *testing.T) {
 	}
 }
 
-// sorted is a configuration with its peers, and their allowed IPs, in one order for all.
+// sorted returns a configuration with its peers, and their allowed IPs, in alphabetical order.
 func sorted(conf string) string {
 	parts := strings.Split(strings.TrimSpace(conf), "\n\n")
 	for i, part := range parts {

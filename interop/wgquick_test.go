@@ -9,23 +9,23 @@ import (
 	"testing"
 )
 
-// TestWgQuick asks: does wg-quick(8) bring a tunnel up with our daemon, all traffic through it, and take it down again
-// without a trace?
+// TestWgQuick asks: can wg-quick(8) bring a tunnel up with our daemon, route all traffic through it, and remove everything
+// again?
 func TestWgQuick(t *testing.T) {
 	for _, outer := range []family{ipv4, ipv6} {
 		t.Run(outer.String(), func(t *testing.T) {
 			b := newBed(t, plan{outer: outer, psk: true})
 			b.a.end() // wg-quick starts another
 			b.a.daemon = nil
-			b.b.identify()
-			b.b.meet(b.a, "")
-			b.b.ip("addr add 203.0.113.9 dev lo", "addr add 2001:db8::9 dev lo") // somewhere beyond
+			b.b.setKey()
+			b.b.addPeer(b.a, "")
+			b.b.ip("addr add 203.0.113.9 dev lo", "addr add 2001:db8::9 dev lo") // addresses beyond the tunnel
 
 			config := filepath.Join(t.TempDir(), b.a.tunnel+".conf")
-			text := strings.Replace(b.a.section(), "[Interface]\n", fmt.Sprintf("[Interface]\nAddress = %s/24, %s/64\n",
+			text := strings.Replace(b.a.interfaceSection(), "[Interface]\n", fmt.Sprintf("[Interface]\nAddress = %s/24, %s/64\n",
 				b.a.inner[ipv4], b.a.inner[ipv6]), 1)
 			allowed := fmt.Sprintf("%s/32, %s/128", b.b.inner[ipv4], b.b.inner[ipv6])
-			text += strings.Replace(b.a.about(b.b, outer), allowed, "0.0.0.0/0, ::/0", 1)
+			text += strings.Replace(b.a.peerSection(b.b, outer), allowed, "0.0.0.0/0, ::/0", 1)
 			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -34,7 +34,7 @@ func TestWgQuick(t *testing.T) {
 			if out, err := b.a.wgQuick("up", config); err != nil {
 				t.Fatalf("wg-quick up: %v\n%s", err, out)
 			}
-			b.a.settle()
+			b.a.waitForIPv6()
 			b.a.wantReach(b.b)
 			for _, far := range []string{"203.0.113.9", "2001:db8::9"} {
 				if err := b.a.ping(far, 3); err != nil {
@@ -48,7 +48,7 @@ func TestWgQuick(t *testing.T) {
 			if err != nil {
 				t.Fatalf("wg-quick down: %v\n%s", err, out)
 			}
-			if err := eventually(func() error { return gone(b.a.tunnel) }); err != nil {
+			if err := eventually(func() error { return stopped(b.a.tunnel) }); err != nil {
 				t.Error(err)
 			}
 			if after := b.a.must("ip", "rule") + b.a.must("ip", "-6", "rule"); after != before {
@@ -58,7 +58,7 @@ func TestWgQuick(t *testing.T) {
 	}
 }
 
-// wgQuick runs wg-quick with our daemon. It is kept from the kernel's implementation, where there is one.
+// wgQuick runs wg-quick with our daemon, even if the kernel has WireGuard.
 func (s *side) wgQuick(verb, config string) (string, error) {
 	s.t.Helper()
 	shims := s.t.TempDir()
@@ -73,7 +73,7 @@ func (s *side) wgQuick(verb, config string) (string, error) {
 	cmd := s.in("unshare", "--mount", "sh", "-c", `mount -t tmpfs none /sys/module && exec wg-quick "$@"`, "sh", verb, config)
 	cmd.Env = append(os.Environ(), "WG_QUICK_USERSPACE_IMPLEMENTATION="+string(ours),
 		"PATH="+shims+":"+filepath.Dir(ours.path())+":"+os.Getenv("PATH"))
-	cmd.WaitDelay = patient // for a daemon that keeps the terminal
+	cmd.WaitDelay = waitLimit // for when the daemon keeps stdout or stderr open
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

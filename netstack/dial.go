@@ -25,7 +25,7 @@ const (
 
 var errNoFamily = errors.New("the stack has no address of this family")
 
-// A netSpec is what the name of a network ("tcp6") says.
+// A netSpec is the meaning of a network's name, such as "tcp6".
 type netSpec struct {
 	name   string
 	tcp    bool
@@ -48,15 +48,15 @@ func (n netSpec) addr(a netip.AddrPort) net.Addr {
 	return net.UDPAddrFromAddrPort(a)
 }
 
-// Dial is DialContext without a context.
+// Dial is [Stack.DialContext] without a context: only the stack's end, and TCP's own time limits, end an attempt.
 func (s *Stack) Dial(network, address string) (net.Conn, error) {
 	return s.DialContext(context.Background(), network, address)
 }
 
 // DialContext connects to address ("host:port") through the tunnel. The networks are tcp, tcp4, tcp6, udp, udp4 and udp6.
-// A name is resolved by [Stack.LookupHost]. A name with several addresses has them tried for TCP in turn, beginning with
-// IPv6 and changing the family, each 250 ms after the one before unless that has failed, eight at once at most; the first
-// to connect is kept.
+// A name is resolved by [Stack.LookupHost]. If it has several addresses, TCP tries them as RFC 8305 says: IPv6 and IPv4 in
+// turn, each 250 ms after the one before or as soon as that has failed, eight at once at most; the first to connect is
+// kept. When ctx ends, the attempt ends; the connection doesn't depend on ctx. An error is a *net.OpError.
 //
 // A TCP connection also has the methods CloseRead, CloseWrite, SetLinger, SetNoDelay, SetKeepAlive and
 // SetKeepAlivePeriod of net.TCPConn.
@@ -114,8 +114,8 @@ func (s *Stack) resolve(ctx context.Context, n netSpec, address string) ([]netip
 	return eyeballs.Interleave(ips, false), uint16(port), nil
 }
 
-// dialTCP connects to one of the addresses. The error is that of the attempt that failed first; once ctx or the stack has
-// ended, that of the attempt which this ended, the one that started last of several.
+// dialTCP connects to one of the addresses. The error is that of the attempt that failed first; or, if the end of ctx or of
+// the stack made attempts fail, that of the one which started last among them.
 func (s *Stack) dialTCP(ctx context.Context, n netSpec, to []netip.Addr, port uint16) (net.Conn, error) {
 	c, failures := eyeballs.Dial(ctx, to, func(ctx context.Context, ip netip.Addr) (*tcpConn, error) {
 		return s.connect(ctx, n, netip.AddrPortFrom(ip, port))
@@ -191,9 +191,9 @@ func (s *Stack) connect(ctx context.Context, n netSpec, to netip.AddrPort) (*tcp
 	return newTCP(s, ep, wq, n.name), nil
 }
 
-// Listen listens for TCP connections on address ("host:port"; the networks are tcp, tcp4 and tcp6). The host is an address
-// of the stack's own. Without one, connections to all of them are taken, of both families unless the network says
-// otherwise. Port 0 picks a free one.
+// Listen listens for TCP connections on address ("host:port"; the networks are tcp, tcp4 and tcp6). The host is one of the
+// stack's addresses. Without a host it listens on all of them, of both families unless the network names one. Port 0
+// picks a free one. An error is a *net.OpError.
 func (s *Stack) Listen(network, address string) (net.Listener, error) {
 	n, at, err := s.parseLocal(network, address, "tcp")
 	if err != nil {
@@ -214,7 +214,9 @@ func (s *Stack) Listen(network, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// ListenPacket listens for UDP datagrams on address, which is as in [Stack.Listen]; the networks are udp, udp4 and udp6.
+// ListenPacket listens for UDP datagrams on address, which is as in [Stack.Listen]; the networks are udp, udp4 and udp6. The
+// net.PacketConn also has the methods ReadFromUDPAddrPort and WriteToUDPAddrPort of net.UDPConn. An error is a
+// *net.OpError.
 func (s *Stack) ListenPacket(network, address string) (net.PacketConn, error) {
 	n, at, err := s.parseLocal(network, address, "udp")
 	if err != nil {
@@ -227,7 +229,7 @@ func (s *Stack) ListenPacket(network, address string) (net.PacketConn, error) {
 	return c, nil
 }
 
-// udp returns a UDP socket that is bound to from or, if that is not valid, to any port, and connected to to if that is valid.
+// udp returns a UDP socket. If to is valid, the socket is connected to it and bound to a free port; else it is bound to from.
 func (s *Stack) udp(n netSpec, from, to netip.AddrPort) (*udpConn, error) {
 	if to.IsValid() {
 		from = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)

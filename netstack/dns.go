@@ -9,10 +9,10 @@ import (
 	"throughline/netstack/internal/dns"
 )
 
-// LookupHost returns the addresses of name, IPv6 first, in the families that the stack has addresses in. The name is taken
-// to be complete: no search domain is added to it. The tunnel's DNS servers are asked by UDP and, where an answer is
-// truncated, by TCP; nobody else is asked, not even the host's own files. Addresses of one family don't wait long for an
-// answer about the other. An error is a *net.DNSError.
+// LookupHost returns the addresses of name, IPv6 first, in the families that the stack has addresses in. No search domain
+// is added to the name. The servers in Options.DNS are asked, through the tunnel, by UDP and, where an answer is truncated,
+// by TCP; no other source is used, not even the host's own files. Once the addresses of one family are known, the answer
+// about the other is not waited for long. Nothing is cached. An error is a *net.DNSError.
 //
 // The standard library's resolver isn't used because it takes servers, their number and the order of sources from the
 // host's configuration.
@@ -20,7 +20,7 @@ func (s *Stack) LookupHost(ctx context.Context, name string) ([]netip.Addr, erro
 	return s.lookup(ctx, name, s.v4, s.v6)
 }
 
-// lookup is LookupHost in the families that are asked for; in none there are no addresses.
+// lookup is LookupHost in the families that are asked for. If none is, it returns no address and no error.
 func (s *Stack) lookup(ctx context.Context, name string, v4, v6 bool) ([]netip.Addr, error) {
 	if ip, err := netip.ParseAddr(name); err == nil {
 		return []netip.Addr{ip.Unmap().WithZone("")}, nil
@@ -68,7 +68,7 @@ func (s *Stack) dialDNS(ctx context.Context, network string, server netip.AddrPo
 	}
 	c, err := s.udp(netSpec{name: network}, netip.AddrPort{}, server)
 	if err != nil {
-		return nil, err // as such: a nil *udpConn is no nil net.Conn
+		return nil, err // not c: a nil *udpConn is not a nil net.Conn
 	}
 	return c, nil
 }

@@ -18,18 +18,18 @@ import (
 	"throughline/tun"
 )
 
-// answer is what the test's DNS server says of a name. It speaks over tcp what truncated says that it can't over UDP.
+// An answer is what the test's DNS server answers about a name. If truncated is set, it does so over TCP only.
 type answer struct {
 	v4, v6    []string
 	truncated bool
 	rcode     byte
-	mute      uint16 // the kind of question that it doesn't answer
+	mute      uint16 // the type of records about which it doesn't answer
 }
 
 var zone = map[string]answer{
 	"both.test":      {v4: []string{"10.7.0.2"}, v6: []string{"fd07::2"}},
 	"four.test":      {v4: []string{"10.7.0.2", "10.7.0.3"}},
-	"dead.test":      {v4: []string{"10.7.0.2"}, v6: []string{"fd07::dead"}}, // nobody has the IPv6 address
+	"dead.test":      {v4: []string{"10.7.0.2"}, v6: []string{"fd07::dead"}}, // no host has the IPv6 address
 	"long.test":      {v4: []string{"10.7.0.2"}, v6: []string{"fd07::2"}, truncated: true},
 	"none.test":      {},
 	"nxdomain.test":  {rcode: 3},
@@ -81,7 +81,7 @@ func reply(t testing.TB, q []byte, tcp bool) []byte {
 	return m
 }
 
-// named returns a stack whose DNS server is another, to which it is joined.
+// named returns two joined stacks, of which b is the DNS server of a.
 func named(t *testing.T) (a, b *Stack) {
 	t.Helper()
 	mk := func(o Options) *Stack {
@@ -121,7 +121,7 @@ func named(t *testing.T) (a, b *Stack) {
 				return
 			}
 			if m := reply(t, buf[:n], false); m != nil {
-				forged := append([]byte(nil), m...) // what another sends must be ignored
+				forged := append([]byte(nil), m...) // an answer from another address must be ignored
 				forged[0] ^= 1
 				forged[3] = 3
 				pc.WriteTo(forged, from)
@@ -201,7 +201,7 @@ func TestLookupHost(t *testing.T) {
 	}
 	a.dns = nil
 	if _, err := a.LookupHost(context.Background(), "both.test"); err == nil {
-		t.Error("a stack without DNS servers found a name")
+		t.Error("a stack without DNS servers resolved a name")
 	}
 }
 
@@ -235,7 +235,7 @@ func TestDialNames(t *testing.T) {
 			c.Close()
 		}
 	}
-	var de *net.DNSError // one that times out would say that the other family was asked for
+	var de *net.DNSError // a timeout would show that the other family was asked for
 	if _, err := a.DialContext(ctx, "tcp6", "mute4.test:80"); !errors.As(err, &de) || !de.IsNotFound {
 		t.Errorf("IPv6 of a name without any: %v", err)
 	}
@@ -249,7 +249,7 @@ func TestDialNames(t *testing.T) {
 		t.Errorf("IPv6 of a stack without it: %v", err)
 	}
 	l.Close()
-	// Its IPv4 address refuses meanwhile; what is reported is the attempt that the deadline ended.
+	// Its IPv4 address refuses meanwhile; the error must be that of the attempt that the deadline ended.
 	short, cancel := context.WithTimeout(ctx, 400*time.Millisecond)
 	defer cancel()
 	var op *net.OpError

@@ -8,7 +8,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 )
 
-// netError returns what package net would for an error of gVisor's: a syscall.Errno where one fits.
+// netError returns the error that package net would return where gVisor returns err: a syscall.Errno where one fits.
 func netError(err tcpip.Error) error {
 	switch err.(type) {
 	case nil:

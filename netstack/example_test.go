@@ -11,7 +11,7 @@ import (
 	"throughline/netstack"
 )
 
-// An http.Client whose connections go through a tunnel. Nothing of the host is touched: no interface, no route.
+// An http.Client whose connections go through a tunnel. The host's interfaces and routes stay as they are.
 func Example_client() {
 	key := throughline.NewPrivateKey()
 	server, endpoint, stop := startServer(key.Public()) // elsewhere: its public key, and its address on the internet
@@ -58,8 +58,8 @@ func Example_client() {
 	// Output: 200 OK: hello, 10.8.0.2
 }
 
-// An http.Server that only peers of the tunnel can reach: it listens inside, and no port is open outside but the
-// tunnel's own.
+// An http.Server that only peers of the tunnel can reach: it listens inside, and outside only the tunnel's own port is
+// open.
 func Example_server() {
 	clientKey, key := throughline.NewPrivateKey(), throughline.NewPrivateKey()
 
@@ -75,7 +75,7 @@ func Example_server() {
 	if err := dev.Configure(throughline.Config{
 		PrivateKey: &key,
 		Peers: []throughline.PeerConfig{{
-			PublicKey:  clientKey.Public(), // where it is will be known from its first packet
+			PublicKey:  clientKey.Public(), // its endpoint will be known from its first packet
 			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.8.0.2/32")},
 		}},
 	}); err != nil {
@@ -90,7 +90,7 @@ func Example_server() {
 		log.Fatal(err)
 	}
 	server := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		peer := netip.MustParseAddrPort(r.RemoteAddr).Addr() // authentic: the tunnel holds each peer to its allowed IPs
+		peer := netip.MustParseAddrPort(r.RemoteAddr).Addr() // authentic: the tunnel drops what isn't from a peer's allowed IPs
 		fmt.Fprintln(w, "hello,", peer)
 	})}
 	defer server.Close()

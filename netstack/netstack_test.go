@@ -24,7 +24,7 @@ var (
 	b6 = netip.MustParseAddr("fd07::2")
 )
 
-// patience is how long a test waits for what must come; it only ends tests that have failed.
+// patience bounds waits that only end by it when something is wrong.
 const patience = 30 * time.Second
 
 func within(t testing.TB) context.Context {
@@ -47,7 +47,7 @@ func newStack(t testing.TB, o netstack.Options) *netstack.Stack {
 // A wire carries batches between two stacks, as a tunnel would without encryption.
 type wire struct {
 	wg    sync.WaitGroup
-	alter func(b *packet.Batch, to tun.Queue) // sees each batch in flight; may mark packets as dropped
+	alter func(b *packet.Batch, to tun.Queue) // is called with each batch in flight; may mark packets as dropped
 }
 
 // join carries everything between a and b until both are closed.
@@ -85,7 +85,7 @@ func pair(t testing.TB, mtu int) (a, b *netstack.Stack) {
 	return altered(t, mtu, nil)
 }
 
-// altered returns two stacks whose packets alter sees in flight.
+// altered returns two joined stacks; alter is called with each batch between them.
 func altered(t testing.TB, mtu int, alter func(b *packet.Batch, to tun.Queue)) (a, b *netstack.Stack) {
 	t.Helper()
 	a = newStack(t, netstack.Options{Addresses: []netip.Addr{a4, a6}, DNS: []netip.Addr{b4}, MTU: mtu})

@@ -14,8 +14,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 )
 
-// Ping sends one ICMP echo request to a host through the tunnel and waits for the reply until ctx ends. It returns how
-// long that took.
+// Ping sends one ICMP echo request to a host through the tunnel and waits for the reply until ctx ends. It returns the
+// round-trip time. An error is a *net.OpError.
 func (s *Stack) Ping(ctx context.Context, to netip.Addr) (time.Duration, error) {
 	to = to.Unmap().WithZone("")
 	fail := func(err error) (time.Duration, error) {
@@ -40,7 +40,8 @@ func (s *Stack) Ping(ctx context.Context, to netip.Addr) (time.Duration, error) 
 	if err := s.register(func() tcpip.Error { return ep.Connect(fullAddress(netip.AddrPortFrom(to, 0), protocol(to))) }); err != nil {
 		return fail(netError(err))
 	}
-	// Type, code, checksum and identifier, the last two gVisor's to fill in; sequence number 1; and what makes it ours.
+	// Type, code, checksum and identifier, the last two filled in by gVisor; sequence number 1; and random bytes by which the
+	// reply is recognised.
 	msg := append([]byte{kind, 0, 0, 0, 0, 0, 0, 1}, make([]byte, 16)...)
 	rand.Read(msg[8:])
 	begin := time.Now()

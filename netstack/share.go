@@ -5,20 +5,21 @@ import (
 	"sync/atomic"
 )
 
-// A share bounds the send buffers of a stack's TCP connections together. It counts the connections whose programs wait for
-// space in their buffers, for these are the full ones. One alone may fill its buffer up to its own limit; of a hundred each
-// gets less, which costs no speed, for together they have as many bytes in flight. Idle connections don't count.
+// A share bounds the memory of the send buffers of a stack's TCP connections. It counts the connections whose programs wait
+// for space in their buffers, as those buffers are full. One such connection may fill its buffer up to the limit of each;
+// with a hundred of them, each gets less. That costs no speed, as together they have enough bytes in flight. Idle connections
+// don't count.
 type share struct {
-	all, least, most int64 // bytes: of all connections together, of one at least, of one at most
+	all, least, most int64 // in bytes: for all connections together, and for one at least and at most
 
 	waiting atomic.Int64 // connections whose programs wait for space
-	limit   atomic.Int64 // bytes that one may buffer now: most, or half of that, and so on
+	limit   atomic.Int64 // how many bytes one may buffer now: most, or half of that, or a quarter, and so on
 
 	mu  sync.Mutex // held while limit changes
 	set func(limit int)
 }
 
-// shares is how many connections may each buffer as much as one alone.
+// shares is how many full connections may each buffer as much as one alone.
 const shares = 16
 
 // leastShare is what a connection may always buffer, in bytes: a super-packet.
@@ -38,18 +39,21 @@ func (s *share) wait() {
 	}
 }
 
-// done takes back a call of wait.
+// done ends what a call of wait began.
 func (s *share) done() {
 	if n := s.waiting.Add(-1); s.tooFew(n) {
 		s.adjust()
 	}
 }
 
+// tooMany reports whether n connections that wait could buffer more than all, so that the limit must be lowered.
 func (s *share) tooMany(n int64) bool { l := s.limit.Load(); return n*l > s.all && l > s.least }
 
-// tooFew leaves a factor of two between lowering and raising the limit, so that small changes of n don't move it.
+// tooFew reports whether the limit can be raised. There is a factor of two between lowering and raising it, so that small
+// changes of n don't change it.
 func (s *share) tooFew(n int64) bool { l := s.limit.Load(); return n*l < s.all/4 && l < s.most }
 
+// adjust changes the limit to fit the number of connections that wait.
 func (s *share) adjust() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -26,7 +26,7 @@ func TestShareOfMany(t *testing.T) {
 		return int(s.limit.Load())
 	}
 	for _, c := range []struct{ waiting, limit int }{
-		{1, most}, {16, most}, {17, most / 2}, {32, most / 2}, {100, most / 8}, {80, most / 8}, // rests between two limits
+		{1, most}, {16, most}, {17, most / 2}, {32, most / 2}, {100, most / 8}, {80, most / 8}, // between two limits, it stays
 		{10_000, leastShare}, {100, most / 16}, {0, most},
 	} {
 		if got := at(c.waiting); got != c.limit {
@@ -43,7 +43,8 @@ func TestShareOfMany(t *testing.T) {
 	}
 }
 
-// All together keep no more than all, one at least a super-packet, and when none waits the limit is what it was.
+// TestShareBounds checks that all connections together buffer no more than all, that one may buffer at least a super-packet,
+// and that the limit is the highest again when none waits.
 func TestShareBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		most := rapid.IntRange(tcp.MinBufferSize, 1<<30).Draw(t, "most")
@@ -89,7 +90,7 @@ func TestShareFromEverywhere(t *testing.T) {
 	}
 }
 
-// A stack's connections have the limit that its share says.
+// TestShareIsTheStacks checks that a stack's connections have its share's limit.
 func TestShareIsTheStacks(t *testing.T) {
 	s, err := New(Options{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}})
 	if err != nil {

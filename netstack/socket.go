@@ -12,14 +12,14 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// Masks of the events that wake a reader and a writer. gVisor signals the end of an endpoint by all of them.
+// Masks of the events that wake a reader and a writer. gVisor signals all of them when an endpoint ends.
 const (
 	readable = waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr
 	writable = waiter.WritableEvents | waiter.EventHUp | waiter.EventErr
 )
 
-// A signal wakes one goroutine. It stays set until a goroutine takes it, so none is lost; that one looks at the endpoint
-// again.
+// A signal wakes one goroutine, which then tries its call again. It stays set until a goroutine receives it, so none is
+// lost.
 type signal chan struct{}
 
 // NotifyEvent implements waiter.EventListener.
@@ -30,7 +30,7 @@ func (s signal) NotifyEvent(waiter.EventMask) {
 	}
 }
 
-// A socket is an endpoint as a program sees it: blocking, with deadlines, and to be closed from anywhere.
+// A socket makes a blocking socket with deadlines of a gVisor endpoint. Any goroutine may close it.
 type socket struct {
 	s       *Stack
 	ep      tcpip.Endpoint
@@ -39,9 +39,9 @@ type socket struct {
 	local   net.Addr
 	remote  net.Addr // nil when not connected
 
-	in, out           signal
+	in, out           signal // the endpoint may be readable, or writable
 	inEntry, outEntry waiter.Entry
-	rd, wd            deadline
+	rd, wd            deadline // of reading and of writing
 	closing           sync.Once
 	done              chan struct{} // closed by Close
 }
@@ -56,7 +56,7 @@ func (c *socket) init(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, network str
 	wq.EventRegister(&c.outEntry)
 }
 
-// wait waits for ch. An error says why it is of no use to look again.
+// wait waits for ch. An error says why the call must not be tried again.
 func (c *socket) wait(ch signal, d *deadline) error {
 	select {
 	case <-ch:
@@ -70,7 +70,7 @@ func (c *socket) wait(ch signal, d *deadline) error {
 	}
 }
 
-// check returns an error when a call must fail before anything is tried: closed, or past its deadline.
+// check returns an error if a call must fail before it does anything: the socket is closed, or the deadline has passed.
 func (c *socket) check(d *deadline) error {
 	select {
 	case <-c.done:
@@ -84,7 +84,7 @@ func (c *socket) check(d *deadline) error {
 	}
 }
 
-// cause returns what package net would for err, or net.ErrClosed when err comes from closing.
+// cause is netError, but returns net.ErrClosed when the socket or the stack is closed, which is then what caused err.
 func (c *socket) cause(err tcpip.Error) error {
 	select {
 	case <-c.done:
@@ -96,11 +96,12 @@ func (c *socket) cause(err tcpip.Error) error {
 	}
 }
 
+// fail returns err as a *net.OpError of this socket.
 func (c *socket) fail(op string, err error) error {
 	return opError(op, c.network, c.local, c.remote, err)
 }
 
-// Close closes it; blocked calls return net.ErrClosed. What was written and not sent yet is still sent.
+// Close closes the socket; blocked calls return net.ErrClosed. What was written and not sent yet is still sent.
 func (c *socket) Close() error {
 	err := c.fail("close", net.ErrClosed)
 	c.closing.Do(func() {
@@ -115,10 +116,10 @@ func (c *socket) Close() error {
 	return err
 }
 
-// LocalAddr returns the address it is bound to.
+// LocalAddr returns the address that the socket is bound to.
 func (c *socket) LocalAddr() net.Addr { return c.local }
 
-// RemoteAddr returns the address it is connected to, nil when it isn't.
+// RemoteAddr returns the address that the socket is connected to, or nil.
 func (c *socket) RemoteAddr() net.Addr { return c.remote }
 
 // SetDeadline implements net.Conn.
@@ -145,13 +146,13 @@ func (c *socket) setDeadline(d *deadline, t time.Time) error {
 	return nil
 }
 
-// A deadline is a moment after which what waits for it gives up. The zero deadline never comes.
+// A deadline is the deadline of a socket's reading or writing. The zero deadline never passes.
 type deadline struct {
 	mu    sync.Mutex // guards what follows
 	timer *time.Timer
-	gone  chan struct{} // closed when it has passed; nil: none was ever set
+	gone  chan struct{} // closed when the deadline has passed; nil until somebody waits for it or sets it
 	past  bool          // gone is closed
-	sets  uint64        // counts the calls of set, so that a timer too late to be stopped does nothing
+	sets  uint64        // counts the calls of set, so that a timer that couldn't be stopped any more does nothing
 }
 
 // passed returns a channel that is closed once the deadline has passed.
@@ -164,7 +165,7 @@ func (d *deadline) passed() <-chan struct{} {
 	return d.gone
 }
 
-// set moves the deadline; the zero time takes it away. Calls that wait already go by the new one.
+// set changes the deadline; the zero time means none. It also applies to calls that are waiting already.
 func (d *deadline) set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -196,13 +197,14 @@ func (d *deadline) set(t time.Time) {
 	})
 }
 
-// addrPort converts an address of gVisor's, IPv4 unmapped.
+// addrPort converts an address of gVisor's; an IPv4-mapped one is unmapped.
 func addrPort(a tcpip.FullAddress) netip.AddrPort {
 	ip, _ := netip.AddrFromSlice(a.Addr.AsSlice())
 	return netip.AddrPortFrom(ip.Unmap(), a.Port)
 }
 
-// fullAddress converts an address for an endpoint of the family: IPv4 is mapped into IPv6 for one of both families.
+// fullAddress converts an address for an endpoint of the family. For an IPv6 endpoint, which may serve both families, an IPv4
+// address is mapped into IPv6.
 func fullAddress(a netip.AddrPort, family tcpip.NetworkProtocolNumber) tcpip.FullAddress {
 	f := tcpip.FullAddress{Port: a.Port()}
 	ip := a.Addr().Unmap().WithZone("")

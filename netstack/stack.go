@@ -2,42 +2,42 @@
 // and without the privilege to make one.
 //
 // A [Stack] is what a throughline.Device takes for its TUN, and what a program dials and listens on: [Stack.Dial],
-// [Stack.Listen], [Stack.ListenPacket], [Stack.LookupHost] and [Stack.Ping] behave as their namesakes in package net do,
-// but everything goes through the tunnel. Names are resolved by the tunnel's DNS servers alone; nothing of the host's
-// configuration is looked at. The examples show an HTTP client and an HTTP server inside a tunnel.
+// [Stack.Listen], [Stack.ListenPacket] and [Stack.LookupHost] behave as their namesakes in package net do, but everything
+// goes through the tunnel, and so does [Stack.Ping]. Names are resolved by the tunnel's DNS servers alone; the host's
+// configuration is not read. The examples show an HTTP client and an HTTP server inside a tunnel.
 //
 // # Ownership
 //
 // A throughline.Device that was made with a Stack owns it: closing the device closes the stack, and with it every
-// connection and listener. A stack that no device was made of is closed by [Stack.Close]. Connections and listeners are the
-// caller's to close, as in package net; one that is forgotten keeps its buffers until the stack is closed.
+// connection and listener. A stack that no device owns is closed by [Stack.Close]. The caller closes connections and
+// listeners, as in package net; one that is never closed keeps its buffers until the stack is closed.
 //
 // # Concurrency
 //
 // Everything is safe for concurrent use except that a Queue has one reader and one writer at a time. The two must be
-// different goroutines: a Write may wait for what Read takes. No goroutine is started but gVisor's own few and, while a
-// name with several addresses is dialed, one for each attempt; Close waits for all of gVisor's.
+// different goroutines: a Write may wait until a Read has made space. gVisor starts a few goroutines, which Close waits
+// for; while a name with several addresses is dialed there is one for each attempt, which the dial waits for.
 //
 // # Data path
 //
-// It is built for bulk. Outbound, gVisor hands over super-packets, as it would to a network card; their segments are laid
-// straight into the batch, each byte copied once and summed once. Inbound, the segments of a flow are merged and their
-// checksums verified by offload.Merger, and go up as one packet; what could not be merged is verified by gVisor. Nothing
-// is allocated for each packet but what gVisor takes from its pools.
+// It is built for bulk transfers. Outbound, gVisor sends super-packets, as it would to a network card; their segments are
+// put straight into the batch, each byte copied once and summed once. Inbound, offload.Merger merges the segments of a flow
+// and verifies their checksums, and gVisor gets them as one packet; gVisor verifies packets that couldn't be merged.
+// Nothing is allocated for each packet except from gVisor's pools.
 //
-// Between gVisor and Queue.Read lies a queue with two bounds. Above the lower, 512 KiB or 512 packets, a sender of TCP data
-// waits, so that a fast program is slowed and not made to lose. What may not wait (SYN, RST, ICMP, UDP) goes on to the
-// upper one, 4096 packets, and is dropped above that, as a full interface does; a UDP socket's own buffer makes its program
-// wait long before. Order is kept for all. A Write to a TCP connection that waits for the queue doesn't look at its
-// deadline until there is room: a Device takes or drops what is there without waiting for anything.
+// Between gVisor and Queue.Read is a queue with two bounds. At the lower, 512 KiB or 512 packets, a sender of TCP data waits,
+// so that a fast program is slowed down and loses nothing. Other packets (SYN, RST, ICMP, UDP) are queued up to the upper
+// bound, 4096 packets, and then dropped, as a full interface does; a UDP socket's own buffer makes its program wait long
+// before that. The queue keeps the order of all packets. A Write to a TCP connection that waits for the queue returns late
+// if its deadline passes meanwhile: when there is space. A Device keeps reading, so that is soon.
 //
 // # Limits
 //
 // The addresses and the MTU of a stack don't change. A TCP connection buffers up to Options.Buffer each way, a UDP socket
-// 1 MiB received and 256 KiB to be sent; the number of connections is bounded by memory alone. A listener keeps 4096
+// 1 MiB received and 256 KiB to be sent; the number of connections is bounded by memory alone. A listener keeps at most 4096
 // connections that nobody has accepted. There are no raw sockets and no multicast groups, and IPv6 zones are ignored.
-// gVisor's logger belongs to the process: New raises its threshold from info to warnings, because a packet can make it
-// write.
+// gVisor's logger belongs to the process: New makes it discard what would go to stderr, as a received packet can cause a
+// line, unless the program has set up a logger of its own or the debug level.
 //
 // This package and its own internal/link alone import gVisor.
 package netstack
@@ -65,50 +65,51 @@ import (
 )
 
 const (
-	// DefaultMTU is the MTU of a stack that is given none: what is left of Ethernet's for IPv6 outside.
+	// DefaultMTU is the MTU of a stack whose Options name none, in bytes: Ethernet's 1500 less what the tunnel adds over IPv6.
 	DefaultMTU = 1420
 
 	minMTU4 = 576  // RFC 791 §3.2: what every host must be able to receive
 	minMTU6 = 1280 // RFC 8200 §5
 	maxMTU  = 65535
 
-	// defaultBuffer is the limit of a connection's buffers: 400 Mbit/s at 80 ms.
+	// defaultBuffer is the limit of a connection's buffers in bytes: enough for 400 Mbit/s at a round-trip time of 80 ms.
 	defaultBuffer = 4 << 20
 	maxBuffer     = 1 << 30
 
-	// A connection's buffers begin with these, and grow with what the path takes. Until the far end has been heard of
-	// often enough the receive buffer is the window, so it begins large: it costs nothing while it is empty. The send
-	// buffer is filled by any program that has more to send.
+	// The sizes with which a connection's buffers begin; they grow with what the path carries. Until gVisor has measured the
+	// path, the receive buffer's size is the window that it advertises, so it begins large: an empty one costs nothing. The
+	// send buffer is filled by any program that has more to send.
 	firstReceive = 1 << 20
 	firstSend    = 256 << 10
 
-	udpReceive = 1 << 20   // what a UDP socket holds that nobody has read
-	udpSend    = 256 << 10 // what it holds that the tunnel hasn't read; far below the queue's upper bound
+	udpReceive = 1 << 20   // bytes that a UDP socket holds until they are read
+	udpSend    = 256 << 10 // bytes that it holds until the tunnel has read them; far below the queue's upper bound
 
-	nic = 1 // the only one
+	nic = 1 // the number of the only interface
 )
 
-// Options configure a stack.
+// Options configure a stack. New keeps none of the slices.
 type Options struct {
-	// Addresses are the interface's own, of either family or both; one at least. All other destinations are routed into the
-	// tunnel, so there are no prefix lengths.
+	// Addresses are the stack's own, of either family or both; at least one. All other destinations are routed into the
+	// tunnel, so there are no prefix lengths. IPv4-mapped IPv6 addresses are refused.
 	Addresses []netip.Addr
 
-	// DNS are the servers that names are asked of, through the tunnel, in this order. Without any only addresses can be
-	// dialed.
+	// DNS are the servers that resolve names: they are asked through the tunnel, on port 53, in this order. Without any, only
+	// addresses can be dialed.
 	DNS []netip.Addr
 
-	// MTU is that of the interface, 0 for [DefaultMTU]. It doesn't change.
+	// MTU is the stack's MTU in bytes, from 576, or with an IPv6 address from 1280, to 65535; 0 stands for [DefaultMTU].
 	MTU int
 
-	// Buffer limits the bytes that one TCP connection buffers each way, 0 for 4 MiB. They are taken as needed. Of more than
-	// sixteen connections that have more to send than the path takes, each buffers less of it, down to 64 KiB.
+	// Buffer limits how many bytes one TCP connection buffers in each direction; 0 stands for 4 MiB. Memory is taken as it is
+	// needed. When more than sixteen connections have more to send than the path carries, each may buffer less, down to
+	// 64 KiB.
 	Buffer int
 }
 
 var errClosed = fmt.Errorf("netstack: %w", os.ErrClosed)
 
-// A Stack is a TCP/IP host of its own inside this process, with one interface.
+// A Stack is a TCP/IP host of its own inside this process, with one interface. All methods are safe for concurrent use.
 type Stack struct {
 	ip     *stack.Stack
 	link   *link.Link
@@ -127,7 +128,7 @@ type Stack struct {
 
 var _ tun.Device = (*Stack)(nil)
 
-// New returns a stack that is up.
+// New returns a stack that is up. The caller owns it until a throughline.Device is made with it.
 func New(o Options) (*Stack, error) {
 	if o.MTU == 0 {
 		o.MTU = DefaultMTU
@@ -164,7 +165,7 @@ func New(o Options) (*Stack, error) {
 	}
 	s.link, s.mtu = link.New(o.MTU), o.MTU
 	s.ip = stack.New(stack.Options{
-		// Without options IPv6 sends no solicitations and believes no advertisements: a tunnel has no neighbours.
+		// Without options IPv6 sends no solicitations and ignores advertisements: a tunnel has no neighbours.
 		NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocolWithOptions(ipv6.Options{})},
 		TransportProtocols: []stack.TransportProtocolFactory{
 			tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
@@ -183,9 +184,9 @@ func New(o Options) (*Stack, error) {
 func (s *Stack) setUp(o Options) error {
 	for _, opt := range []tcpip.SettableTransportProtocolOption{
 		new(tcpip.TCPSACKEnabled(true)),
-		// No RACK. In gVisor it doesn't go together with CUBIC, in July 2026 as in May 2025: with one packet in a hundred
-		// lost a connection stalls for tens of seconds (TestLoss), and without loss it takes a third more CPU time for each
-		// byte. Recovery by SACK alone does neither.
+		// No RACK. gVisor's doesn't work together with CUBIC, in July 2026 as in May 2025: when one packet in a hundred is
+		// lost, a connection stalls for tens of seconds (TestLoss), and without loss it takes a third more CPU time for each
+		// byte. Recovery by SACK alone has neither problem.
 		new(tcpip.TCPRecovery(0)),
 		new(tcpip.TCPModerateReceiveBufferOption(true)),
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(o.Buffer, firstReceive), Max: o.Buffer},
@@ -223,7 +224,7 @@ func (s *Stack) setUp(o Options) error {
 	return nil
 }
 
-// limitSend sets how much each TCP connection may keep to be sent.
+// limitSend sets how many bytes each TCP connection may buffer to be sent.
 func (s *Stack) limitSend(n int) {
 	opt := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(n, firstSend), Max: n}
 	if err := s.ip.SetTransportProtocolOption(tcp.ProtocolNumber, &opt); err != nil {
@@ -231,7 +232,7 @@ func (s *Stack) limitSend(n int) {
 	}
 }
 
-// Name implements [tun.Device]; there is no interface of that name anywhere.
+// Name implements [tun.Device]. The name is "netstack"; no network interface has it.
 func (s *Stack) Name() (string, error) {
 	if s.isClosed() {
 		return "", errClosed
@@ -253,15 +254,15 @@ func (s *Stack) Queues() []tun.Queue { return []tun.Queue{s.link} }
 // Events implements [tun.Device]. The stack is up from the start and stays so.
 func (s *Stack) Events() <-chan tun.Event { return s.events }
 
-// Close implements [tun.Device]. Every connection and listener fails with net.ErrClosed; nothing is sent to the far
-// ends, for the tunnel is taken to be gone. When it returns all of gVisor's goroutines have ended.
+// Close implements [tun.Device]. Every connection and listener fails with net.ErrClosed; nothing is sent to their remote
+// ends, as the tunnel counts as closed. When Close returns, all of gVisor's goroutines have ended.
 func (s *Stack) Close() error {
 	s.ended.Do(func() {
 		s.mu.Lock()
 		s.closed = true
 		s.mu.Unlock()
 		close(s.done)
-		s.link.Shutdown() // before Destroy: endpoints that wait for room hold their locks
+		s.link.Shutdown() // before Destroy: endpoints that wait for space hold their locks
 		s.ip.Destroy()
 		s.link.Release()
 		close(s.events)
@@ -278,7 +279,7 @@ func (s *Stack) isClosed() bool {
 	}
 }
 
-// endpoint makes an endpoint of the protocol, in the family.
+// endpoint makes a gVisor endpoint of a transport protocol in an address family.
 func (s *Stack) endpoint(p tcpip.TransportProtocolNumber, family tcpip.NetworkProtocolNumber) (tcpip.Endpoint, *waiter.Queue, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -293,7 +294,7 @@ func (s *Stack) endpoint(p tcpip.TransportProtocolNumber, family tcpip.NetworkPr
 	return ep, wq, nil
 }
 
-// register does what makes an endpoint known to gVisor (bind, connect, listen), unless the stack is closed.
+// register calls f, which makes an endpoint known to gVisor (bind, connect, listen), unless the stack is closed.
 func (s *Stack) register(f func() tcpip.Error) tcpip.Error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

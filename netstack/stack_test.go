@@ -31,7 +31,7 @@ func TestOptions(t *testing.T) {
 		{Addresses: []netip.Addr{a4}, DNS: []netip.Addr{{}}},
 	} {
 		if s, err := netstack.New(o); err == nil {
-			t.Errorf("%+v is taken", o)
+			t.Errorf("%+v is accepted", o)
 			s.Close()
 		}
 	}
@@ -70,7 +70,7 @@ func TestDevice(t *testing.T) {
 	}
 }
 
-// TestGarbage gives the stack what a hostile peer could: it may drop it, and no more.
+// TestGarbage gives the stack malformed packets, as a hostile peer could. It may only drop them.
 func TestGarbage(t *testing.T) {
 	a, b := pair(t, 1420)
 	connect(t, a, b, "tcp", on(b4, 0))
@@ -170,6 +170,6 @@ func TestCloseDuringTraffic(t *testing.T) {
 	}
 	buf := make([]byte, 1<<20)
 	buf = buf[:runtime.Stack(buf, true)]
-	t.Errorf("%d goroutines before, %d after; gVisor in them: %v\n%s",
+	t.Errorf("%d goroutines before, %d after, some of gVisor's: %v\n%s",
 		before, runtime.NumGoroutine(), strings.Contains(string(buf), "gvisor"), buf)
 }

@@ -23,14 +23,14 @@ const backlog = 4096
 // A tcpConn is a TCP connection. Like net.TCPConn it has CloseRead, CloseWrite, SetLinger, SetNoDelay and SetKeepAlive.
 type tcpConn struct {
 	socket
-	readMu, writeMu sync.Mutex // one at a time; a Write isn't interrupted by another
-	chunk           int
-	from            bytes.Reader // in Write
+	readMu, writeMu sync.Mutex   // held by Read and by Write: the bytes of one Write stay together
+	chunk           int          // how many bytes Write gives gVisor at once
+	from            bytes.Reader // used by Write
 }
 
 var _ net.Conn = (*tcpConn)(nil)
 
-// newTCP returns the connection of an endpoint that is connected.
+// newTCP returns a connection that uses an endpoint, which must be connected.
 func newTCP(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, network string) *tcpConn {
 	c := new(tcpConn)
 	c.init(s, ep, wq, network)
@@ -74,7 +74,7 @@ func (c *tcpConn) Read(b []byte) (int, error) {
 	}
 }
 
-// Write implements net.Conn. It returns when all is in the connection's buffer.
+// Write implements net.Conn. It returns when all of b is in the connection's buffer.
 func (c *tcpConn) Write(b []byte) (n int, err error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
@@ -105,7 +105,7 @@ func (c *tcpConn) Write(b []byte) (n int, err error) {
 // CloseRead ends the reading side.
 func (c *tcpConn) CloseRead() error { return c.shutdown(tcpip.ShutdownRead) }
 
-// CloseWrite ends the writing side: the far end reads what was written, and then io.EOF.
+// CloseWrite ends the writing side: the remote end reads what was written, and then io.EOF.
 func (c *tcpConn) CloseWrite() error { return c.shutdown(tcpip.ShutdownWrite) }
 
 func (c *tcpConn) shutdown(how tcpip.ShutdownFlags) error {
@@ -120,20 +120,20 @@ func (c *tcpConn) shutdown(how tcpip.ShutdownFlags) error {
 	return nil
 }
 
-// SetLinger says what Close does with what isn't sent or acknowledged yet. Zero discards it and resets the connection;
-// otherwise it is sent in the background, as net.TCPConn does by default.
+// SetLinger sets what Close does with data that isn't sent or acknowledged yet: with zero it is discarded and the connection
+// reset; otherwise it is sent in the background, as net.TCPConn does by default.
 func (c *tcpConn) SetLinger(sec int) error {
 	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: sec == 0})
 	return nil
 }
 
-// SetNoDelay says whether small writes are sent at once. They are by default.
+// SetNoDelay sets whether small writes are sent at once. They are by default.
 func (c *tcpConn) SetNoDelay(on bool) error {
 	c.ep.SocketOptions().SetDelayOption(!on)
 	return nil
 }
 
-// SetKeepAlive says whether an idle connection is probed. It is by default, after 15 s without traffic.
+// SetKeepAlive sets whether an idle connection is probed. It is by default, after 15 s without traffic.
 func (c *tcpConn) SetKeepAlive(on bool) error {
 	if on {
 		if err := c.SetKeepAlivePeriod(keepAlive); err != nil {
@@ -144,8 +144,8 @@ func (c *tcpConn) SetKeepAlive(on bool) error {
 	return nil
 }
 
-// SetKeepAlivePeriod sets how long a connection is idle before it is probed, and then the time between probes. After nine
-// without an answer it fails.
+// SetKeepAlivePeriod sets how long a connection is idle before it is probed, and the time between probes. After nine probes
+// without an answer the connection fails.
 func (c *tcpConn) SetKeepAlivePeriod(d time.Duration) error {
 	idle, interval := tcpip.KeepaliveIdleOption(d), tcpip.KeepaliveIntervalOption(d)
 	err := c.ep.SetSockOpt(&idle)
@@ -175,7 +175,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		ep, wq, err := l.ep.Accept(nil)
 		switch err.(type) {
 		case nil:
-			l.in.NotifyEvent(0) // there may be another, and another goroutine for it
+			l.in.NotifyEvent(0) // there may be another connection, and another goroutine that waits for it
 			return newTCP(l.s, ep, wq, l.network), nil
 		case *tcpip.ErrWouldBlock:
 			if err := l.wait(l.in, &l.rd); err != nil {

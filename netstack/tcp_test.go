@@ -22,7 +22,7 @@ import (
 	"throughline/tun"
 )
 
-// hashed sends size random bytes each way over c and its far end d at once, and holds that both arrive whole, in order,
+// hashed sends size random bytes each way over c and its far end d at once, and checks that both arrive whole, in order,
 // and end where the sender closed its half.
 func hashed(t *testing.T, c, d net.Conn, size int) {
 	t.Helper()
@@ -114,7 +114,7 @@ func TestTCP(t *testing.T) {
 	}
 }
 
-// TestSegmentsAreWhole holds that bulk leaves in packets as large as gVisor makes them for the MTU, nearly all of them, in both families, and
+// TestSegmentsAreWhole checks that bulk leaves in packets as large as gVisor makes them for the MTU, nearly all of them, in both families, and
 // comes in batches.
 func TestSegmentsAreWhole(t *testing.T) {
 	for _, to := range []netip.Addr{b4, b6} {
@@ -196,8 +196,8 @@ func TestCorruption(t *testing.T) {
 	}
 }
 
-// TestTinySegments holds that a super-packet of more segments than a batch has packets comes out whole: the far end is
-// made to announce an MSS of 88, and so the send has hundreds of segments.
+// TestTinySegments checks that a super-packet of more segments than a batch has packets arrives whole: the remote end
+// announces an MSS of 88, so that one send has hundreds of segments.
 func TestTinySegments(t *testing.T) {
 	a, b := altered(t, 1420, func(b *packet.Batch, to tun.Queue) {
 		for i := range b.Packets {
@@ -221,7 +221,7 @@ func TestTinySegments(t *testing.T) {
 	hashed(t, c, d, 2<<20)
 }
 
-// TestPathMTU holds that a sender obeys ICMP: a router on the path takes no packets above 1300 bytes.
+// TestPathMTU checks that a sender obeys ICMP: a router on the path forwards no packets above 1300 bytes.
 func TestPathMTU(t *testing.T) {
 	const limit = 1300
 	var tooBig atomic.Int64
@@ -290,7 +290,7 @@ func TestPathMTU(t *testing.T) {
 	}
 }
 
-// needFragmentation returns what a router says of the IPv4 packet p. RFC 792, RFC 1191 §4.
+// needFragmentation returns a router's ICMP message about the IPv4 packet p. RFC 792, RFC 1191 §4.
 func needFragmentation(p []byte, mtu int) []byte {
 	sum := func(b []byte) uint16 {
 		var s uint32

@@ -26,7 +26,7 @@ func (c *udpConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom implements net.PacketConn. A datagram longer than b is cut.
+// ReadFrom implements net.PacketConn. The end of a datagram longer than b is lost.
 func (c *udpConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, from, err := c.ReadFromUDPAddrPort(b)
 	if err != nil {
@@ -45,7 +45,7 @@ func (c *udpConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 		res, err := c.ep.Read(&w, tcpip.ReadOptions{NeedRemoteAddr: true})
 		switch err.(type) {
 		case nil, *tcpip.ErrBadBuffer: // the latter for an empty b
-			c.in.NotifyEvent(0) // there may be another, and another goroutine for it
+			c.in.NotifyEvent(0) // there may be another datagram, and another goroutine that waits for it
 			return res.Count, addrPort(res.RemoteAddr), nil
 		case *tcpip.ErrWouldBlock:
 			if err := c.wait(c.in, &c.rd); err != nil {
@@ -62,7 +62,7 @@ func (c *udpConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 // Write implements net.Conn.
 func (c *udpConn) Write(b []byte) (int, error) { return c.write(b, tcpip.WriteOptions{}, c.remote) }
 
-// WriteTo implements net.PacketConn. The address is a *net.UDPAddr.
+// WriteTo implements net.PacketConn. The address must be a *net.UDPAddr.
 func (c *udpConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	u, ok := to.(*net.UDPAddr)
 	if !ok || u == nil {
@@ -83,6 +83,7 @@ func (c *udpConn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	return c.write(b, tcpip.WriteOptions{To: &dst}, nil)
 }
 
+// write sends a datagram. to is its destination, for errors; nil stands for that in o.
 func (c *udpConn) write(b []byte, o tcpip.WriteOptions, to net.Addr) (int, error) {
 	for {
 		if err := c.check(&c.wd); err != nil {

@@ -116,7 +116,7 @@ func TestPing(t *testing.T) {
 	defer cancel()
 	var ne net.Error
 	if _, err := a.Ping(ctx, netip.MustParseAddr("10.7.0.99")); !errors.As(err, &ne) || !ne.Timeout() {
-		t.Errorf("ping nobody: %v", err)
+		t.Errorf("ping an address that no host has: %v", err)
 	}
 	ctx, cancel = context.WithCancel(context.Background())
 	cancel()
@@ -133,7 +133,7 @@ func TestPing(t *testing.T) {
 	}
 }
 
-// TestUDPWaits holds that a program is made to wait, and its deadline kept, when nobody takes what it sends.
+// TestUDPWaits checks that a write waits, until its deadline, when nobody reads what is sent.
 func TestUDPWaits(t *testing.T) {
 	s := newStack(t, netstack.Options{Addresses: []netip.Addr{a4}})
 	c, err := s.Dial("udp", on(b4, 7))

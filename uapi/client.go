@@ -10,23 +10,25 @@ import (
 	"throughline/wgtypes"
 )
 
-// A Client reads and changes a running tunnel, this project's or another's. It is for one goroutine at a time.
+// A Client reads and changes a running tunnel, of this implementation or another. It is for one goroutine at a time, but for
+// Close.
 type Client struct {
 	conn   timeoutConn
 	r      *bufio.Reader
 	broken error // why no more requests can be made on the connection
 }
 
-// NewClient returns a client on conn, which it owns.
+// NewClient returns a client that uses conn, and owns it: [Client.Close] closes it.
 func NewClient(conn net.Conn) *Client {
 	c := timeoutConn{conn}
 	return &Client{conn: c, r: bufio.NewReaderSize(c, readSize)}
 }
 
-// Close closes the connection. A call that waits on it returns an error.
+// Close closes the connection. It may be called from any goroutine; a call that is waiting for an answer returns an error.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Get asks for the device's status. The answer of a tunnel that refuses is an error that wraps a [syscall.Errno].
+// Get returns the device's status, secret keys included. If the tunnel refuses, the error wraps a [syscall.Errno]. After any
+// error of Get the client can't be used again.
 func (c *Client) Get() (wgtypes.Status, error) {
 	if c.broken != nil {
 		return wgtypes.Status{}, c.broken
@@ -36,14 +38,15 @@ func (c *Client) Get() (wgtypes.Status, error) {
 	}
 	st, err := text.ReadStatus(c.r)
 	if err != nil {
-		c.fail(err) // whatever it is, the answer may not have been read to its end
+		c.fail(err) // whatever err is, the answer may not have been read to its end
 	}
 	return st, err
 }
 
-// Set asks for a change. That the tunnel refuses it is an error that wraps a [syscall.Errno], as does
-// EADDRINUSE for a listen port in use; the client can go on asking then. A change that the protocol can't carry is an
-// error before anything is sent.
+// Set changes the device. If the tunnel refuses, the error wraps a [syscall.Errno], such as EADDRINUSE for a listen port in
+// use; the client can be used again. So it can after the error of a change that the protocol can't carry, of which nothing
+// is sent. Any other error is the connection's, and then the client can't be used again. Set keeps nothing that cfg points
+// to.
 func (c *Client) Set(cfg wgtypes.Config) error {
 	if c.broken != nil {
 		return c.broken
@@ -67,7 +70,7 @@ func (c *Client) Set(cfg wgtypes.Config) error {
 	return nil
 }
 
-// fail makes the client useless, because the connection is.
+// fail records that the connection failed, which every later call reports.
 func (c *Client) fail(err error) error {
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF

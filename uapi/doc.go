@@ -5,18 +5,33 @@
 //
 // A set request is read to its end and then applied by one call of [Device.Configure], or not at all.
 //
-// Concurrency: a [Client] is for one goroutine at a time; a [Listener] may be closed from anywhere. Serve starts one
-// goroutine a connection and waits for all of them; a Listener has one, which Close waits for.
+// Concurrency: a [Client] is for one goroutine at a time; a [Listener] may be used by several at once. Serve starts one
+// goroutine for each connection and waits for all of them; a Listener has one, which Close waits for.
 //
 // Ownership: Serve owns its listener, and wipes the keys of a request after Configure.
 //
 // Limits: 64 connections at a time, 30 seconds for each read and write, and those of package text.
 package uapi
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"runtime"
+)
 
-// Dir is where wg(8) looks for sockets.
+// Dir is the directory in which wg(8) looks for sockets.
 const Dir = "/var/run/wireguard"
 
-// ErrUnsupported is what [Listen], [FromFile] and [Dial] return on Windows, where wg.exe expects a named pipe.
-var ErrUnsupported = errors.New("uapi: named pipes are not supported yet")
+// ErrUnsupported is what [Listen], [ListenDir], [FromFile], [FromFileDir], [Dial] and [DialDir] return on systems without
+// Unix sockets in wg(8)'s place: on Windows wg.exe expects a named pipe, which isn't supported yet. It wraps
+// [errors.ErrUnsupported]. [Serve] and [NewClient] work there too, on connections of the caller's own.
+var ErrUnsupported = unsupported(runtime.GOOS)
+
+// unsupported returns the error of a system whose wg(8) finds no Unix socket.
+func unsupported(system string) error {
+	missing := "wg(8)'s sockets are Unix sockets, which this package doesn't make on " + system
+	if system == "windows" {
+		missing = "wg.exe connects to a named pipe, which this package doesn't make yet"
+	}
+	return fmt.Errorf("uapi: %s: %w", missing, errors.ErrUnsupported)
+}

@@ -17,7 +17,7 @@ import (
 	"throughline/wgtypes"
 )
 
-// TestFoldedMeansLineByLine holds a request's Config against its lines applied one after the other.
+// TestFoldedMeansLineByLine compares a request's Config with its lines applied one after the other.
 func TestFoldedMeansLineByLine(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func(device bool) []string {
@@ -68,7 +68,8 @@ func TestFoldedMeansLineByLine(t *testing.T) {
 	})
 }
 
-// byLine applies lines one by one, as https://www.wireguard.com/xplatform/ says. update_only holds for its whole mention.
+// byLine applies lines one by one, as https://www.wireguard.com/xplatform/ says. update_only applies to
+// all lines of its peer.
 type byLine struct {
 	m   model
 	cur *wgtypes.PublicKey // nil: lines have no effect

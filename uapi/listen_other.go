@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// A Listener is the socket that wg(8) finds an interface by. There is none on this operating system.
+// A Listener is the socket by which wg(8) finds an interface. There is none on this operating system.
 type Listener struct{ net.Listener }
 
 // Listen returns [ErrUnsupported].
@@ -22,13 +22,13 @@ func FromFile(f *os.File, name string) (*Listener, error) { return nil, ErrUnsup
 // FromFileDir returns [ErrUnsupported].
 func FromFileDir(f *os.File, dir, name string) (*Listener, error) { return nil, ErrUnsupported }
 
-// Path returns where the socket is.
+// Path returns the empty string.
 func (l *Listener) Path() string { return "" }
 
-// Removed returns a channel that is closed when the socket is removed or replaced.
+// Removed returns nil: no socket can be removed.
 func (l *Listener) Removed() <-chan struct{} { return nil }
 
-// Detach closes the socket in this process and leaves it where it is.
+// Detach returns [ErrUnsupported].
 func (l *Listener) Detach() error { return ErrUnsupported }
 
 // Dial returns [ErrUnsupported].

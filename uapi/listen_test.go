@@ -57,7 +57,7 @@ func serveOn(t testing.TB, l *Listener, dev Device) (stop func()) {
 	return stop
 }
 
-// The directory is its owner's alone; those above it, should they be missing, are for everybody, as /var/run is.
+// TestListenMakesDirectories checks that only its owner can enter the directory, but all users those above it, as /var/run.
 func TestListenMakesDirectories(t *testing.T) {
 	top := socketDir(t)
 	dir := filepath.Join(top, "run", "wireguard")
@@ -73,7 +73,7 @@ func TestListenMakesDirectories(t *testing.T) {
 
 func TestListen(t *testing.T) {
 	dir := socketDir(t)
-	old := unix.Umask(0) // the worst there is
+	old := unix.Umask(0) // the least restrictive
 	l := mustListen(t, dir, "wg0")
 	unix.Umask(old)
 
@@ -114,7 +114,7 @@ func TestListen(t *testing.T) {
 	other := mustListen(t, dir, "wg1")
 	select {
 	case <-l.Removed():
-		t.Error("wg1 came, and wg0 is said to be removed")
+		t.Error("wg1 was made, and wg0 is reported as removed")
 	default:
 	}
 	if err := other.Close(); err != nil {
@@ -123,14 +123,14 @@ func TestListen(t *testing.T) {
 
 	stop()
 	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
-		t.Errorf("after the end there is %v", entries)
+		t.Errorf("after Close there is %v", entries)
 	}
 	if err := l.Close(); err != nil {
 		t.Errorf("closed again: %v", err)
 	}
 	select {
 	case <-l.Removed():
-		t.Error("closing is said to be removal by somebody")
+		t.Error("Close is reported as a removal")
 	default:
 	}
 	if _, err := c.Get(); err == nil {
@@ -141,7 +141,7 @@ func TestListen(t *testing.T) {
 	}
 }
 
-func TestListenReplacesTheDead(t *testing.T) {
+func TestListenReplacesASocketWithoutListener(t *testing.T) {
 	dir := socketDir(t)
 	dead := mustListen(t, dir, "wg0")
 	if err := dead.Detach(); err != nil {
@@ -162,7 +162,7 @@ func TestListenReplacesTheDead(t *testing.T) {
 	}
 }
 
-// TestListenAtOnce has many start at the same moment over a dead socket: one gets it.
+// TestListenAtOnce starts many listeners at once where a socket without a listener is: one gets it.
 func TestListenAtOnce(t *testing.T) {
 	const rounds, n = 20, 8
 	dir := socketDir(t)
@@ -238,7 +238,7 @@ func TestNames(t *testing.T) {
 		}
 	}
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("a name that is none made a directory")
+		t.Error("an invalid name made a directory")
 	}
 	for _, name := range []string{"a", "wg0", "fifteen-bytes-x", "utun7", "...", "wg_0.1-x"} {
 		mustListen(t, dir, name)
@@ -266,13 +266,13 @@ func TestRemoved(t *testing.T) {
 			<-l.Removed()
 			stop()
 			if _, err := os.Lstat(l.Path()); name == "replaced" && err != nil {
-				t.Error("Close removed what isn't ours:", err)
+				t.Error("Close removed another process's file:", err)
 			}
 		})
 	}
 }
 
-// TestFromFile hands a socket on as a parent process does to its daemon.
+// TestFromFile passes a socket on as a parent process does to its daemon.
 func TestFromFile(t *testing.T) {
 	dir := socketDir(t)
 	parent := mustListen(t, dir, "wg0")
@@ -324,11 +324,11 @@ func TestFromFileRefuses(t *testing.T) {
 	}
 	defer tcp.Close()
 	for name, open := range map[string]func() (*os.File, error){
-		"no socket":          func() (*os.File, error) { return os.Open(os.DevNull) },
-		"one not listening":  conn.(*net.UnixConn).File,
-		"one of UDP":         udp.File,
-		"one of TCP":         tcp.(*net.TCPListener).File,
-		"one that is nobody": func() (*os.File, error) { return os.NewFile(1<<20, "nothing"), nil },
+		"no socket":                    func() (*os.File, error) { return os.Open(os.DevNull) },
+		"one not listening":            conn.(*net.UnixConn).File,
+		"one of UDP":                   udp.File,
+		"one of TCP":                   tcp.(*net.TCPListener).File,
+		"a descriptor that isn't open": func() (*os.File, error) { return os.NewFile(1<<20, "nothing"), nil },
 	} {
 		f, err := open()
 		if err != nil {
@@ -346,7 +346,7 @@ func TestFromFileRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, err := FromFileDir(f, dir, "wg1"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a socket by a name it hasn't: %v", err)
+		t.Errorf("a socket under another name than its own: %v", err)
 		if got != nil {
 			got.Detach()
 		}

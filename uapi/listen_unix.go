@@ -15,23 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxName is the length of an interface's name: IFNAMSIZ less its final zero.
+// maxName is the longest name of an interface, in bytes: IFNAMSIZ less its final zero.
 const maxName = 15
 
-// A Listener is the socket that wg(8) finds an interface by. Its methods are safe for concurrent use.
+// A Listener is the socket by which wg(8) finds an interface. Its methods are safe for concurrent use.
 type Listener struct {
 	*net.UnixListener
 	path    string
-	file    os.FileInfo   // of the socket as it was made: what another process put in its place is not ours
-	removed chan struct{} // closed by the watch
+	file    os.FileInfo   // of the socket as it was made: Close doesn't remove what another process put in its place
+	removed chan struct{} // closed by the watch's goroutine
 	watch   *watch
 
 	close    sync.Once
 	closeErr error
 }
 
-// Listen makes the socket of the interface called name in [Dir]. Only its owner can connect. A socket without
-// a listener is replaced; one with a listener is an error that wraps [syscall.EADDRINUSE].
+// Listen makes the socket of the interface called name in [Dir]. Only its owner can connect. A socket that nobody listens
+// on is replaced; if a process listens on it, the error wraps [syscall.EADDRINUSE]. The caller, or [Serve], closes the
+// Listener.
 func Listen(name string) (*Listener, error) { return ListenDir(Dir, name) }
 
 // ListenDir is [Listen] in another directory, which is made, for its owner only, when it isn't there.
@@ -43,7 +44,7 @@ func ListenDir(dir, name string) (*Listener, error) {
 	if err := makeDir(filepath.Clean(dir)); err != nil {
 		return nil, fmt.Errorf("uapi: %w", err)
 	}
-	// Two processes that find the same dead socket must not both replace it.
+	// Two processes that find the same socket without a listener must not both replace it.
 	lock, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("uapi: %w", err)
@@ -68,7 +69,8 @@ func ListenDir(dir, name string) (*Listener, error) {
 	return l, nil
 }
 
-// makeDir makes a directory for its owner only. Those above it are everybody's: others keep their sockets in /var/run.
+// makeDir makes a directory for its owner only. Those above it are open to all users: other programs keep their sockets in
+// /var/run.
 func makeDir(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
@@ -76,8 +78,8 @@ func makeDir(dir string) error {
 	return os.MkdirAll(dir, 0o700)
 }
 
-// FromFile takes over the socket of the interface called name from the process that made it and handed the open file
-// on; see [Listener.Detach]. The file is closed.
+// FromFile takes over the socket of the interface called name in [Dir] from the process that made it and passed its open
+// file on; see [Listener.Detach]. FromFile closes the file, also with an error.
 func FromFile(f *os.File, name string) (*Listener, error) { return FromFileDir(f, Dir, name) }
 
 // FromFileDir is [FromFile] for a socket in another directory.
@@ -105,6 +107,7 @@ func FromFileDir(f *os.File, dir, name string) (*Listener, error) {
 	return l, nil
 }
 
+// newListener returns the Listener of a socket at path, and watches for its removal.
 func newListener(ul *net.UnixListener, path string) (*Listener, error) {
 	file, err := os.Lstat(path)
 	if err != nil {
@@ -123,23 +126,24 @@ func newListener(ul *net.UnixListener, path string) (*Listener, error) {
 	return l, nil
 }
 
-// Path returns where the socket is.
+// Path returns the path of the socket.
 func (l *Listener) Path() string { return l.path }
 
-// Addr returns where the socket is, which is not the address the kernel knows.
+// Addr returns the path of the socket as a *net.UnixAddr. The kernel knows another, at which the socket was made.
 func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// Removed returns a channel that is closed when the socket is removed or replaced, by which a daemon is asked to end.
-// It stays open when the Listener is closed.
+// Removed returns a channel that is closed when the socket is removed or replaced, which is how an operator asks a daemon
+// to end. It stays open when the Listener is closed.
 func (l *Listener) Removed() <-chan struct{} { return l.removed }
 
-// Close closes the socket and removes it, unless another has taken its place. It may be called more than once.
+// Close closes the socket and removes it, unless another file has taken its place. It may be called more than once.
 func (l *Listener) Close() error { return l.end(true) }
 
-// Detach closes the socket in this process and leaves it where it is, for the process that took it over by the file
-// that File returned before.
+// Detach closes the socket in this process and leaves it at its path, for another process that has got its open file,
+// which the method File of [net.UnixListener] returns, and called [FromFile].
 func (l *Listener) Detach() error { return l.end(false) }
 
+// end closes the socket once, and removes it if asked to.
 func (l *Listener) end(remove bool) error {
 	l.close.Do(func() {
 		l.watch.stop()
@@ -151,7 +155,7 @@ func (l *Listener) end(remove bool) error {
 	return l.closeErr
 }
 
-// there reports whether the socket is where it was made.
+// there reports whether the socket is still at its path.
 func (l *Listener) there() bool {
 	file, err := os.Lstat(l.path)
 	if err != nil {
@@ -160,7 +164,8 @@ func (l *Listener) there() bool {
 	return os.SameFile(file, l.file)
 }
 
-// Dial connects to the tunnel of the interface called name, by its socket in [Dir].
+// Dial connects to the tunnel of the interface called name, by its socket in [Dir]. It needs the
+// privileges of the socket's owner.
 func Dial(name string) (*Client, error) { return DialDir(Dir, name) }
 
 // DialDir is [Dial] in another directory.
@@ -176,8 +181,8 @@ func DialDir(dir, name string) (*Client, error) {
 	return NewClient(conn), nil
 }
 
-// socketPath returns where the socket of the interface called name is. What isn't a name is refused before it can be a
-// path: the kernel's rule for names of interfaces, dev_valid_name.
+// socketPath returns the path of the socket of the interface called name. Names that the kernel allows no interface
+// (dev_valid_name) are refused, as they could lead out of dir.
 func socketPath(dir, name string) (string, error) {
 	odd := func(r rune) bool { return r <= ' ' || r == 0x7f || r == '/' || r == ':' }
 	if name == "" || len(name) > maxName || name == "." || name == ".." || strings.ContainsFunc(name, odd) {
@@ -186,7 +191,7 @@ func socketPath(dir, name string) (string, error) {
 	return filepath.Join(dir, name+".sock"), nil
 }
 
-// vacant returns nil when a socket can be put at path: nothing is there, or a socket without a listener.
+// vacant returns nil when a socket can be put at path: there is no file, or a socket without a listener.
 func vacant(path, name string) error {
 	file, err := os.Lstat(path)
 	switch {
@@ -210,9 +215,9 @@ func vacant(path, name string) error {
 	return fmt.Errorf("uapi: %w", err)
 }
 
-// listenAt makes a socket at path, in place of what is there. It is made in a directory that no other user can
-// enter, and appears at its path when it has its mode and listens: between bind and listen wg(8) would take it for dead
-// and remove it. So the process's umask, which other goroutines' files depend on, is left alone.
+// listenAt makes a socket at path, in place of what is there. It is made in a directory that no other user can enter, and
+// is moved to its path when it has its mode and listens: between bind and listen wg(8) would remove it, as one without a
+// listener. So the process's umask, which other goroutines' files depend on, is left alone.
 func listenAt(dir, path string) (*net.UnixListener, error) {
 	private, err := os.MkdirTemp(dir, ".")
 	if err != nil {

@@ -18,28 +18,29 @@ import (
 
 // A Device is what [Serve] serves. Its methods are safe for concurrent use.
 type Device interface {
-	// Configure applies cfg whole or not at all. It keeps nothing that cfg points to: the keys are wiped afterwards.
-	// The client gets the [syscall.Errno] that the error wraps, or else EINVAL.
+	// Configure applies all of cfg or nothing. It keeps nothing that cfg points to: the keys are wiped afterwards. The
+	// client gets the [syscall.Errno] that the error wraps, or else EINVAL.
 	Configure(cfg wgtypes.Config) error
 
-	// Status returns what the device is and does. The caller doesn't change what the Status points to.
+	// Status returns the device's configuration and counters. Serve only reads what the Status points to.
 	Status() wgtypes.Status
 }
 
 const (
-	maxConns  = 64
+	maxConns  = 64               // at the same time
 	ioTimeout = 30 * time.Second // for a connection that is idle, stops within a request, or doesn't read its answer
 	readSize  = 16 << 10
 )
 
-// Serve answers on l, any number of requests a connection, until ctx ends or l is closed, and returns nil then. It
-// returns an error of l's that is not temporary. It owns l and closes it, closes every connection, and returns when all
-// goroutines it started have.
+// Serve answers requests on the connections that l accepts, any number on each, until ctx ends or l is closed; then it
+// returns nil. If accepting fails for good, it returns that error. It owns l: before it returns it closes l and every
+// connection, and waits for all goroutines that it started. A nil log discards.
 //
-// A set request that is refused, and a request that is none, is logged in one line and answered with an errno: negative
-// to set, as wg(8) reads it there, positive to get and others. The connection stays open.
+// A set request that is refused, and a request that is neither get nor set, is logged in one line and answered with an
+// errno, which is negative in the answer to a set request, as wg(8) expects there, and positive elsewhere. The connection
+// stays open.
 //
-// When there are as many connections as there may be, a new one takes the place of the one that has been idle longest.
+// When there are 64 connections, a new one takes the place of the one that has been idle longest.
 func Serve(ctx context.Context, l net.Listener, dev Device, log *slog.Logger) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -81,7 +82,7 @@ func Serve(ctx context.Context, l net.Listener, dev Device, log *slog.Logger) er
 	}
 }
 
-// temporary reports whether an error of Accept is of one connection, or of a shortage that may end.
+// temporary reports whether an error of Accept concerns one connection, or a shortage that may end.
 func temporary(err error) bool {
 	switch n, _ := errors.AsType[syscall.Errno](err); n {
 	case syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EINTR, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS,
@@ -91,16 +92,17 @@ func temporary(err error) bool {
 	return false
 }
 
+// A server is a running Serve.
 type server struct {
 	dev Device
 	log *slog.Logger
 	wg  sync.WaitGroup // the goroutines of conns
 
 	mu    sync.Mutex                // guards what follows
-	conns map[*connection]time.Time // since when it has been idle; zero while it isn't
+	conns map[*connection]time.Time // since when each has been idle; zero while it isn't
 }
 
-// add serves conn, or closes it when the most connections allowed are all busy.
+// add serves conn, or closes it when there are maxConns connections and all are busy.
 func (s *server) add(conn net.Conn) {
 	c := &connection{s: s, conn: timeoutConn{conn}}
 	s.mu.Lock()
@@ -146,6 +148,7 @@ func (s *server) setIdle(c *connection, idle bool) bool {
 	return true
 }
 
+// remove forgets a connection that has ended.
 func (s *server) remove(c *connection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,13 +164,14 @@ func (s *server) closeAll() {
 	}
 }
 
-// A connection is one client's, with one request at a time.
+// A connection serves one client, one request at a time.
 type connection struct {
 	s    *server
 	conn timeoutConn
 	r    *bufio.Reader
 }
 
+// run answers requests until the connection ends.
 func (c *connection) run() {
 	defer c.s.remove(c)
 	defer c.conn.Close()
@@ -193,7 +197,7 @@ func (c *connection) run() {
 
 var errNoOperation = errors.New("uapi: neither get=1 nor set=1")
 
-// get answers a get request. The error is the connection's.
+// get answers a get request. It returns an error if the connection failed.
 func (c *connection) get() error {
 	if err := text.ReadEnd(c.r); err != nil {
 		return c.refuse(err, err)
@@ -202,7 +206,7 @@ func (c *connection) get() error {
 	return text.WriteStatus(c.conn, &st)
 }
 
-// set answers a set request. The error is the connection's.
+// set answers a set request. It returns an error if the connection failed.
 func (c *connection) set() error {
 	cfg, err := text.ReadConfig(c.r)
 	connErr := connError(err)
@@ -219,14 +223,14 @@ func (c *connection) set() error {
 	return cmp.Or(connErr, text.WriteErrno(c.conn, err, true))
 }
 
-// refuse answers what is neither a get nor a set request, for the reason given; end is how its end was read.
+// refuse answers what is neither a get nor a set request, for the reason given. end is the error of reading its end, if any.
 func (c *connection) refuse(why, end error) error {
 	c.s.log.Warn("configuration request refused", "error", why)
 	end = connError(end)
 	return cmp.Or(end, text.WriteErrno(c.conn, syscall.EPROTO, false))
 }
 
-// connError returns err if it is the connection's, and nil if it is the request's.
+// connError returns err if the connection failed, and nil if only the request is wrong.
 func connError(err error) error {
 	if _, ok := errors.AsType[*text.ParseError](err); ok {
 		return nil
@@ -234,7 +238,7 @@ func connError(err error) error {
 	return err
 }
 
-// errnoOf distinguishes a request that was cut short from a connection that failed.
+// errnoOf returns EPROTO for a request that was cut short, and EIO for a connection that failed.
 func errnoOf(err error) syscall.Errno {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return syscall.EPROTO

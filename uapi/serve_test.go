@@ -55,7 +55,7 @@ func (l *pipes) dial() net.Conn {
 	return ours
 }
 
-// served runs f with a server of dev in a bubble of simulated time, and checks that the server ends well.
+// served runs f with a server of dev in simulated time, and checks that Serve then returns nil.
 func served(t *testing.T, dev Device, log *slog.Logger, f func(t *testing.T, l *pipes)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -71,14 +71,15 @@ func served(t *testing.T, dev Device, log *slog.Logger, f func(t *testing.T, l *
 	})
 }
 
-// say writes a request and returns the answer, which must come in time.
-func say(t *testing.T, c net.Conn, request string) string {
+// ask writes a request and returns the answer.
+func ask(t *testing.T, c net.Conn, request string) string {
 	t.Helper()
 	go io.WriteString(c, request)
-	return hear(t, c)
+	return readAnswer(t, c)
 }
 
-func hear(t *testing.T, c net.Conn) string {
+// readAnswer returns the next answer.
+func readAnswer(t *testing.T, c net.Conn) string {
 	t.Helper()
 	c.SetReadDeadline(time.Now().Add(time.Second))
 	defer c.SetReadDeadline(time.Time{})
@@ -115,13 +116,13 @@ func TestConversation(t *testing.T) {
 		served(t, dev, slog.New(slog.NewTextHandler(&log, nil)), func(t *testing.T, l *pipes) {
 			c := l.dial()
 			defer c.Close()
-			if got := say(t, c, tc.request); got != tc.want {
+			if got := ask(t, c, tc.request); got != tc.want {
 				t.Errorf("%.50q: answered %q, want %q", tc.request, got, tc.want)
 			}
-			if got := say(t, c, "set=1\nfwmark=9\n\nget=1\n\n"); got != "errno=0\n\n" {
+			if got := ask(t, c, "set=1\nfwmark=9\n\nget=1\n\n"); got != "errno=0\n\n" {
 				t.Errorf("%.50q, then a good request: answered %q", tc.request, got)
 			}
-			if got := hear(t, c); !strings.HasSuffix(got, "fwmark=9\nerrno=0\n\n") {
+			if got := readAnswer(t, c); !strings.HasSuffix(got, "fwmark=9\nerrno=0\n\n") {
 				t.Errorf("%.50q, then get: answered %q", tc.request, got)
 			}
 		})
@@ -149,7 +150,7 @@ func TestSetErrors(t *testing.T) {
 		served(t, &model{refuse: tc.err}, slog.New(slog.NewTextHandler(&log, nil)), func(t *testing.T, l *pipes) {
 			c := l.dial()
 			defer c.Close()
-			if got := say(t, c, "set=1\nprivate_key="+hexOf(0x5e)+"\n\n"); got != tc.want {
+			if got := ask(t, c, "set=1\nprivate_key="+hexOf(0x5e)+"\n\n"); got != tc.want {
 				t.Errorf("%v: answered %q, want %q", tc.err, got, tc.want)
 			}
 		})
@@ -159,7 +160,7 @@ func TestSetErrors(t *testing.T) {
 	}
 }
 
-// keeper keeps what it should not.
+// A keeper is a device that keeps what it should not.
 type keeper struct {
 	model
 	kept wgtypes.Config
@@ -172,14 +173,14 @@ func TestServeWipesKeys(t *testing.T) {
 	served(t, dev, nil, func(t *testing.T, l *pipes) {
 		c := l.dial()
 		defer c.Close()
-		say(t, c, "set=1\nprivate_key="+hexOf(1)+"\npublic_key="+hexOf(2)+"\npreshared_key="+hexOf(3)+"\n\n")
+		ask(t, c, "set=1\nprivate_key="+hexOf(1)+"\npublic_key="+hexOf(2)+"\npreshared_key="+hexOf(3)+"\n\n")
 	})
 	if !dev.kept.PrivateKey.IsZero() || !dev.kept.Peers[0].PresharedKey.IsZero() {
 		t.Error("the keys of the request are still in memory")
 	}
 }
 
-// TestRequestWithoutEnd is cut off within a request: it is answered, and nothing of it is applied.
+// TestRequestWithoutEnd sends only part of a request: it is answered, and nothing of it is applied.
 func TestRequestWithoutEnd(t *testing.T) {
 	for request, want := range map[string]string{
 		"":                     "",
@@ -204,7 +205,7 @@ func TestRequestWithoutEnd(t *testing.T) {
 	}
 }
 
-// A script is a connection on which the other side has said everything, and hears everything.
+// A script is a connection whose other side has sent everything, and receives everything.
 type script struct {
 	net.Conn
 	in  bytes.Reader
@@ -218,10 +219,10 @@ func (s *script) SetWriteDeadline(time.Time) error { return nil }
 func (s *script) Close() error                     { return nil }
 
 // converse has the whole conversation and returns the answers.
-func converse(t testing.TB, dev Device, said []byte) string {
+func converse(t testing.TB, dev Device, sent []byte) string {
 	t.Helper()
 	var conn script
-	conn.in.Reset(said)
+	conn.in.Reset(sent)
 	s := &server{dev: dev, log: slog.New(slog.DiscardHandler), conns: map[*connection]time.Time{}}
 	s.add(&conn)
 	s.wg.Wait()
@@ -232,7 +233,7 @@ func converse(t testing.TB, dev Device, said []byte) string {
 }
 
 func TestSilenceEnds(t *testing.T) {
-	for said, want := range map[string]string{
+	for sent, want := range map[string]string{
 		"":                          "",
 		"get=1\n\n":                 "errno=0\n\n",
 		"get=1\n":                   "errno=71\n\n",
@@ -244,23 +245,23 @@ func TestSilenceEnds(t *testing.T) {
 			c := l.dial()
 			defer c.Close()
 			begin := time.Now()
-			go io.WriteString(c, said)
+			go io.WriteString(c, sent)
 			all, err := io.ReadAll(c)
 			if string(all) != want || err != nil {
-				t.Errorf("%q: answered %q, %v, want %q", said, all, err, want)
+				t.Errorf("%q: answered %q, %v, want %q", sent, all, err, want)
 			}
 			if waited := time.Since(begin); waited != ioTimeout {
-				t.Errorf("%q: the server waited %v, want %v", said, waited, ioTimeout)
+				t.Errorf("%q: the server waited %v, want %v", sent, waited, ioTimeout)
 			}
 		})
 		if len(dev.configs) > 0 {
-			t.Errorf("%q: applied", said)
+			t.Errorf("%q: applied", sent)
 		}
 	}
 }
 
-// TestDeafClient reads nothing of its answer.
-func TestDeafClient(t *testing.T) {
+// TestClientThatDoesNotRead sends a request and doesn't read the answer.
+func TestClientThatDoesNotRead(t *testing.T) {
 	served(t, &model{}, nil, func(t *testing.T, l *pipes) {
 		c := l.dial()
 		defer c.Close()
@@ -272,7 +273,7 @@ func TestDeafClient(t *testing.T) {
 	})
 }
 
-// TestSlowRequest trickles, each piece within the server's ioTimeout.
+// TestSlowRequest sends a request in pieces, each within the server's ioTimeout.
 func TestSlowRequest(t *testing.T) {
 	served(t, &model{}, nil, func(t *testing.T, l *pipes) {
 		c := l.dial()
@@ -281,7 +282,7 @@ func TestSlowRequest(t *testing.T) {
 			c.Write([]byte{b})
 			time.Sleep(ioTimeout - time.Second) // simulated
 		}
-		if got := say(t, c, "\n"); got != "errno=0\n\n" {
+		if got := ask(t, c, "\n"); got != "errno=0\n\n" {
 			t.Errorf("answered %q", got)
 		}
 	})
@@ -296,19 +297,19 @@ func TestTooManyConnections(t *testing.T) {
 			synctest.Wait()
 			time.Sleep(time.Millisecond) // simulated: they differ in age
 		}
-		say(t, conns[0], "get=1\n\n") // no longer the one that is idle longest
+		ask(t, conns[0], "get=1\n\n") // no longer the one that is idle longest
 		synctest.Wait()
 
 		extra := l.dial()
 		defer extra.Close()
-		if got := say(t, extra, "get=1\n\n"); got != "errno=0\n\n" {
+		if got := ask(t, extra, "get=1\n\n"); got != "errno=0\n\n" {
 			t.Errorf("a new connection was answered %q", got)
 		}
 		if _, err := conns[1].Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("the connection that was idle longest is still there: %v", err)
 		}
 		for _, i := range []int{0, 2, maxConns - 1} {
-			if got := say(t, conns[i], "get=1\n\n"); got != "errno=0\n\n" {
+			if got := ask(t, conns[i], "get=1\n\n"); got != "errno=0\n\n" {
 				t.Errorf("connection %d: answered %q", i, got)
 			}
 		}
@@ -329,14 +330,14 @@ func TestTooManyBusyConnections(t *testing.T) {
 			t.Errorf("one connection too many: %v", err)
 		}
 		for i, c := range conns {
-			if got := say(t, c, "\n"); got != "errno=0\n\n" {
+			if got := ask(t, c, "\n"); got != "errno=0\n\n" {
 				t.Errorf("connection %d: answered %q", i, got)
 			}
 		}
 	})
 }
 
-// slow is a device that takes its time to configure.
+// A slow is a device whose Configure takes time.
 type slow struct {
 	model
 	begun, go_ chan struct{}
@@ -401,7 +402,7 @@ func TestAcceptErrors(t *testing.T) {
 		if n := strings.Count(log.String(), "\n"); n != 10 {
 			t.Errorf("logged %d lines", n)
 		}
-		if got := say(t, c, "get=1\n\n"); got != "errno=0\n\n" {
+		if got := ask(t, c, "get=1\n\n"); got != "errno=0\n\n" {
 			t.Errorf("after the failures: %q", got)
 		}
 		broken := errors.New("broken")
@@ -429,7 +430,7 @@ func TestClient(t *testing.T) {
 			t.Errorf("got %+v, %v", st, err)
 		}
 		if err := c.Set(wgtypes.Config{Peers: []wgtypes.PeerConfig{{Endpoint: new(fullStatus.Peers[1].Endpoint)}}}); err == nil {
-			t.Error("an endpoint that is none was sent")
+			t.Error("an invalid endpoint was sent")
 		}
 		dev.refuse = fmt.Errorf("udp: %w", syscall.EADDRINUSE)
 		if err := c.Set(fullConfig); !errors.Is(err, syscall.EADDRINUSE) {
@@ -466,7 +467,7 @@ func TestClientOfABadServer(t *testing.T) {
 			defer c.Close()
 			first := c.Set(wgtypes.Config{})
 			if first == nil || strings.Contains(first.Error(), "xxx") {
-				t.Errorf("%.20q was taken for an answer: %v", answer, first)
+				t.Errorf("%.20q was accepted as an answer: %v", answer, first)
 			}
 			if err := c.Set(wgtypes.Config{}); err != first {
 				t.Errorf("%.20q: the next request on the connection: %v", answer, err)
@@ -478,16 +479,16 @@ func TestClientOfABadServer(t *testing.T) {
 	}
 }
 
-// FuzzConversation says anything at all and holds that every request is answered, once and in order, and that what is
+// FuzzConversation sends any bytes and checks that every request is answered, once and in order, and that what is
 // applied was asked for.
 func FuzzConversation(f *testing.F) {
 	f.Add([]byte("get=1\n\nset=1\nlisten_port=7\nreplace_peers=true\npublic_key=" + hexOf(1) + "\nallowed_ip=::/0\nallowed_ip=-::/0\n\nget=1\n\n"))
 	f.Add([]byte("set=1\nlisten_port=70000\nx\n\n\n\nset=1\nlisten_port=7\n\nget=2\n\nx"))
 	f.Add([]byte("set=1\n" + strings.Repeat("x", 5000) + "\n\nget=1\n\n"))
-	f.Fuzz(func(t *testing.T, said []byte) {
+	f.Fuzz(func(t *testing.T, sent []byte) {
 		dev := &model{}
-		out := converse(t, dev, said)
-		want := requests(string(said))
+		out := converse(t, dev, sent)
+		want := requests(string(sent))
 		applied := 0
 		for i, kind := range want {
 			end := strings.Index(out, "\n\n")
@@ -518,24 +519,24 @@ func FuzzConversation(f *testing.F) {
 	})
 }
 
-// requests returns the kind of each request in said: get=1 and set=1 for those that are whole, "" for the rest.
-func requests(said string) (kinds []string) {
+// requests returns the kind of each request in sent: get=1 and set=1 for those that are whole, "" for the rest.
+func requests(sent string) (kinds []string) {
 	for {
-		said = strings.TrimLeft(said, "\n")
-		if said == "" {
+		sent = strings.TrimLeft(sent, "\n")
+		if sent == "" {
 			return kinds
 		}
-		request, rest, whole := strings.Cut(said, "\n\n")
+		request, rest, whole := strings.Cut(sent, "\n\n")
 		switch {
 		case whole && request == "get=1":
 			kinds = append(kinds, request)
 		case whole && (request == "set=1" || strings.HasPrefix(request, "set=1\n")):
 			kinds = append(kinds, "set=1")
-		case strings.HasPrefix(request, "set=1\n") || request == "set=1" && strings.HasPrefix(said, "set=1\n"):
+		case strings.HasPrefix(request, "set=1\n") || request == "set=1" && strings.HasPrefix(sent, "set=1\n"):
 			kinds = append(kinds, "set=1") // refused, with a negative errno
 		default:
 			kinds = append(kinds, "")
 		}
-		said = rest
+		sent = rest
 	}
 }

@@ -2,13 +2,31 @@ package uapi
 
 import (
 	"bufio"
+	"errors"
 	"net/netip"
 	"strings"
 	"sync"
+	"testing"
 
 	"throughline/uapi/text"
 	"throughline/wgtypes"
 )
+
+// TestUnsupported checks what systems without wg(8)'s sockets report; here it runs for all of them.
+func TestUnsupported(t *testing.T) {
+	for system, missing := range map[string]string{"windows": "named pipe", "plan9": "plan9", "js": "Unix sockets"} {
+		err := unsupported(system)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%s: %v doesn't wrap errors.ErrUnsupported", system, err)
+		}
+		if text := err.Error(); !strings.HasPrefix(text, "uapi: ") || !strings.Contains(text, missing) {
+			t.Errorf("%s: the error is %q, without %q", system, text, missing)
+		}
+	}
+	if !errors.Is(ErrUnsupported, errors.ErrUnsupported) {
+		t.Errorf("%v doesn't wrap errors.ErrUnsupported", ErrUnsupported)
+	}
+}
 
 // key returns a key of one repeated byte.
 func key[K ~[32]byte](b byte) (k K) {
@@ -24,7 +42,7 @@ func hexOf(b byte) string {
 	return strings.Repeat(string([]byte{digits[b>>4], digits[b&15]}), 32)
 }
 
-// parsed returns a configuration and a status that are well known to be good.
+// parsed returns a configuration and a status from texts that must be right.
 func parsed(config, status string) (wgtypes.Config, wgtypes.Status) {
 	cfg, err := text.ReadConfig(bufio.NewReader(strings.NewReader(config + "\n")))
 	if err != nil {
@@ -49,7 +67,8 @@ var fullConfig, fullStatus = parsed(
 		"public_key="+hexOf(0x04)+"\npreshared_key="+hexOf(0)+"\nprotocol_version=1\n",
 )
 
-// A model is a device that holds a configuration, slowly and plainly, as config.go says what a Config means.
+// A model is a device that only holds a configuration. It is a slow and simple implementation of what the comments in
+// config.go say.
 type model struct {
 	mu      sync.Mutex
 	st      wgtypes.Status

@@ -9,7 +9,7 @@ import (
 
 // A watch waits for changes in a directory, by inotify.
 type watch struct {
-	wg sync.WaitGroup // run's goroutine
+	wg sync.WaitGroup // the goroutine that calls run
 	f  *os.File
 }
 
@@ -27,8 +27,8 @@ func newWatch(dir string) (*watch, error) {
 	return &watch{f: f}, nil
 }
 
-// run calls gone at first and after each change until it returns true, and returns true then; false when the watch is
-// stopped.
+// run calls gone, at once and after each change, until it returns true, and then returns true. It returns false when the
+// watch is stopped.
 func (w *watch) run(gone func() bool) bool {
 	var events [16 * (unix.SizeofInotifyEvent + unix.NAME_MAX + 1)]byte // their content doesn't matter
 	for !gone() {

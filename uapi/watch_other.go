@@ -9,13 +9,14 @@ import (
 
 // A watch polls a directory for changes every second.
 type watch struct {
-	wg   sync.WaitGroup // run's goroutine
+	wg   sync.WaitGroup // the goroutine that calls run
 	done chan struct{}
 }
 
 func newWatch(string) (*watch, error) { return &watch{done: make(chan struct{})}, nil }
 
-// run calls gone every second until it returns true, and returns true then; false when the watch is stopped.
+// run calls gone, at once and every second, until it returns true, and then returns true. It returns false when the watch is
+// stopped.
 func (w *watch) run(gone func() bool) bool {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()

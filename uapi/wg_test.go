@@ -17,14 +17,14 @@ import (
 	"throughline/wgtypes"
 )
 
-// A wg is the stock wg(8) and an interface it can find.
+// A wg runs the installed wg(8) on an interface that it can find.
 type wg struct {
 	t    *testing.T
 	path string
 	name string
 }
 
-// newWG serves dev where wg(8) looks, under a name nobody else has.
+// newWG serves dev where wg(8) looks, under a name that no other interface has.
 func newWG(t *testing.T, dev Device) *wg {
 	t.Helper()
 	path, err := exec.LookPath("wg")
@@ -35,7 +35,7 @@ func newWG(t *testing.T, dev Device) *wg {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(err)
 		}
-		t.Skip("wg(8) can't be tried here:", err)
+		t.Skip("wg(8) can't be tested here:", err)
 	}
 	need(err)
 	if os.Geteuid() != 0 {
@@ -49,7 +49,7 @@ func newWG(t *testing.T, dev Device) *wg {
 	return &wg{t: t, path: path, name: name}
 }
 
-// run runs wg with a configuration on its standard input and returns what it says.
+// run runs wg with a configuration on its standard input and returns its output.
 func (w *wg) run(stdin string, args ...string) (string, error) {
 	w.t.Helper()
 	cmd := exec.CommandContext(w.t.Context(), w.path, args...)
@@ -152,7 +152,7 @@ func TestStockConf(t *testing.T) {
 		t.Errorf("setconf:\n got %+v\nwant %+v", got, want)
 	}
 
-	// Another file: a loses what the new one doesn't say, b goes, c comes and takes b's prefix.
+	// Another file: a loses what the new one doesn't set, b is removed, c is added and takes b's prefix.
 	w.must(conf+peer(a, "AllowedIPs = 10.0.0.0/8\n")+peer(c, "AllowedIPs = 11.0.0.0/8\n"), "setconf", w.name, "/dev/stdin")
 	want.Peers = []wgtypes.PeerStatus{{PublicKey: a, AllowedIPs: ten}, {PublicKey: c, AllowedIPs: eleven}}
 	if got := dev.Status(); !reflect.DeepEqual(got, want) {
@@ -196,7 +196,7 @@ func TestStockErrors(t *testing.T) {
 	}
 }
 
-// TestStockMany has a gateway's peers go both ways.
+// TestStockMany sets and shows as many peers as a gateway has.
 func TestStockMany(t *testing.T) {
 	dev := &model{st: wgtypes.Status{ListenPort: 51820}}
 	for i := range 500 {

@@ -9,11 +9,11 @@ import (
 
 // A Config is a change to a device: what is nil or empty stays as it is. It is applied whole or not at all.
 type Config struct {
-	PrivateKey   *PrivateKey // the zero key removes the device's key; others are clamped
-	ListenPort   *uint16     // 0 picks a free port
-	Mark         *uint32     // the firewall mark of outgoing datagrams; 0: none
-	ReplacePeers bool        // remove every peer that Peers doesn't name
-	Peers        []PeerConfig
+	PrivateKey   *PrivateKey  // the zero key removes the device's key; others are clamped
+	ListenPort   *uint16      // 0 picks a free port
+	Mark         *uint32      // the firewall mark of outgoing datagrams; 0: none
+	ReplacePeers bool         // remove every peer that Peers doesn't name
+	Peers        []PeerConfig // applied in this order; a peer may be named more than once
 }
 
 // A PeerConfig is a change to one peer of a device. A peer that is not there is added, unless UpdateOnly or Remove is

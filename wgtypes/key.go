@@ -43,7 +43,7 @@ func NewPresharedKey() PresharedKey {
 	return k
 }
 
-// ParsePrivateKey reads a private key in base64 and clamps it. RFC 7748 §5.
+// ParsePrivateKey reads a private key in base64, 44 characters, and clamps it: RFC 7748 §5. The error doesn't show s.
 func ParsePrivateKey(s string) (PrivateKey, error) {
 	b, err := parseKey(s)
 	k := PrivateKey(b)
@@ -53,13 +53,13 @@ func ParsePrivateKey(s string) (PrivateKey, error) {
 	return k, err
 }
 
-// ParsePublicKey reads a public key in base64.
+// ParsePublicKey reads a public key in base64, 44 characters. The error doesn't show s, which may be a private key.
 func ParsePublicKey(s string) (PublicKey, error) {
 	b, err := parseKey(s)
 	return PublicKey(b), err
 }
 
-// ParsePresharedKey reads a preshared key in base64.
+// ParsePresharedKey reads a preshared key in base64, 44 characters. The error doesn't show s.
 func ParsePresharedKey(s string) (PresharedKey, error) {
 	b, err := parseKey(s)
 	return PresharedKey(b), err

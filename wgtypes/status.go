@@ -9,10 +9,10 @@ import (
 
 // A Status is what a device is and does at one moment.
 type Status struct {
-	PrivateKey PrivateKey // zero: none is set
-	PublicKey  PublicKey
-	ListenPort uint16 // the port in use when the device is up, else the one asked for
-	Mark       uint32
+	PrivateKey PrivateKey             // zero: none is set
+	PublicKey  PublicKey              // zero: there is no private key
+	ListenPort uint16                 // the port in use when the device is up, else the one asked for
+	Mark       uint32                 // the firewall mark of outgoing datagrams; 0: none
 	Peers      []PeerStatus           // in the order they were added
 	Drops      map[packet.Drop]uint64 // packets that went no further, by reason; those that occurred
 

@@ -1,9 +1,9 @@
 // Command netstack compares throughline/netstack with wireguard-go's tun/netstack at the same job: TCP streams from one
 // stack to another, through two whole devices with real encryption over UDP on the loopback interface.
 //
-// Each run is a process of its own that holds both ends, alike, so that its peak memory can be measured. Rounds are
-// interleaved, because the machine's speed changes with its other users. It prints a line for each run and then, for each
-// job, the medians and their ratio.
+// Each measurement is a process of its own that has both ends, so that its peak memory can be measured. The two are
+// measured in turn, because the machine's speed changes with its other users. The command prints a line for each
+// measurement and then, for each number of streams, the medians and their ratio.
 //
 //	go run . [-rounds 5] [-seconds 3] [-streams 1,100]
 package main
@@ -37,11 +37,11 @@ var makers = map[string]func() (*pair, error){
 	"wireguard":   wireguardPair,
 }
 
-// A result is what one run measured.
+// A result is the figures of one measurement.
 type result struct {
-	Mbits float64 // per second, of payload received
-	RSS   int64   // peak, in KiB
-	CPU   float64 // seconds for each GB
+	Mbits float64 // Mbit/s of payload received
+	RSS   int64   // peak memory in KiB
+	CPU   float64 // seconds of processor time for each GB
 }
 
 const (
@@ -52,10 +52,10 @@ const (
 )
 
 func main() {
-	rounds := flag.Int("rounds", 5, "runs of each")
-	seconds := flag.Float64("seconds", 3, "length of a run, after a second of warming up")
-	streams := flag.String("streams", "1,100", "numbers of TCP streams")
-	one := flag.String("run", "", "run one of them, in this process")
+	rounds := flag.Int("rounds", 5, "how many `times` each is measured")
+	seconds := flag.Float64("seconds", 3, "`seconds` of a measurement, after a second of warming up")
+	streams := flag.String("streams", "1,100", "`numbers` of TCP streams")
+	one := flag.String("run", "", "measure only this one, in this process: throughline or wireguard")
 	flag.Parse()
 	length := time.Duration(*seconds * float64(time.Second))
 	if *one != "" {
@@ -77,6 +77,7 @@ func main() {
 	}
 }
 
+// compare measures both, in processes of their own, and prints the results.
 func compare(rounds int, seconds float64, jobs []string) error {
 	names := []string{"throughline", "wireguard"}
 	for _, job := range jobs {
@@ -167,9 +168,10 @@ func run(make func() (*pair, error), n int, length time.Duration) (r result, err
 	if bytes == 0 {
 		return r, fmt.Errorf("nothing was received")
 	}
-	return r, nil // the end of the process ends the rest: how the stacks close is no part of the job
+	return r, nil // the end of the process closes everything: how the stacks close isn't measured
 }
 
+// dialAll opens n connections at the same time.
 func dialAll(p *pair, n int) ([]net.Conn, error) {
 	conns := make([]net.Conn, n)
 	errs := make([]error, n)
@@ -186,9 +188,10 @@ func dialAll(p *pair, n int) ([]net.Conn, error) {
 	return conns, nil
 }
 
-// block is what a program reads and writes at once: a multiple of io.Copy's buffer, so that it slows neither stack.
+// block is how many bytes are read and written at once: a multiple of io.Copy's buffer, so that it slows neither stack.
 const block = 64 << 10
 
+// fill writes to c until that fails.
 func fill(c net.Conn) {
 	b := make([]byte, block)
 	for {
@@ -198,6 +201,7 @@ func fill(c net.Conn) {
 	}
 }
 
+// drain reads from c until that fails, and counts the bytes.
 func drain(c io.Reader, received *atomic.Int64) {
 	b := make([]byte, block)
 	for {

@@ -16,7 +16,7 @@ import (
 	"throughline/netstack"
 )
 
-// throughlinePair makes the pair of this project.
+// throughlinePair makes a pair of this project's stacks.
 func throughlinePair() (*pair, error) {
 	keys := [2]throughline.PrivateKey{throughline.NewPrivateKey(), throughline.NewPrivateKey()}
 	addrs := [2]netip.Addr{netip.MustParseAddr(dialFrom), netip.MustParseAddr(dialed)}
@@ -53,7 +53,7 @@ func throughlinePair() (*pair, error) {
 	}, nil
 }
 
-// wireguardPair makes the pair of wireguard-go, as its examples do.
+// wireguardPair makes a pair of wireguard-go's stacks, as its examples do.
 func wireguardPair() (*pair, error) {
 	keys := [2]throughline.PrivateKey{throughline.NewPrivateKey(), throughline.NewPrivateKey()}
 	addrs := [2]netip.Addr{netip.MustParseAddr(dialFrom), netip.MustParseAddr(dialed)}
@@ -97,6 +97,7 @@ func wireguardPair() (*pair, error) {
 	}, nil
 }
 
+// listenPort returns the UDP port of a device of wireguard-go's.
 func listenPort(d *device.Device) (string, error) {
 	conf, err := d.IpcGet()
 	if err != nil {

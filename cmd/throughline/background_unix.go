@@ -16,10 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ready is the line with which the daemon in the background reports that it is ready.
 const ready = "ready"
 
-// background starts the daemon again in the background and returns when it is ready: the interface and the socket are
-// there. An error before that is reported here, in the foreground, and gives the exit status.
+// background starts this program again in the background and returns when it is ready: the interface and the socket are
+// there. If it fails before that, background returns its error, so that the process in the foreground prints it.
 func (d *daemon) background() error {
 	if os.Getenv(readyFD) != "" {
 		return d.runReporting()
@@ -38,10 +39,10 @@ func (d *daemon) background() error {
 	cmd.Env = os.Environ()
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if d.logsBehind {
+	if d.logInBackground {
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	}
-	// Descriptors that were given keep their numbers, so that errors about them are understood.
+	// Descriptors from the environment keep their numbers, so that errors about them are understood.
 	for variable, fd := range map[string]int{tunFD: d.tunFD, uapiFD: d.uapiFD} {
 		switch {
 		case fd == 0:
@@ -70,13 +71,13 @@ func (d *daemon) background() error {
 	case report != "":
 		err = errors.New(report)
 	case err != nil:
-		err = errors.New("it ended before it was ready")
+		err = errors.New("the process in the background ended before it was ready")
 	}
 	cmd.Wait()
 	return err
 }
 
-// pass makes f the command's i-th extra file.
+// pass makes f the command's i-th extra file, its descriptor 3+i.
 func pass(cmd *exec.Cmd, i int, f *os.File) {
 	for len(cmd.ExtraFiles) <= i {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, nil)
@@ -90,13 +91,13 @@ func isOpen(fd int) bool {
 	return err == nil
 }
 
-// isPipe reports whether fd is the number of an open descriptor, which is a pipe's.
+// isPipe reports whether fd is the number of an open descriptor of a pipe.
 func isPipe(fd int) bool {
 	var st unix.Stat_t
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
-// runReporting is the daemon in the background: it runs, and reports over the pipe that it is ready, or why not.
+// runReporting runs the daemon in the background, and reports over the pipe that it is ready, or why it failed.
 func (d *daemon) runReporting() error {
 	fd, err := strconv.Atoi(os.Getenv(readyFD))
 	if err != nil || fd < 3 || !isPipe(fd) {

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A number that isn't that of a pipe is not taken: the daemon's own next descriptor may get it.
+// TestReadyIsAPipe checks that the number of a descriptor that isn't a pipe is refused: a descriptor that the daemon opens
+// later may get that number.
 func TestReadyIsAPipe(t *testing.T) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {

@@ -3,5 +3,5 @@ package main
 // background runs the daemon in the foreground: Windows has services for programs in the background.
 func (d *daemon) background() error { return d.run(func() {}) }
 
-// isOpen can't find out on this operating system.
+// isOpen returns true: this operating system can't tell.
 func isOpen(int) bool { return true }

@@ -13,19 +13,19 @@ import (
 	"throughline/uapi"
 )
 
-// A daemon is one interface, its configuration socket, and how it is to be run.
+// A daemon is what one call of "throughline INTERFACE" is to run.
 type daemon struct {
 	*environment
-	name string // of the interface; the kernel may complete it (wg%d)
+	name string // of the interface; in wg%d the kernel replaces %d by a number
 }
 
-// run runs the daemon until a signal comes or its interface or socket is gone, and leaves nothing behind. It calls
-// ready when the interface and the socket are there.
+// run runs the daemon until a signal comes or its interface or socket is gone, and removes both. It calls ready when they
+// are there.
 func (d *daemon) run(ready func()) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
 	defer stop()
 	log := d.logger(slog.LevelError)
-	ignoreBrokenPipes() // when the reader of the log goes away
+	ignoreBrokenPipes() // the daemon goes on when nobody reads its log any more
 
 	t, err := d.openTUN()
 	if err != nil {
@@ -74,6 +74,7 @@ func (d *daemon) run(ready func()) (err error) {
 	return err
 }
 
+// openTUN makes the interface, or uses the one that the environment names.
 func (d *daemon) openTUN() (tun.Device, error) {
 	if d.tunFD >= 0 {
 		return tun.FromFD(d.tunFD, tun.Options{Off: d.host.Off})
@@ -81,6 +82,7 @@ func (d *daemon) openTUN() (tun.Device, error) {
 	return tun.Open(d.name, tun.Options{Off: d.host.Off})
 }
 
+// openSocket makes the configuration socket, or uses the one that the environment names.
 func (d *daemon) openSocket(name string) (*uapi.Listener, error) {
 	if d.uapiFD >= 0 {
 		return uapi.FromFile(os.NewFile(uintptr(d.uapiFD), uapiFD), name)

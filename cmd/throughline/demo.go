@@ -33,22 +33,23 @@ configuration and no network, and leaves nothing behind.
   --tun                  with real TUN interfaces and the kernel's own TCP, in
                          two network namespaces that end with the demo (Linux;
                          as root, or where users may make namespaces)
-  --listen ADDRESS:PORT  where the page is (127.0.0.1 and a free port)
+  --listen ADDRESS:PORT  serve the page there (127.0.0.1 and a free port)
   --seconds N            end after N seconds; with --once, fail if that isn't
                          enough (180)
   --json                 print JSON: the result of --once, or a line for each
                          report
-  --dry-run              only print what would be made
+  --dry-run              only print what the demo would make
 
-On another machine, bring the page to yours: ssh -L 8080:127.0.0.1:PORT there,
-with --listen 127.0.0.1:PORT, and open http://127.0.0.1:8080/.
+To see the page of a demo on another machine, run it there with
+--listen 127.0.0.1:PORT, run ssh -L 8080:127.0.0.1:PORT MACHINE here, and open
+http://127.0.0.1:8080/.
 
 Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and
 THROUGHLINE_CIPHER_IMPLEMENTATION, see 'throughline --help'.
 `
 
-// onceWithin is how long --once may take without --seconds. It takes three seconds on a usual machine.
-const onceWithin = 3 * time.Minute
+// onceTimeout is how long --once may take without --seconds. It takes three seconds on an ordinary machine.
+const onceTimeout = 3 * time.Minute
 
 // reportEvery is how often a demo with a page prints its figures.
 const reportEvery = 3 * time.Second
@@ -57,13 +58,13 @@ const reportEvery = 3 * time.Second
 type demoCall struct {
 	once, json, tun, dry bool
 
-	listen string
-	live   bool          // stdout is a terminal that can be written over
-	within time.Duration // 0: no end
-	plan   demo.Plan
-	host   udp.Host
-	cipher string
-	log    *slog.Logger
+	listen  string
+	live    bool          // stdout is a terminal whose last line can be overwritten
+	timeout time.Duration // 0: none
+	plan    demo.Plan
+	host    udp.Host
+	cipher  string
+	log     *slog.Logger
 }
 
 // options are what the call's demo is made of.
@@ -71,7 +72,7 @@ func (c *demoCall) options() demo.Options {
 	return demo.Options{Version: version(), Network: &c.host, Logger: c.log, Cipher: c.cipher, TUN: c.tun, Off: c.host.Off}
 }
 
-// make makes the demo.
+// make makes the demo. An error says what to do where --tun is the reason.
 func (c *demoCall) make() (*demo.Demo, error) {
 	d, err := demo.New(c.options())
 	switch {
@@ -87,7 +88,7 @@ func (c *demoCall) make() (*demo.Demo, error) {
 	return d, nil
 }
 
-// withoutPrivileges is what to do where --tun isn't permitted.
+// withoutPrivileges says what to do where --tun isn't permitted.
 const withoutPrivileges = "run it as root, or leave --tun out"
 
 // flags returns a set of flags that prints nothing by itself.
@@ -97,7 +98,7 @@ func flags(verb string) *flag.FlagSet {
 	return fs
 }
 
-// runDemo is the verb demo.
+// runDemo runs "throughline demo".
 func runDemo(args []string, stdout io.Writer) error {
 	c := demoCall{plan: demo.Plan{Bytes: 128 << 20, Streams: 16, Pings: 200}}
 	fs := flags("demo")
@@ -127,7 +128,7 @@ func runDemo(args []string, stdout io.Writer) error {
 	c.host = env.host
 	c.host.Address = netip.MustParseAddr("127.0.0.1") // so that the tunnel's sockets can't be reached from outside
 	c.cipher, c.log = env.cipher, env.logger(slog.LevelWarn)
-	c.within = time.Duration(min(*seconds, 1<<31)) * time.Second
+	c.timeout = time.Duration(min(*seconds, 1<<31)) * time.Second
 
 	if c.dry {
 		return c.printDryRun(stdout)
@@ -148,18 +149,18 @@ func runDemo(args []string, stdout io.Writer) error {
 	return c.serve(ctx, stdout)
 }
 
-// isTerminal reports whether f is a terminal that can overwrite its line.
+// isTerminal reports whether f is a terminal on which a line can be overwritten.
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
 }
 
-// runOnce carries a plan and prints the result. A bar is drawn on bar unless it is nil.
+// runOnce carries out the plan and prints the result. Unless bar is nil, a progress bar is drawn on it.
 func (c *demoCall) runOnce(ctx context.Context, stdout, bar io.Writer) (err error) {
-	if c.within == 0 {
-		c.within = onceWithin
+	if c.timeout == 0 {
+		c.timeout = onceTimeout
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.within)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	d, err := c.make()
 	if err != nil {
@@ -180,7 +181,7 @@ func (c *demoCall) runOnce(ctx context.Context, stdout, bar io.Writer) (err erro
 		fmt.Fprint(bar, clearLine)
 	}
 	if errors.Is(err, demo.ErrTime) {
-		return fmt.Errorf("demo: %w; give it more than %.0f s with --seconds", err, c.within.Seconds())
+		return fmt.Errorf("demo: %w; give it more than %.0f s with --seconds", err, c.timeout.Seconds())
 	} else if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
@@ -190,16 +191,16 @@ func (c *demoCall) runOnce(ctx context.Context, stdout, bar io.Writer) (err erro
 	return printResult(stdout, r)
 }
 
-// serve shows the page until ctx or the time ends, and reports meanwhile.
+// serve serves the page and prints reports until ctx ends or the time is over.
 func (c *demoCall) serve(ctx context.Context, stdout io.Writer) (err error) {
-	if c.within > 0 {
+	if c.timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.within)
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 	}
 	ln, err := net.Listen("tcp", c.listen)
 	if err != nil {
-		return fmt.Errorf("demo: the page can't be at %q: %w; %s", c.listen, cause(err), listenHint)
+		return fmt.Errorf("demo: can't serve the page at %q: %w; %s", c.listen, cause(err), listenHint)
 	}
 	defer ln.Close()
 	d, err := c.make()
@@ -248,10 +249,10 @@ func (c *demoCall) serve(ctx context.Context, stdout io.Writer) (err error) {
 	return errors.Join(err, <-served)
 }
 
-// listenHint is what to do where the page can't be.
+// listenHint says what to do where the page can't be served.
 const listenHint = "use --listen ADDRESS:PORT with another, or leave it out for a free one"
 
-// cause is what of an error isn't known from the arguments.
+// cause returns err without what the user wrote in the arguments, such as the address.
 func cause(err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
@@ -262,7 +263,7 @@ func cause(err error) error {
 	return err
 }
 
-// pageURL is where a browser on this machine finds the page, and whether others do.
+// pageURL returns the URL of the page for a browser on this machine, and whether other machines can reach the page too.
 func pageURL(a net.Addr) (url string, open bool) {
 	at := a.(*net.TCPAddr).AddrPort()
 	ip := at.Addr().Unmap()

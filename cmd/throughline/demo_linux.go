@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hasNamespaces means that this system has network namespaces.
+// hasNamespaces says whether this system has network namespaces.
 const hasNamespaces = true
 
-// mayUseNamespaces reports whether this process has the capabilities that demo --tun takes: for namespaces, interfaces
-// and pings.
+// mayUseNamespaces reports whether this process has the capabilities that demo --tun needs: for namespaces, interfaces and
+// pings.
 func mayUseNamespaces() bool {
 	const needed = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW
 	var caps [2]unix.CapUserData
@@ -24,17 +24,16 @@ func mayUseNamespaces() bool {
 	return err == nil && caps[0].Effective&needed == needed
 }
 
-// enter is the command with which an operator enters a network namespace of this process's.
-func enter(path string) string {
+// enterCommand returns the command that runs another in a network namespace of this process.
+func enterCommand(path string) string {
 	if os.Getenv(ownRoot) != "" {
 		return fmt.Sprintf("nsenter --user=/proc/%d/ns/user --preserve-credentials --net=%s", os.Getpid(), path)
 	}
 	return "nsenter --net=" + path
 }
 
-// inUserNamespace runs this program again as root of a user namespace, where the system lets the user make one, and
-// waits for its end. It has all capabilities there, over nothing but what it makes itself. It stays in this network
-// namespace.
+// inUserNamespace runs this program again as root of a new user namespace, if the system lets the user make one, and waits
+// for its end. There it has all capabilities, but only over what it makes itself. It stays in this network namespace.
 func inUserNamespace(ctx context.Context, args []string) error {
 	if os.Getenv(ownRoot) != "" {
 		return fmt.Errorf("demo: --tun: this system gives users no capabilities in their own user namespaces; %s", withoutPrivileges)
@@ -50,7 +49,7 @@ func inUserNamespace(ctx context.Context, args []string) error {
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 		Pdeathsig:   syscall.SIGKILL,
 	}
-	runtime.LockOSThread() // whose end Pdeathsig is about
+	runtime.LockOSThread() // Pdeathsig is sent when this thread ends, not the process
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
 		errno, _ := errors.AsType[syscall.Errno](err)

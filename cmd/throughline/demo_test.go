@@ -23,10 +23,10 @@ import (
 )
 
 func small() *demoCall {
-	return &demoCall{once: true, within: patience, plan: demo.Plan{Bytes: 2 << 20, Streams: 2, Pings: 5}, log: slog.New(slog.DiscardHandler)}
+	return &demoCall{once: true, timeout: patience, plan: demo.Plan{Bytes: 2 << 20, Streams: 2, Pings: 5}, log: slog.New(slog.DiscardHandler)}
 }
 
-// patience bounds what can only hang when something is wrong.
+// patience bounds waits that only end by it when something is wrong.
 const patience = 30 * time.Second
 
 func TestDemoOnce(t *testing.T) {
@@ -41,7 +41,7 @@ func TestDemoOnce(t *testing.T) {
 	}
 	narrow(t, out.String())
 	if !strings.Contains(bar.String(), "░") || !strings.HasSuffix(bar.String(), "\r\x1b[K") {
-		t.Errorf("no bar, or one is left: %q", bar.String())
+		t.Errorf("there was no progress bar, or it is still there: %q", bar.String())
 	}
 }
 
@@ -64,7 +64,7 @@ func TestDemoOnceJSON(t *testing.T) {
 	}
 }
 
-// TestDemoOnceFails holds that a demo that is ended says so.
+// TestDemoOnceFails checks that a demo that is ended early says so.
 func TestDemoOnceFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -74,14 +74,14 @@ func TestDemoOnceFails(t *testing.T) {
 	}
 }
 
-// TestDemoServes reads where the page is, asks for it, and ends the demo.
+// TestDemoServes reads the page's URL, requests the page, and ends the demo.
 func TestDemoServes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	r, w := io.Pipe()
 	done := make(chan error, 1)
 	c := small()
-	c.listen, c.within = "127.0.0.1:0", 0
+	c.listen, c.timeout = "127.0.0.1:0", 0
 	go func() { done <- c.serve(ctx, w) }()
 	line := make([]byte, 200)
 	n, err := r.Read(line)
@@ -108,11 +108,11 @@ func TestDemoServes(t *testing.T) {
 	}
 	w.Close()
 	if err := <-read; err != nil || !strings.HasSuffix(last.String(), "The demo has ended, and nothing of it is left.\n") {
-		t.Errorf("%v, and at the end it said %q", err, &last)
+		t.Errorf("%v, and at the end it printed %q", err, &last)
 	}
 }
 
-// narrow holds that a text fits a terminal of 80 columns.
+// narrow checks that a text fits a terminal of 80 columns.
 func narrow(t *testing.T, text string) {
 	t.Helper()
 	for line := range strings.Lines(text) {
@@ -122,7 +122,7 @@ func narrow(t *testing.T, text string) {
 	}
 }
 
-// get asks an HTTP server for something.
+// get sends an HTTP request and returns the body of the response, whose status must be that.
 func get(t *testing.T, url string, status int) string {
 	t.Helper()
 	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -174,7 +174,7 @@ func TestDemoWrongCalls(t *testing.T) {
 	}
 }
 
-// TestDemoPortTaken has the page's port belong to somebody else.
+// TestDemoPortTaken has another listener use the page's port.
 func TestDemoPortTaken(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -203,7 +203,7 @@ func TestPageURL(t *testing.T) {
 	}
 }
 
-// TestDemoDryRun holds that --dry-run says what there would be.
+// TestDemoDryRun checks that --dry-run prints what would be made.
 func TestDemoDryRun(t *testing.T) {
 	for want, args := range map[string][]string{
 		"user space":                      nil,
@@ -221,7 +221,7 @@ func TestDemoDryRun(t *testing.T) {
 	}
 }
 
-// TestDemoReportsFitATerminal holds it for the largest figures.
+// TestDemoReportsFitATerminal checks that with the largest figures.
 func TestDemoReportsFitATerminal(t *testing.T) {
 	s := &demo.Snapshot{Uptime: 9999, Interval: 0.5, Down: []float64{99.94e9}, Up: []float64{199e9}, Handshakes: 99}
 	s.RTT.Last = 99.99e3

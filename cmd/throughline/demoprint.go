@@ -10,10 +10,10 @@ import (
 	"throughline/cmd/throughline/internal/demo"
 )
 
-// clearLine takes the terminal's cursor to the beginning of its line, and the line away.
+// clearLine moves the terminal's cursor to the beginning of its line, and clears the line.
 const clearLine = "\r\x1b[K"
 
-// printDryRun prints what would be made.
+// printDryRun prints what the demo would make.
 func (c *demoCall) printDryRun(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("This demo would make, until it ends:\n")
@@ -30,12 +30,12 @@ func (c *demoCall) printDryRun(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "  - a listening TCP socket for the page, at %s\n", at)
 	}
-	b.WriteString("It would touch no file, interface, route or setting of this machine's.\n")
+	b.WriteString("It would change no file, interface, route or setting of this machine.\n")
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// printWelcome prints where the page is, and whether other machines can reach it.
+// printWelcome prints the URL of the page, and whether other machines can reach it.
 func printWelcome(w io.Writer, url string, open bool, s *demo.Snapshot) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Open this in a browser on this machine:\n\n    %s\n\n", url)
@@ -44,7 +44,7 @@ func printWelcome(w io.Writer, url string, open bool, s *demo.Snapshot) error {
 	}
 	b.WriteString("The page comes through the tunnel that it shows. ")
 	if s.TUN {
-		fmt.Fprintf(&b, "Its ends are TUN interfaces,\neach in a network namespace of its own. To look at one:\n\n    %s ip address\n\n", enter(s.Near.Namespace))
+		fmt.Fprintf(&b, "Its ends are TUN interfaces,\neach in a network namespace of its own. To look at one:\n\n    %s ip address\n\n", enterCommand(s.Near.Namespace))
 	}
 	b.WriteString("Ctrl-C ends the demo.\n")
 	_, err := io.WriteString(w, b.String())
@@ -59,7 +59,7 @@ func printReport(w io.Writer, url string, s *demo.Snapshot) error {
 	}{url, s})
 }
 
-// inside names what the ends of the tunnel are.
+// inside says what the tunnel's inner interfaces are.
 func inside(tun bool) string {
 	if tun {
 		return "kernel TUNs"
@@ -67,6 +67,7 @@ func inside(tun bool) string {
 	return "user space"
 }
 
+// counted returns a number and a noun, in the plural if it must be.
 func counted(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
@@ -74,6 +75,7 @@ func counted(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// printJSON prints v as one line of JSON.
 func printJSON(w io.Writer, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -87,39 +89,41 @@ func printJSON(w io.Writer, v any) error {
 func printResult(w io.Writer, r *demo.Result) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "throughline %s, %s, %s for both ends, %s\n\n", r.Version, r.System, counted(r.CPUs, "CPU"), inside(r.TUN))
-	for _, run := range r.Loads {
-		fmt.Fprintf(&b, "  %-18s %12s   %s in %.2f s, every byte intact\n", run.Load, bitRate(run.BitsPerSecond), byteCount(uint64(run.Bytes)), run.Seconds)
+	for _, l := range r.Loads {
+		fmt.Fprintf(&b, "  %-18s %12s   %s in %.2f s, every byte intact\n", l.Load, bitRate(l.BitsPerSecond), byteCount(uint64(l.Bytes)), l.Seconds)
 	}
 	fmt.Fprintf(&b, "  %-18s %12s   median of %d; 99%% within %s, %d lost\n", "round trip, idle", microseconds(r.RTT.Median), r.RTT.Sent, microseconds(r.RTT.P99), r.RTT.Lost)
 	fmt.Fprintf(&b, "  %-18s %12s   with the handshake that it waited for\n", "first round trip", microseconds(r.FirstPing))
-	fmt.Fprintf(&b, "  %-18s %12s   in all, %s; drops: %s\n", "datagrams", byteCount(r.Datagrams), counted(int(r.Handshakes), "handshake"), inOrder(r.Drops))
-	fmt.Fprintf(&b, "  %-18s   %s\n\n", "offloads", inOrder(r.Offloads))
+	fmt.Fprintf(&b, "  %-18s %12s   in all, %s; drops: %s\n", "datagrams", byteCount(r.Datagrams), counted(int(r.Handshakes), "handshake"), list(r.Drops))
+	fmt.Fprintf(&b, "  %-18s   %s\n\n", "offloads", list(r.Offloads))
 	const columns = "  %-18s %12s %11s    %12s %11s\n"
 	fmt.Fprintf(&b, columns, "walk of a packet", "down: each", "in a batch", "up: each", "in a batch")
 	for i := range r.Walk.Down {
 		down, up := r.Walk.Down[i], r.Walk.Up[i]
-		fmt.Fprintf(&b, columns, down.Name, each(down), batch(down), each(up), batch(up))
+		fmt.Fprintf(&b, columns, down.Name, perPacket(down), perBatch(down), perPacket(up), perBatch(up))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// each is the time that a step took for one packet; a dash when it was never timed.
-func each(s demo.Step) string {
+// perPacket is the time that a step took for each packet, or a dash if it was never timed.
+func perPacket(s demo.Step) string {
 	if s.Packets == 0 {
 		return "-"
 	}
 	return fmt.Sprintf("%d ns", s.Nanos/s.Packets)
 }
 
-func batch(s demo.Step) string {
+// perBatch is how many packets a batch had in a step, or a dash if it was never timed.
+func perBatch(s demo.Step) string {
 	if s.Batches == 0 {
 		return "-"
 	}
 	return fmt.Sprintf("%.1f", float64(s.Packets)/float64(s.Batches))
 }
 
-func inOrder[K interface {
+// list returns the entries of a map in alphabetical order.
+func list[K interface {
 	comparable
 	fmt.Stringer
 }, V any](m map[K]V) string {
@@ -134,6 +138,7 @@ func inOrder[K interface {
 	return strings.Join(words, ", ")
 }
 
+// bitRate formats bits per second with the unit that fits.
 func bitRate(v float64) string {
 	for _, unit := range []string{"bit/s", "kbit/s", "Mbit/s"} {
 		if v < 999.5 {
@@ -142,12 +147,13 @@ func bitRate(v float64) string {
 		v /= 1000
 	}
 	digits := 2
-	for w := v; w >= 9.995 && digits > 0; w /= 10 { // three that count
+	for w := v; w >= 9.995 && digits > 0; w /= 10 { // three significant ones
 		digits--
 	}
 	return fmt.Sprintf("%.*f Gbit/s", digits, v)
 }
 
+// byteCount formats a number of bytes.
 func byteCount(n uint64) string {
 	if n < 1<<20 {
 		return fmt.Sprintf("%d B", n)
@@ -155,6 +161,7 @@ func byteCount(n uint64) string {
 	return fmt.Sprintf("%d MiB", n>>20)
 }
 
+// microseconds formats a time that is given in µs.
 func microseconds(v float64) string {
 	if v >= 1000 {
 		return fmt.Sprintf("%.2f ms", v/1000)
@@ -162,7 +169,7 @@ func microseconds(v float64) string {
 	return fmt.Sprintf("%.0f µs", v)
 }
 
-// report is one line, short enough for a terminal, about a demo that runs: the means of the last reports' interval.
+// report returns one line about a running demo, short enough for a terminal. Throughput is the mean since the last report.
 func report(s *demo.Snapshot) string {
 	mean := func(v []float64) (m float64) {
 		v = v[max(0, len(v)-int(reportEvery.Seconds()/s.Interval)):]

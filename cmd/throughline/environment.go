@@ -33,33 +33,34 @@ const (
 
 // environmentUsage is the variables' part of --help.
 const environmentUsage = `Environment:
-  LOG_LEVEL=verbose|error|silent   what is logged on stderr (error; proxy and demo log
-                                   warnings too; debug is the same as verbose)
+  LOG_LEVEL=verbose|error|silent   what is logged on stderr (default: error; proxy and demo log
+                                   warnings too); debug is the same as verbose
   WG_PROCESS_FOREGROUND=1          the same as -f
   WG_TUN_FD=N                      an open TUN descriptor to use instead of making INTERFACE
   WG_UAPI_FD=N                     a listening configuration socket to use instead of making one
-  THROUGHLINE_OFFLOADS_OFF=LIST    do without: tso, uso, tcp-gro, udp-gro (the interface's), gso, gro (the
-                                   sockets'), or all; what is in use is logged at LOG_LEVEL=verbose
+  THROUGHLINE_OFFLOADS_OFF=LIST    offloads not to use: tso, uso, tcp-gro, udp-gro (of the interface), gso,
+                                   gro (of the sockets), or all; LOG_LEVEL=verbose logs which are in use
   THROUGHLINE_CIPHER_IMPLEMENTATION=NAME
-                                   the code that seals and opens packets: one of those that this machine
-                                   can run, which a wrong name lists; the fastest is chosen without it
+                                   the code that encrypts and decrypts packets (default: the fastest that
+                                   this machine can run); a wrong name lists those that it can
 `
 
-// An environment is the variables' values, checked. Every verb reads it once; it isn't changed then.
+// An environment is the variables' values, checked. It is read once and doesn't change.
 type environment struct {
-	level         slog.Level // what is logged is at least of this level
-	levelSet      bool       // LOG_LEVEL is set
-	logsBehind    bool       // LOG_LEVEL asks for the daemon's log in the background, too
-	foreground    bool
-	tunFD, uapiFD int      // -1: none given
-	host          udp.Host // its Off is the TUN's too
-	cipher        string   // the implementation; "": the fastest
-	notices       []string // what an operator should change, a line each
+	level           slog.Level // messages below this level aren't logged
+	levelSet        bool       // LOG_LEVEL is set
+	logInBackground bool       // LOG_LEVEL asks for the daemon's log in the background, too
+	foreground      bool
+	tunFD, uapiFD   int      // -1: not set
+	host            udp.Host // its Off is used for the TUN too
+	cipher          string   // the implementation; "": the fastest
+	notices         []string // what an operator should change, a line each
 }
 
 // silent is above every level.
 const silent = slog.LevelError + 100
 
+// readEnvironment reads and checks the variables.
 func readEnvironment() (*environment, error) {
 	e := &environment{level: slog.LevelError, foreground: os.Getenv(inForeground) == "1"}
 	var err error
@@ -80,11 +81,11 @@ func readEnvironment() (*environment, error) {
 	switch level {
 	case "":
 	case "verbose", "debug":
-		e.level, e.logsBehind = slog.LevelDebug, true
+		e.level, e.logInBackground = slog.LevelDebug, true
 	case "silent":
 		e.level = silent
-	default: // "error", and as with wireguard-go whatever else: containers set LOG_LEVEL for other programs too
-		e.logsBehind = true
+	default: // "error"; and, as with wireguard-go, any other value: containers set LOG_LEVEL for other programs too
+		e.logInBackground = true
 	}
 	return e, nil
 }
@@ -99,7 +100,7 @@ func (e *environment) chooseCipher() error {
 		}
 	}
 	if have := throughline.CipherImplementations(); name != "" && !slices.Contains(have, name) {
-		return fmt.Errorf("%s is %q, which isn't among this machine's: use %s", variable, name, strings.Join(have, ", "))
+		return fmt.Errorf("%s is %q, which this machine doesn't have: use %s", variable, name, strings.Join(have, ", "))
 	}
 	e.cipher = name
 	return nil
@@ -115,7 +116,7 @@ func (e *environment) printNotices(w io.Writer) {
 	}
 }
 
-// logger returns a logger to stderr. Without LOG_LEVEL it logs what is at least of level unset.
+// logger returns a logger to stderr. Its level is LOG_LEVEL's, or unset if that variable isn't set.
 func (e *environment) logger(unset slog.Level) *slog.Logger {
 	level := e.level
 	if !e.levelSet {

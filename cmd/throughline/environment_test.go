@@ -36,7 +36,7 @@ func TestEnvironment(t *testing.T) {
 		{env: map[string]string{formerName: "xcrypto"}, level: slog.LevelError, tun: -1, uapi: -1, cipher: "xcrypto"},
 		{env: map[string]string{implementation: "portable", formerName: "xcrypto"}, level: slog.LevelError, tun: -1, uapi: -1, cipher: "portable"},
 		{env: map[string]string{formerName: "rot13"}, wrong: `THROUGHLINE_CIPHER is "rot13"`},
-		{env: map[string]string{implementation: "rot13"}, wrong: `THROUGHLINE_CIPHER_IMPLEMENTATION is "rot13", which isn't among this machine's: use `},
+		{env: map[string]string{implementation: "rot13"}, wrong: `THROUGHLINE_CIPHER_IMPLEMENTATION is "rot13", which this machine doesn't have: use `},
 		{env: map[string]string{logLevel: "info"}, level: slog.LevelError, logs: true, tun: -1, uapi: -1},
 		{env: map[string]string{tunFD: "60000"}, wrong: tunFD},
 		{env: map[string]string{tunFD: "-1"}, wrong: tunFD},
@@ -55,7 +55,7 @@ func TestEnvironment(t *testing.T) {
 		}
 		if err != nil {
 			t.Errorf("%v: %v", c.env, err)
-		} else if e.level != c.level || e.logsBehind != c.logs || e.tunFD != c.tun || e.uapiFD != c.uapi || e.host.Off != c.off || e.host.Address.IsValid() || e.cipher != c.cipher || e.foreground != c.front || e.levelSet != (c.env[logLevel] != "") {
+		} else if e.level != c.level || e.logInBackground != c.logs || e.tunFD != c.tun || e.uapiFD != c.uapi || e.host.Off != c.off || e.host.Address.IsValid() || e.cipher != c.cipher || e.foreground != c.front || e.levelSet != (c.env[logLevel] != "") {
 			t.Errorf("%v: %+v", c.env, e)
 		}
 		var notices strings.Builder
@@ -70,7 +70,7 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// TestEnvironmentIsDocumented holds that --help has every variable that operators set.
+// TestEnvironmentIsDocumented checks that --help has every variable that operators set.
 func TestEnvironmentIsDocumented(t *testing.T) {
 	for _, name := range []string{logLevel, inForeground, tunFD, uapiFD, offloadsOff, implementation} {
 		if !strings.Contains(usage, "\n  "+name+"=") {

@@ -1,8 +1,8 @@
 // Throughline is a userspace WireGuard. As `throughline INTERFACE` it is a daemon that stands in for wireguard-go: it
 // makes the interface, and is set up by wg(8) and wg-quick(8).
 //
-// Only this package reads arguments and the environment, writes to the terminal, and exits. Its goroutines stand in the
-// table of ARCHITECTURE.md, its limits in those of the packages it runs.
+// Only this package reads arguments and the environment, writes to the terminal, and exits. Its goroutines are in the table
+// of ARCHITECTURE.md; its limits are those of the packages it runs.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 )
 
 const usage = `usage: throughline [-f | --foreground] INTERFACE
-       throughline proxy [-i ADDRESS] [-n] CONF
+       throughline proxy [-i ADDRESS:PORT] [-n] CONF
        throughline demo [--once] [--tun] [--dry-run]
        throughline --version
 
@@ -25,16 +25,16 @@ background once the interface is there, unless -f is given. Set it up with wg(8)
 
   WG_QUICK_USERSPACE_IMPLEMENTATION=throughline wg-quick up INTERFACE
 
-Without privileges: 'proxy' serves SOCKS5, HTTP proxies and forwarded ports through a tunnel, as one file
-says; 'demo' shows a tunnel at work, on a page that comes through it. 'throughline proxy --help' and
-'throughline demo --help' say how. Interfaces of these names need -f first.
+Two commands need no privileges: 'proxy' serves SOCKS5, HTTP proxies and forwarded ports through a tunnel,
+as one file configures them; 'demo' shows a tunnel at work, on a page that comes through it. See
+'throughline proxy --help' and 'throughline demo --help'. For an interface named proxy or demo, put -f first.
 
 ` + environmentUsage
 
-// errUsage is a wrong call: the usage follows its one line only when asked for with --help.
+// errUsage is wrapped by the error of a wrong call: one line, which says how to get the usage.
 var errUsage = errors.New("run 'throughline --help' for usage")
 
-// errReported is a failure that has been printed already.
+// errReported is the error of a failure that has been printed already.
 var errReported = errors.New("reported already")
 
 func main() {
@@ -51,6 +51,7 @@ func main() {
 // oneLine makes one line of an error's text.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
+// run runs the program.
 func run(args []string, stdout io.Writer) error {
 	if len(args) > 0 {
 		switch args[0] {
@@ -80,7 +81,7 @@ func run(args []string, stdout io.Writer) error {
 		}
 	}
 	if name == "" {
-		return fmt.Errorf("which interface?; %w", errUsage)
+		return fmt.Errorf("no interface is named; %w", errUsage)
 	}
 	env, err := readEnvironment()
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestMain lets the test's binary be the program, so that what the program tells an operator can be seen whole.
+// TestMain lets the test's binary be the program, so that tests see all of what it prints.
 func TestMain(m *testing.M) {
 	if os.Getenv("THROUGHLINE_BE_THE_PROGRAM") == "1" {
 		os.Args = append([]string{"throughline"}, os.Args[1:]...)
@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 
 func TestWrongCalls(t *testing.T) {
 	for want, args := range map[string][]string{
-		"which interface":            {},
+		"no interface is named":      {},
 		`no flag "-x"`:               {"-x"},
 		`no flag "--verbose"`:        {"--verbose", "wg0"},
 		"one interface at a time":    {"wg0", "wg1"},
@@ -37,7 +37,7 @@ func TestWrongCalls(t *testing.T) {
 	}
 }
 
-func TestWordsOnStdout(t *testing.T) {
+func TestHelpAndVersion(t *testing.T) {
 	for _, c := range []struct{ arg, want string }{
 		{"--version", "throughline " + version() + " go"},
 		{"--help", "WG_TUN_FD"},

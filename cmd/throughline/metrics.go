@@ -49,7 +49,7 @@ func writeMetrics(w io.Writer, s throughline.Status) error {
 	return err
 }
 
-// lastHandshake is in Unix seconds.
+// lastHandshake is when the last handshake was completed, in Unix seconds; 0: never.
 func lastHandshake(p *throughline.PeerStatus) uint64 {
 	if p.LastHandshake.IsZero() {
 		return 0

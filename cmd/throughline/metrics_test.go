@@ -37,7 +37,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, &b)
 		}
 	}
-	// Every line is a comment or a sample of a metric that has been introduced. Prometheus' text format, 0.0.4.
+	// Every line is a comment, or a sample of a metric whose type was given before. Prometheus' text format, 0.0.4.
 	known := map[string]bool{}
 	for line := range strings.Lines(b.String()) {
 		if f := strings.Fields(line); f[0] == "#" {
@@ -48,7 +48,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestMetricsText holds the whole text, to the byte.
+// TestMetricsText checks the whole text, to the byte.
 func TestMetricsText(t *testing.T) {
 	want, err := os.ReadFile("testdata/metrics.txt")
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestProgramTellsInOneLine runs the program in ways that fail whatever the privileges, in the foreground and in the
+// TestProgramFailsInOneLine runs the program in ways that fail whatever the privileges, in the foreground and in the
 // background: one line on stderr, exit status 1, nothing on stdout.
-func TestProgramTellsInOneLine(t *testing.T) {
+func TestProgramFailsInOneLine(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -21,7 +21,7 @@ func TestProgramTellsInOneLine(t *testing.T) {
 		env  string
 		want string
 	}{
-		{args: nil, want: "which interface"},
+		{args: nil, want: "no interface is named"},
 		{args: []string{"--nonsense"}, want: `no flag "--nonsense"`},
 		{args: []string{"-f", "a-name-that-is-too-long"}, want: "at most 15 bytes"},
 		{args: []string{"a-name-that-is-too-long"}, want: "at most 15 bytes"},
@@ -39,9 +39,9 @@ func TestProgramTellsInOneLine(t *testing.T) {
 		if !ok || exit.ExitCode() != 1 {
 			t.Errorf("%q %s: %v, want exit status 1", c.args, c.env, err)
 		}
-		said := stderr.String()
-		if strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "throughline: ") || !strings.Contains(said, c.want) {
-			t.Errorf("%q %s: said %q, want one line with %q", c.args, c.env, said, c.want)
+		printed := stderr.String()
+		if strings.Count(printed, "\n") != 1 || !strings.HasPrefix(printed, "throughline: ") || !strings.Contains(printed, c.want) {
+			t.Errorf("%q %s: printed %q, want one line with %q", c.args, c.env, printed, c.want)
 		}
 		if stdout.Len() != 0 {
 			t.Errorf("%q: on stdout: %q", c.args, stdout.String())

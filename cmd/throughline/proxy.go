@@ -31,33 +31,34 @@ const proxyUsage = `usage: throughline proxy [-i ADDRESS:PORT] [-n] CONF
 Serves the proxies and forwarded ports that CONF names through the tunnel that it describes, until SIGINT or
 SIGTERM comes. It needs no privileges and makes no interface.
 
-  -i ADDRESS:PORT   answer there to HTTP requests for /readyz and /metrics, from any client
+  -i ADDRESS:PORT   serve /readyz and /metrics there over HTTP, to any client
   -n                check the file, report what is wrong with it, and end
 
-Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER_IMPLEMENTATION, see 'throughline --help'. Without
-LOG_LEVEL warnings are logged, too.
+Environment: LOG_LEVEL, THROUGHLINE_OFFLOADS_OFF and THROUGHLINE_CIPHER_IMPLEMENTATION, see
+'throughline --help'. Without LOG_LEVEL, warnings and errors are logged.
 
-The file is wireproxy's. A value that begins with $ is an environment variable's ($$ stands for $).
+The file has wireproxy's format. A value $NAME is replaced by that of the environment variable NAME; $$ at the
+start of a value stands for $.
 
   WGConfig = FILE      before all sections: [Interface] and [Peer] are in FILE
-  [Interface], [Peer]  as wg-quick has them; hooks aren't run. A single peer without AllowedIPs has them all
+  [Interface], [Peer]  as in wg-quick's files; hooks aren't run. A single peer without AllowedIPs gets all IPs
     CheckAlive = ADDRESS, ...   ping these; /readyz reports whether they answer
     CheckAliveInterval = 5      seconds
   [Socks5]             a SOCKS5 proxy, with UDP        BindAddress [Username] [Password]
   [http]               an HTTP proxy                   BindAddress [Username] [Password] [CertFile] [KeyFile]
-  [TCPClientTunnel]    a port here leads into the tunnel         BindAddress Target
-  [TCPServerTunnel]    a port in the tunnel leads here           ListenPort Target
+  [TCPClientTunnel]    a port here, forwarded into the tunnel    BindAddress Target
+  [TCPServerTunnel]    a port in the tunnel, forwarded to here   ListenPort Target
   [UDPClientTunnel]    the same for datagrams                    BindAddress Target
   [UDPServerTunnel]                                              ListenPort Target
-  [UDPProxyTunnel]     [UDPClientTunnel] as wireproxy has it     BindAddress Target [InactivityTimeout]
-  [STDIOTunnel]        stdin and stdout lead into the tunnel     Target
+  [UDPProxyTunnel]     wireproxy's name of [UDPClientTunnel]     BindAddress Target [InactivityTimeout]
+  [STDIOTunnel]        stdin and stdout, through the tunnel      Target
   [Resolve]
     ResolveStrategy = auto      ipv4 or ipv6: which addresses of a name are tried first
-  All but [STDIOTunnel]:
-    MaxConnections = 1024       at once; further ones are refused
-    IdleTimeout = 2h            seconds, 90s, 2h, or off; of datagrams 2m
-  All that lead into the tunnel:
-    ResolveLocally = false      true: names are asked of this system. True without DNS in [Interface]
+  In all sections but [STDIOTunnel]:
+    MaxConnections = 1024       at the same time; further ones are refused
+    IdleTimeout = 2h            a number of seconds, or like 90s and 2h, or off; for datagrams 2m
+  In all sections whose targets are in the tunnel:
+    ResolveLocally = false      true: this system resolves names; the default without DNS in [Interface]
 `
 
 // A proxyCall is what one call of "throughline proxy" is to run.
@@ -67,11 +68,11 @@ type proxyCall struct {
 	health string // where /readyz and /metrics are; empty: nowhere
 	host   udp.Host
 	cipher string
-	names  endpoint.Resolver // of the names of endpoints
+	names  endpoint.Resolver // resolves the names of endpoints
 	log    *slog.Logger
 }
 
-// runProxy is the verb proxy.
+// runProxy runs "throughline proxy".
 func runProxy(args []string, stdout io.Writer) error {
 	fs := flags("proxy")
 	health := fs.String("i", "", "")
@@ -84,12 +85,12 @@ func runProxy(args []string, stdout io.Writer) error {
 	}
 	switch path := fs.Arg(0); {
 	case fs.NArg() == 0:
-		return errors.New("proxy: which configuration file?; run 'throughline proxy --help' for usage")
+		return errors.New("proxy: no configuration file is named; run 'throughline proxy --help' for usage")
 	case fs.NArg() == 1 && path == "help":
 		_, err := io.WriteString(stdout, proxyUsage)
 		return err
 	case fs.NArg() > 1 && strings.HasPrefix(fs.Arg(1), "-"):
-		return fmt.Errorf("proxy: %s stands behind the file; put it before", fs.Arg(1))
+		return fmt.Errorf("proxy: %s comes after the file; put it before", fs.Arg(1))
 	case fs.NArg() > 1:
 		return fmt.Errorf("proxy: %d configuration files; name one", fs.NArg())
 	}
@@ -106,7 +107,7 @@ func runProxy(args []string, stdout io.Writer) error {
 	path := fs.Arg(0)
 	f, cfg, err := wireproxy.Load(path, os.LookupEnv)
 	if f != nil {
-		err = errors.Join(err, complete(f)) // all that is wrong at once
+		err = errors.Join(err, complete(f)) // so that all mistakes are reported at once
 	}
 	if err == nil && len(cfg.Sections) == 0 && len(cfg.CheckAlive) == 0 && *health == "" {
 		err = fmt.Errorf("%s: there is nothing to serve; add a section, like [Socks5]", path)
@@ -124,7 +125,7 @@ func runProxy(args []string, stdout io.Writer) error {
 		file: f, cfg: cfg, health: *health, host: env.host, cipher: env.cipher, names: endpoint.System,
 		log: env.logger(slog.LevelWarn),
 	}
-	// net/http says there what targets of the HTTP proxy do that they shouldn't.
+	// net/http logs there when targets of the HTTP proxy break the protocol.
 	log.SetFlags(0)
 	log.SetOutput(slog.NewLogLogger(p.log.Handler(), slog.LevelDebug).Writer())
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
@@ -140,8 +141,8 @@ func printEach(w io.Writer, err error) {
 	}
 }
 
-// complete reports what a file may lack for wg, but not for a tunnel of the proxy's, and adds what wireproxy does: a
-// single peer without allowed IPs gets them all.
+// complete reports what a file must have for a proxy's tunnel, though not for wg. Like wireproxy it gives a single peer
+// without allowed IPs all of them.
 func complete(f *conf.File) error {
 	i := &f.Interface
 	wrong := func(pos conf.Pos, problem string) error { return &conf.Error{Pos: pos, Problem: problem} }
@@ -153,7 +154,7 @@ func complete(f *conf.File) error {
 		errs = append(errs, wrong(i.Pos, "[Interface] has no PrivateKey; add one (wg genkey makes one)"))
 	}
 	if len(i.Address) == 0 {
-		errs = append(errs, wrong(i.Pos, "[Interface] has no Address; add the one that the other peer allows, like 10.0.0.2/32"))
+		errs = append(errs, wrong(i.Pos, "[Interface] has no Address; add the one that the peer allows, like 10.0.0.2/32"))
 	} else if s, err := netstack.New(stackOptions(f)); err != nil {
 		errs = append(errs, wrong(i.Pos, "no tunnel can be made of [Interface]: "+err.Error()))
 	} else {
@@ -168,12 +169,13 @@ func complete(f *conf.File) error {
 		case len(f.Peers) == 1:
 			p.AllowedIPs = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 		default: // wireproxy gives all to the last of them
-			errs = append(errs, wrong(p.Pos, "[Peer] has no AllowedIPs, and isn't the only peer; add those that are behind it"))
+			errs = append(errs, wrong(p.Pos, "[Peer] has no AllowedIPs, and isn't the only peer; add the addresses that it has or routes"))
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// stackOptions returns the options of the stack that a file describes.
 func stackOptions(f *conf.File) netstack.Options {
 	o := netstack.Options{DNS: f.Interface.DNS, MTU: f.Interface.MTU}
 	for _, p := range f.Interface.Address {
@@ -193,10 +195,10 @@ func named(f *conf.File) (peers []endpoint.Peer) {
 	return peers
 }
 
-// namesWithin bounds how long the proxy waits for the names of endpoints before it listens.
-const namesWithin = 5 * time.Second
+// namesTimeout bounds how long the proxy waits for the names of endpoints before it listens.
+const namesTimeout = 5 * time.Second
 
-// run serves until ctx ends, and leaves nothing behind.
+// run makes the tunnel and serves until ctx ends.
 func (p *proxyCall) run(ctx context.Context) error {
 	i := &p.file.Interface
 	if n := len(i.PreUp) + len(i.PostUp) + len(i.PreDown) + len(i.PostDown); n > 0 {
@@ -235,7 +237,7 @@ func (p *proxyCall) run(ctx context.Context) error {
 	defer cancel()
 	select { // so that clients that connect at once reach the peer
 	case <-names.Ready():
-	case <-time.After(namesWithin):
+	case <-time.After(namesTimeout):
 	}
 
 	px := proxy.New(p.cfg, s, proxy.Host{}, p.log)
@@ -254,7 +256,7 @@ func (p *proxyCall) run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() {
 		err := server.Serve(ln)
-		cancel() // without the health server that was asked for, the proxy ends
+		cancel() // if the server of -i fails, the proxy ends
 		ended <- err
 	}()
 	err = px.Run(ctx)

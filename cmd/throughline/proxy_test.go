@@ -30,8 +30,8 @@ import (
 	"throughline/udp"
 )
 
-// freePort returns a port that nobody has. It is below those that systems give to whoever asks for any, so that nobody
-// has it either when it is asked for by its number.
+// freePort returns a free port. It is below those that systems pick for port 0, so that it is still free when the test uses
+// it.
 func freePort(t *testing.T, network string) string {
 	t.Helper()
 	var err error
@@ -61,7 +61,7 @@ func writeFile(t *testing.T, name, text string) string {
 	return path
 }
 
-// tcpEcho sends back what it gets, on the host.
+// tcpEcho returns the address of a server on the host that sends back what it receives.
 func tcpEcho(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -85,7 +85,7 @@ func tcpEcho(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// dnsServer answers every question for the name echo.test with an address, on the host.
+// dnsServer returns the address of a server on the host that answers questions about echo.test with addr.
 func dnsServer(t *testing.T, addr netip.Addr) string {
 	t.Helper()
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -120,7 +120,7 @@ func dnsServer(t *testing.T, addr netip.Addr) string {
 	return pc.LocalAddr().String()
 }
 
-// A tunnel is two files that belong together, and where the client's sections listen.
+// A tunnel is the files of its two ends, and the addresses at which the client's sections listen.
 type tunnel struct {
 	server, client   string // files
 	forward, socks   string // host:port
@@ -173,13 +173,13 @@ BindAddress = %s
 	return u
 }
 
-// An ear is a log that hears when the first listener is open.
-type ear struct {
+// A listenerLog is a log that notices when the first listener is open.
+type listenerLog struct {
 	once sync.Once
 	open chan struct{}
 }
 
-func (e *ear) Write(line []byte) (int, error) {
+func (e *listenerLog) Write(line []byte) (int, error) {
 	if bytes.Contains(line, []byte("proxy: listening")) {
 		e.once.Do(func() { close(e.open) })
 	}
@@ -196,7 +196,7 @@ func startProxy(t *testing.T, path, health string, names endpoint.Resolver) {
 	if err := complete(f); err != nil {
 		t.Fatal(err)
 	}
-	heard := &ear{open: make(chan struct{})}
+	heard := &listenerLog{open: make(chan struct{})}
 	p := &proxyCall{file: f, cfg: cfg, health: health, names: names, log: slog.New(slog.NewTextHandler(heard, nil))}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -215,7 +215,7 @@ func startProxy(t *testing.T, path, health string, names endpoint.Resolver) {
 	}
 }
 
-// dial connects to what may not listen yet.
+// dial connects to an address; if nothing listens there yet, it tries again.
 func dial(t *testing.T, address string) net.Conn {
 	t.Helper()
 	for end := time.Now().Add(patience); ; {
@@ -296,7 +296,7 @@ func TestProxyThroughATunnel(t *testing.T) {
 			t.Fatalf("no pong in\n%s", resp)
 		}
 	}
-	for end := time.Now().Add(patience); ; { // a pong is soon too old, on a busy machine
+	for end := time.Now().Add(patience); ; { // on a busy machine a pong may be too old by now
 		resp, err := http.Get("http://" + health + "/readyz")
 		if err != nil {
 			t.Fatal(err)
@@ -316,7 +316,7 @@ func TestProxyThroughATunnel(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// TestProxyProgram runs the client as the program: stdin and stdout through the tunnel, and the end by a signal.
+// TestProxyProgram runs the client as a program: it carries stdin and stdout through the tunnel, and ends by a signal.
 func TestProxyProgram(t *testing.T) {
 	u := newTunnel(t, "127.0.0.1")
 	startProxy(t, u.server, "", endpoint.System)
@@ -343,7 +343,7 @@ func TestProxyProgram(t *testing.T) {
 	roundTrip(t, dial(t, u.forward), "to a program")
 	cmd.Process.Signal(os.Interrupt)
 	err = cmd.Wait()
-	// So soon after the first program the peer may be let wait, and pings with it.
+	// So soon after the first program's handshake the peer refuses another, so pings may wait.
 	said := slices.DeleteFunc(strings.SplitAfter(stderr.String(), "\n"), func(line string) bool {
 		return line == "" || strings.Contains(line, "doesn't answer pings")
 	})
@@ -352,7 +352,7 @@ func TestProxyProgram(t *testing.T) {
 	}
 }
 
-// TestProxyOutlivesItsReader holds that the program goes on when nobody reads what it says any more.
+// TestProxyOutlivesItsReader checks that the program goes on when nobody reads its output any more.
 func TestProxyOutlivesItsReader(t *testing.T) {
 	u := newTunnel(t, "127.0.0.1")
 	startProxy(t, u.server, "", endpoint.System)
@@ -378,7 +378,7 @@ func TestProxyOutlivesItsReader(t *testing.T) {
 	}
 }
 
-// program is the test's binary as the program, which ends with the test.
+// program returns a command that runs the test's binary as the program. It ends with the test.
 func program(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -392,7 +392,7 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestProxyChecksFiles holds what -n says, and that the same is said without it.
+// TestProxyChecksFiles checks what -n reports, and that the proxy reports the same without it.
 func TestProxyChecksFiles(t *testing.T) {
 	key, peer := throughline.NewPrivateKey(), throughline.NewPrivateKey()
 	good := fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.0.0.2/32, fd00::2/128\n[Peer]\nPublicKey = %v\nAllowedIPs = 0.0.0.0/0\nEndpoint = vpn.example:51820\n", key.Base64(), peer.Public())
@@ -401,7 +401,7 @@ func TestProxyChecksFiles(t *testing.T) {
 		want       []string // a piece of each line; none: the file is right
 	}{
 		{"good", good + "[Socks5]\nBindAddress = 127.0.0.1:1080\n", nil},
-		{"a key of the environment", strings.Replace(good, key.Base64(), "$GO_TEST_KEY", 1) + "[Socks5]\nBindAddress = 127.0.0.1:1080\n", nil},
+		{"a key from the environment", strings.Replace(good, key.Base64(), "$GO_TEST_KEY", 1) + "[Socks5]\nBindAddress = 127.0.0.1:1080\n", nil},
 		{"empty", "", []string{"there is no [Interface]"}},
 		{"much is missing", "[Interface]\nMTU = 1420\n", []string{":1:1: [Interface] has no PrivateKey", ":1:1: [Interface] has no Address", "there is no [Peer]"}},
 		{"two mistakes", strings.Replace(good, "Address = 10.0.0.2/32", "Address = 10.0.0.300/32\nListenPort = x\nAddress = 10.0.0.2/32", 1), []string{":3:", ":4:"}},
@@ -411,7 +411,7 @@ func TestProxyChecksFiles(t *testing.T) {
 			":1:1: [Interface] has no PrivateKey", ":1:1: [Interface] has no Address", "there is no [Peer]"}},
 		{"nothing to serve", good, []string{"there is nothing to serve"}},
 		{"no certificate", good + "[http]\nBindAddress = 127.0.0.1:8080\nCertFile = /nowhere.pem\nKeyFile = /nowhere.pem\n", []string{":8:1: [http] CertFile and KeyFile: "}},
-		{"who gets what", good + "[Peer]\nPublicKey = " + throughline.NewPrivateKey().Public().String() + "\n[Socks5]\nBindAddress = 127.0.0.1:1080\n", []string{":8:1: [Peer] has no AllowedIPs"}},
+		{"a second peer without AllowedIPs", good + "[Peer]\nPublicKey = " + throughline.NewPrivateKey().Public().String() + "\n[Socks5]\nBindAddress = 127.0.0.1:1080\n", []string{":8:1: [Peer] has no AllowedIPs"}},
 		{"an unknown section", good + "[Socks4]\nBindAddress = 127.0.0.1:1080\n", []string{"there is no section of this name"}},
 	} {
 		path := writeFile(t, "a.conf", c.text)
@@ -450,9 +450,9 @@ func TestProxyChecksFiles(t *testing.T) {
 func TestProxyWrongCalls(t *testing.T) {
 	u := newTunnel(t, "127.0.0.1")
 	for want, args := range map[string][]string{
-		"which configuration file":          {"proxy"},
+		"no configuration file is named":    {"proxy"},
 		"-nonsense":                         {"proxy", "--nonsense", "x"},
-		"-n stands behind the file":         {"proxy", u.client, "-n"},
+		"-n comes after the file":           {"proxy", u.client, "-n"},
 		"2 configuration files":             {"proxy", u.client, u.client},
 		"proxy: -i nowhere: ":               {"proxy", "-i", "nowhere", u.client},
 		"proxy: -i 192.0.2.1:9080: listen ": {"proxy", "-i", "192.0.2.1:9080", u.client},
@@ -471,7 +471,7 @@ func TestProxyWrongCalls(t *testing.T) {
 	}
 }
 
-// TestPortTaken holds that a tunnel whose port is taken says so, and leaves nothing.
+// TestPortTaken checks that a proxy whose tunnel can't have its port fails and names the port.
 func TestPortTaken(t *testing.T) {
 	u := newTunnel(t, "127.0.0.1")
 	c, err := (&udp.Host{}).Listen(0)

@@ -8,8 +8,9 @@ import (
 	"syscall"
 )
 
-// endSignals end the program in good order.
+// endSignals are the signals at which the program cleans up and ends.
 var endSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 
-// ignoreBrokenPipes keeps the program alive when the reader of its stdout or stderr goes away: the runtime would end it.
+// ignoreBrokenPipes makes writes to stdout and stderr fail when their reader has gone, where Go's runtime would end the
+// program.
 func ignoreBrokenPipes() { signal.Ignore(syscall.SIGPIPE) }

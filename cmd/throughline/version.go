@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// version names what this program was built from: see versionOf.
+// version returns the version of this program: see versionOf.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -14,12 +14,12 @@ func version() string {
 	return versionOf(info)
 }
 
-// devel is the version of what isn't a release.
+// devel is the version of a program that isn't a release.
 const devel = "devel"
 
 // versionOf returns the version of the module, when the program was built from one (go install ...@v1.2.3) or from an
-// unmodified checkout of one. What was built from another checkout is "devel" and the revision, with "-modified" behind
-// it when there were changes in the tree.
+// unmodified checkout of one. The version of any other checkout is "devel" and the revision, followed by "-modified" when
+// there were changes in the tree.
 func versionOf(info *debug.BuildInfo) string {
 	revision, modified := "", false
 	for _, s := range info.Settings {
@@ -31,7 +31,7 @@ func versionOf(info *debug.BuildInfo) string {
 		}
 	}
 	v := info.Main.Version
-	// For a checkout without a tag, go makes a pseudo-version up, which ends with the revision.
+	// For a checkout without a tag, go uses a pseudo-version, which ends with the revision.
 	release := v != "" && v != "(devel)" && (revision == "" || !modified && !strings.HasSuffix(v, revision))
 	switch {
 	case release:

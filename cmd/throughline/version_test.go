@@ -32,10 +32,10 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestVersionOfACheckout builds the program in a checkout of its own: at a tag, behind it, and with a change.
+// TestVersionOfACheckout builds the program in a new checkout: at a tag, at a commit after it, and with a change.
 func TestVersionOfACheckout(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it builds programs")
+		t.Skip("this test builds programs")
 	}
 	dir := t.TempDir()
 	source, err := os.ReadFile("version.go")
@@ -61,7 +61,7 @@ func TestVersionOfACheckout(t *testing.T) {
 		return strings.TrimSpace(string(out))
 	}
 	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("there is no git here")
+		t.Skip("git isn't installed")
 	}
 	write("go.mod", "module example.com/program\n\ngo 1.26\n")
 	write(".gitignore", "/program\n")
@@ -87,7 +87,7 @@ func TestVersionOfACheckout(t *testing.T) {
 	commit("second")
 	revision := do("git", "rev-parse", "HEAD")[:12]
 	if got := built(); got != "devel+"+revision {
-		t.Errorf("behind a tag: %s, want devel+%s", got, revision)
+		t.Errorf("after a tag: %s, want devel+%s", got, revision)
 	}
 	write("more.go", "package main\n\n// A change.\n")
 	if got := built(); got != "devel+"+revision+"-modified" {

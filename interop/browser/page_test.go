@@ -1,5 +1,5 @@
-// Package browser looks at the demo's page as people do: in a browser, with a mouse and with a keyboard, in the light and
-// in the dark, on a desk and on a telephone.
+// Package browser tests the demo's page in a browser: with mouse and keyboard, in the light and the dark colour scheme, on a
+// desktop's screen and a telephone's.
 package browser
 
 import (
@@ -28,8 +28,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// patient is for what takes a second on a machine with nothing else to do.
-const patient = 90 * time.Second
+// waitLimit bounds waits that take a second on an idle machine.
+const waitLimit = 90 * time.Second
 
 // program is the path of the program that is built for the tests.
 var program string
@@ -53,13 +53,13 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// A demo is a running one.
+// A demo is a running demo.
 type demo struct {
 	cmd *exec.Cmd
 	url string
 }
 
-// startDemo starts a demo. When the test ends it is told to end, and must do so well.
+// startDemo starts a demo. When the test ends it gets SIGINT, and must end with success.
 func startDemo(t *testing.T, args ...string) *demo {
 	t.Helper()
 	d := &demo{cmd: exec.Command(program, append([]string{"demo"}, args...)...)}
@@ -72,23 +72,23 @@ func startDemo(t *testing.T, args ...string) *demo {
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	said := make(chan string, 1000)
+	output := make(chan string, 1000)
 	go func() {
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			select {
-			case said <- lines.Text():
+			case output <- lines.Text():
 			default:
 			}
 		}
-		close(said)
+		close(output)
 	}()
 	t.Cleanup(func() { d.end(t) })
-	for line := range said {
+	for line := range output {
 		if d.url = regexp.MustCompile(`http://\S+/`).FindString(line); d.url != "" {
 			return d
 		}
 	}
-	t.Fatal("the demo ended without saying where its page is")
+	t.Fatal("the demo ended before it printed the page's URL")
 	return nil
 }
 
@@ -99,11 +99,11 @@ func (d *demo) end(t *testing.T) {
 	}
 	d.cmd.Process.Signal(os.Interrupt)
 	if err := d.cmd.Wait(); err != nil {
-		t.Errorf("the demo's end: %v", err)
+		t.Errorf("the demo did not end cleanly: %v", err)
 	}
 }
 
-// A tab is a page in a browser of its own, with a fresh profile. What goes wrong in it is kept.
+// A tab is the demo's page in a browser of its own, with a new profile. Errors in it are kept.
 type tab struct {
 	t   *testing.T
 	ctx context.Context
@@ -113,7 +113,7 @@ type tab struct {
 	troubles []string // guarded by mu
 }
 
-// flags are how Chromium runs here: alone, silent, and with nobody to talk to but the page.
+// flags are Chromium's command line: without windows, and without requests of its own.
 var flags = []chromedp.ExecAllocatorOption{
 	chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Headless, chromedp.DisableGPU,
 	chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
@@ -122,7 +122,7 @@ var flags = []chromedp.ExecAllocatorOption{
 	chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("hide-scrollbars", true),
 }
 
-// A look is how a page is looked at.
+// A look is a window's size and a colour scheme.
 type look struct {
 	name          string
 	width, height int64
@@ -134,7 +134,7 @@ var looks = []look{
 	{"narrow", 360, 740, false}, {"narrow-dark", 360, 740, true},
 }
 
-// open opens the demo's page. Without a browser the test is skipped, but in CI, where there must be one.
+// open opens the demo's page. Without a browser the test is skipped, or fails in CI.
 func open(t *testing.T, d *demo, l look) *tab {
 	t.Helper()
 	browser := ""
@@ -154,19 +154,19 @@ func open(t *testing.T, d *demo, l look) *tab {
 	if os.Geteuid() == 0 {
 		opts = append(opts, chromedp.NoSandbox) // its own sandbox refuses root
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*patient)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*waitLimit)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, opts...)
 	t.Cleanup(cancel)
 	p := &tab{t: t, url: d.url}
-	p.ctx, cancel = chromedp.NewContext(ctx, chromedp.WithListener(p.hear))
+	p.ctx, cancel = chromedp.NewContext(ctx, chromedp.WithListener(p.record))
 	t.Cleanup(cancel)
 	p.do("open the page", l.emulate(), chromedp.Navigate(d.url))
 	return p
 }
 
-// hear keeps what nobody wants in a browser's console, and requests that fail or go elsewhere.
-func (p *tab) hear(ev any) {
+// record keeps messages in the browser's console, and requests that fail or go to other hosts.
+func (p *tab) record(ev any) {
 	trouble := ""
 	switch ev := ev.(type) {
 	case *runtime.EventExceptionThrown:
@@ -193,8 +193,8 @@ func (p *tab) hear(ev any) {
 	}
 }
 
-// well holds that nothing went wrong so far.
-func (p *tab) well() {
+// wantNoErrors checks that there was no error so far.
+func (p *tab) wantNoErrors() {
 	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -203,7 +203,7 @@ func (p *tab) well() {
 	}
 }
 
-// do does things in the tab, or ends the test.
+// do performs actions in the tab. If one fails, the test ends.
 func (p *tab) do(what string, actions ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
 	if err := chromedp.Do(p.ctx, actions...); err != nil {
@@ -211,7 +211,7 @@ func (p *tab) do(what string, actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// eval returns what an expression is on the page.
+// eval returns the value of a JavaScript expression on the page.
 func eval[T any](p *tab, js string) T {
 	p.t.Helper()
 	v, err := chromedp.Run(p.ctx, chromedp.Evaluate[T](js))
@@ -226,10 +226,10 @@ func (p *tab) text(id string) string {
 	return eval[string](p, fmt.Sprintf("document.getElementById(%q).textContent", id))
 }
 
-// eventually waits until there is no error any more.
+// eventually calls try until it returns nil.
 func (p *tab) eventually(try func() error) {
 	p.t.Helper()
-	for deadline := time.Now().Add(patient); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); ; time.Sleep(20 * time.Millisecond) {
 		err := try()
 		if err == nil {
 			return
@@ -240,8 +240,8 @@ func (p *tab) eventually(try func() error) {
 	}
 }
 
-// becomes waits until the text of an element matches.
-func (p *tab) becomes(id, pattern string) {
+// waitText waits until the text of an element matches.
+func (p *tab) waitText(id, pattern string) {
 	p.t.Helper()
 	want := regexp.MustCompile(pattern)
 	p.eventually(func() error {
@@ -252,8 +252,8 @@ func (p *tab) becomes(id, pattern string) {
 	})
 }
 
-// moves waits until the text of each element has been another than it was.
-func (p *tab) moves(ids ...string) {
+// waitChange waits until the text of each element has changed.
+func (p *tab) waitChange(ids ...string) {
 	p.t.Helper()
 	was := map[string]string{}
 	for _, id := range ids {
@@ -269,7 +269,7 @@ func (p *tab) moves(ids ...string) {
 	}
 }
 
-// picture keeps a picture of the whole page, and says where if asked to keep it.
+// picture saves a picture of the whole page among the test's artifacts, and logs its name.
 func (p *tab) picture(name string) {
 	p.t.Helper()
 	png, err := chromedp.Run(p.ctx, chromedp.FullScreenshot(100))
@@ -285,20 +285,20 @@ func (p *tab) picture(name string) {
 
 const number = `[0-9.]+\x{202f}`
 
-// figures waits until every figure of the page is one, and moves.
+// figures waits until every figure on the page is a number, and changes.
 func (p *tab) figures() {
 	p.t.Helper()
-	p.becomes("down", `^`+number+`[kMG]?bit/s$`)
-	p.becomes("up", `^`+number+`[kMG]?bit/s$`)
-	p.becomes("rtt", `^`+number+`(µs|ms)$`)
-	p.becomes("rttmore", `^median `+number)
-	p.becomes("shakes", `^1$`)
-	p.becomes("shakesmore", `^the last [0-9]+\x{202f}s ago`)
-	p.becomes("door", `^127\.0\.0\.1:[0-9]+$`)
-	p.becomes("near", `^10\.128\.0\.1$`)
-	p.becomes("far", `^10\.128\.0\.2$`)
-	p.becomes("foot", `throughline .* on linux/`)
-	p.moves("down", "up", "upsum", "rtt", "shakesmore", "foot")
+	p.waitText("down", `^`+number+`[kMG]?bit/s$`)
+	p.waitText("up", `^`+number+`[kMG]?bit/s$`)
+	p.waitText("rtt", `^`+number+`(µs|ms)$`)
+	p.waitText("rttmore", `^median `+number)
+	p.waitText("shakes", `^1$`)
+	p.waitText("shakesmore", `^the last [0-9]+\x{202f}s ago`)
+	p.waitText("door", `^127\.0\.0\.1:[0-9]+$`)
+	p.waitText("near", `^10\.128\.0\.1$`)
+	p.waitText("far", `^10\.128\.0\.2$`)
+	p.waitText("foot", `throughline .* on linux/`)
+	p.waitChange("down", "up", "upsum", "rtt", "shakesmore", "foot")
 }
 
 // walks waits until each step that is always timed has a time, both ways.
@@ -321,7 +321,7 @@ func (p *tab) walks() {
 	}
 }
 
-// TestPage asks: does the page show a tunnel at work, and does each of its controls do what it says?
+// TestPage asks: does the page show a tunnel at work, and does each of its controls work?
 func TestPage(t *testing.T) {
 	for name, args := range map[string][]string{"stacks in user space": nil, "TUNs": {"--tun"}} {
 		t.Run(name, func(t *testing.T) {
@@ -340,9 +340,9 @@ func TestPage(t *testing.T) {
 			if args != nil {
 				want = "TUN interface of the kernel's"
 			}
-			p.becomes("ends", want)
+			p.waitText("ends", want)
 			if rows := p.text("peers"); strings.Contains(rows, "its namespace") != (args != nil) || strings.Contains(rows, "undefined") {
-				t.Errorf("of the peers it says %q", rows)
+				t.Errorf("the peers are shown as %q", rows)
 			}
 			for _, button := range eval[[]string](p, `[...document.querySelectorAll("button[data-load]")].map(b => b.textContent)`) {
 				p.do("click", chromedp.Click(chromedp.Search(fmt.Sprintf(`//button[text()=%q]`, button))))
@@ -379,13 +379,13 @@ func TestPage(t *testing.T) {
 					t.Errorf("%s shows %q", c[0], p.text("walkdown"))
 				}
 			}
-			p.well()
+			p.wantNoErrors()
 			p.picture("worked-" + strings.ReplaceAll(name, " ", "-"))
 		})
 	}
 }
 
-// emulate makes the page look so.
+// emulate gives the page this size and colour scheme.
 func (l look) emulate() chromedp.Action[chromedp.Void] {
 	scheme := "light"
 	if l.dark {
@@ -399,16 +399,16 @@ func (l look) emulate() chromedp.Action[chromedp.Void] {
 	}))
 }
 
-// TestLooks asks: is the page readable in the light and in the dark, at every width, and does all of it fit?
+// TestLooks asks: is the page readable in both colour schemes and at every width, and does everything fit?
 func TestLooks(t *testing.T) {
 	p := open(t, startDemo(t), looks[0])
 	p.figures()
 	p.do("click", chromedp.Click(chromedp.CSS("button[data-load]")))
-	p.becomes("loadsays", "intact$")
+	p.waitText("loadsays", "intact$")
 	p.walks()
 	for _, l := range looks {
 		p.do(l.name, l.emulate())
-		p.moves("foot") // drawn anew since
+		p.waitChange("foot") // drawn anew since
 		p.picture(l.name)
 		if dark := eval[bool](p, `matchMedia("(prefers-color-scheme: dark)").matches`); dark != l.dark {
 			t.Fatalf("%s: dark is %v", l.name, dark)
@@ -420,22 +420,22 @@ func TestLooks(t *testing.T) {
 			t.Errorf("%s: doesn't fit: %s", l.name, e)
 		}
 		for _, e := range eval[[]string](p, faint) {
-			t.Errorf("%s: too faint: %s", l.name, e)
+			t.Errorf("%s: too little contrast: %s", l.name, e)
 		}
 		if small := eval[float64](p, `Math.min(...[...document.querySelectorAll("#plot text")].map(e => e.getBoundingClientRect().height))`); small < 11 {
 			t.Errorf("%s: the plot's text is %v px high", l.name, small)
 		}
 	}
-	p.well()
+	p.wantNoErrors()
 }
 
-// overflowing lists the elements whose text is wider than they are, or that end outside of the window or of the plot.
+// overflowing lists the elements whose text is wider than they are, or that reach beyond the window or the plot.
 const overflowing = `[...document.querySelectorAll("body *")].filter(e =>
 	e.matches("svg text") ? e.getBoundingClientRect().left < e.ownerSVGElement.getBoundingClientRect().left || e.getBoundingClientRect().right > e.ownerSVGElement.getBoundingClientRect().right :
 	e.checkVisibility() && !e.closest("svg") && (e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0 && getComputedStyle(e).display !== "inline" ||
 	e.getBoundingClientRect().right > innerWidth + 1)).map(e => e.tagName + "#" + e.id + "." + (e.className.baseVal ?? e.className) + ": " + e.textContent.slice(0, 60))`
 
-// faint lists texts whose contrast with what is behind them is below WCAG's 4.5.
+// faint lists texts whose contrast with their background is below WCAG's 4.5.
 const faint = `(() => {
 	const parse = c => { const v = c.match(/[\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
 	const lum = c => { const [r, g, b] = c.map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
@@ -450,7 +450,7 @@ const faint = `(() => {
 	return out;
 })()`
 
-// TestKeyboard asks: can everything be done without a mouse, and is it seen where one is?
+// TestKeyboard asks: can everything be done without a mouse, and is the focus visible?
 func TestKeyboard(t *testing.T) {
 	p := open(t, startDemo(t), looks[0])
 	p.figures()
@@ -470,14 +470,14 @@ func TestKeyboard(t *testing.T) {
 		t.Error("Enter presses nothing")
 	}
 	p.do("focus", chromedp.Focus(chromedp.CSS("button[data-load]")), chromedp.KeyEvent(" "), chromedp.KeyEvent(" ")) // the second does nothing
-	p.becomes("loadsays", "every byte intact$")
+	p.waitText("loadsays", "every byte intact$")
 	if !eval[bool](p, `document.activeElement.matches("button[data-load]")`) {
 		t.Error("a load takes the focus away")
 	}
-	p.well()
+	p.wantNoErrors()
 }
 
-// TestPageStaysStill asks: can a key be selected and copied while the figures move?
+// TestPageStaysStill asks: can a key be selected and copied while the figures change?
 func TestPageStaysStill(t *testing.T) {
 	// A load that is over between two of the page's reports shows no progress: fast machines are slowed down.
 	t.Setenv("THROUGHLINE_CIPHER_IMPLEMENTATION", "portable")
@@ -486,40 +486,40 @@ func TestPageStaysStill(t *testing.T) {
 	p.figures()
 	key := eval[string](p, `(() => { const td = document.querySelector("#peers td.n"); getSelection().selectAllChildren(td); return td.textContent; })()`)
 	place := eval[[]float64](p, tops)
-	p.moves("down", "rtt", "foot")
+	p.waitChange("down", "rtt", "foot")
 	if got := eval[string](p, `getSelection().toString()`); len(key) != 44 || strings.TrimSpace(got) != key {
 		t.Errorf("the selection is %q now, was %q", got, key)
 	}
 	p.do("click", chromedp.Click(chromedp.CSS("button[data-load]")))
-	p.becomes("moving", "of 256")
+	p.waitText("moving", "of 256")
 	for _, e := range eval[[]string](p, faint) {
-		t.Errorf("too faint while a load runs: %s", e)
+		t.Errorf("too little contrast while a load runs: %s", e)
 	}
 	for i, top := range eval[[]float64](p, tops) {
 		if math.Abs(top-place[i]) > 1 {
 			t.Errorf("heading %d moves from %v to %v", i, place[i], top)
 		}
 	}
-	p.becomes("loadsays", "intact$")
-	p.well()
+	p.waitText("loadsays", "intact$")
+	p.wantNoErrors()
 }
 
 const tops = `[...document.querySelectorAll("h2")].map(e => e.getBoundingClientRect().top + scrollY)`
 
-// TestPageOutlivesTheDemo asks: does the page say that its figures are the last?
+// TestPageOutlivesTheDemo asks: does the page say that its figures are old when the demo has ended?
 func TestPageOutlivesTheDemo(t *testing.T) {
 	d := startDemo(t)
 	p := open(t, d, looks[3])
 	p.figures()
-	p.well()
+	p.wantNoErrors()
 	hidden := func() bool { return eval[bool](p, `document.getElementById("lost").hidden`) }
 	if !hidden() {
-		t.Error("it says that the demo is lost, which it isn't")
+		t.Error("the page says that the demo is lost, though it is running")
 	}
 	d.end(t)
 	p.eventually(func() error {
 		if hidden() {
-			return errors.New("it doesn't say that the demo is lost")
+			return errors.New("the page doesn't say that the demo is lost")
 		}
 		return nil
 	})

@@ -10,7 +10,7 @@ var numbers = map[syscall.Errno]int{
 	syscall.EADDRINUSE: 100, syscall.EPROTO: 134,
 }
 
-// number returns e as errno.h has it, EINVAL for what it hasn't.
+// number returns the number that errno.h gives e, or EINVAL's if it gives none.
 func number(e syscall.Errno) int {
 	if n, ok := numbers[e]; ok {
 		return n
@@ -18,7 +18,7 @@ func number(e syscall.Errno) int {
 	return numbers[syscall.EINVAL]
 }
 
-// fromNumber returns what errno.h calls n, EINVAL for what it hasn't.
+// fromNumber returns the error whose number in errno.h is n, or EINVAL if there is none.
 func fromNumber(n int) syscall.Errno {
 	for e, m := range numbers {
 		if m == n {

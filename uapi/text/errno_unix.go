@@ -4,8 +4,8 @@ package text
 
 import "syscall"
 
-// number returns e as errno.h has it.
+// number returns the number that errno.h gives e.
 func number(e syscall.Errno) int { return int(e) }
 
-// fromNumber returns what errno.h calls n.
+// fromNumber returns the error whose number in errno.h is n.
 func fromNumber(n int) syscall.Errno { return syscall.Errno(n) }

@@ -8,14 +8,14 @@ import (
 	"throughline/wgtypes"
 )
 
-// A ParseError is what is wrong with a line of a request or of an answer. It never repeats a key, nor anything that
-// looks like one.
+// A ParseError is what is wrong with a line of a request or of an answer. It never shows a WireGuard key, nor anything
+// that looks like one.
 type ParseError struct {
 	Line   int           // counted from 1, the first line after the operation
-	Key    string        // what stands before the "=", when it is safe to show
-	Value  string        // what stands behind it, when it is safe to show
+	Key    string        // what comes before the "=", when it is safe to show
+	Value  string        // what comes after it, when it is safe to show
 	Reason string        // what is wrong
-	Errno  syscall.Errno // EPROTO for what isn't the protocol, E2BIG for too much of it, else EINVAL
+	Errno  syscall.Errno // EPROTO for a line that isn't key=value or is too long, E2BIG beyond a limit, else EINVAL
 }
 
 // Error returns a line such as `uapi: line 3: listen_port "70000": not a port (0 to 65535)`.
@@ -36,7 +36,7 @@ func (e *ParseError) Error() string {
 // Unwrap returns the error number, which is what the client gets.
 func (e *ParseError) Unwrap() error { return e.Errno }
 
-// Reasons that more than one file has.
+// Reasons that are used by more than one file.
 const (
 	tooManyPeers    = "more than 1048576 peers"
 	tooManyPrefixes = "more than 8388608 allowed IPs"
@@ -68,7 +68,8 @@ func lineError(line int, key, value []byte, reason string) *ParseError {
 	return e
 }
 
-// isWord reports whether s could be the name of a key: too short for a secret, and of letters that few secrets keep to.
+// isWord reports whether s could be the name of a key: too short for a secret, and of no characters but lower-case letters
+// and '_'.
 func isWord(s []byte) bool {
 	if len(s) == 0 || len(s) > 32 {
 		return false
@@ -81,7 +82,7 @@ func isWord(s []byte) bool {
 	return true
 }
 
-// isSecret reports whether the value of key is never shown. A key that isn't known may be a known one misspelt.
+// isSecret reports whether the value of key must not be shown. An unknown key may be a secret one misspelt.
 func isSecret(key []byte) bool {
 	switch string(key) {
 	case "listen_port", "fwmark", "replace_peers", "remove", "update_only", "endpoint", "persistent_keepalive_interval",

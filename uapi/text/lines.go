@@ -15,9 +15,9 @@ const (
 	Set = "set=1"
 )
 
-// ReadOperation reads the first line of a request and passes over empty lines before it. It returns [Get], [Set] or,
-// for any other line, even one cut short, ""; then [ReadEnd] reads what is left of the request. An error is the
-// reader's: io.EOF when there is no more request.
+// ReadOperation reads the first line of a request and skips empty lines before it. It returns [Get] or [Set], or "" for
+// any other line, even one cut short; then [ReadEnd] reads what is left of the request. An error is the reader's: io.EOF
+// when no request follows.
 func ReadOperation(r *bufio.Reader) (string, error) {
 	l := lines{r: r}
 	for {
@@ -91,9 +91,9 @@ func ReadErrno(r *bufio.Reader) (answer, err error) {
 	return answer, nil
 }
 
-// WriteErrno writes the whole answer to a set request, or that to another which failed: the [syscall.Errno] that err
-// wraps, EINVAL if it wraps none, 0 if err is nil. wg(8) takes it for a negative number in the answer to a set request,
-// and for a positive one elsewhere.
+// WriteErrno writes the whole answer to a set request, or to another request that failed: the [syscall.Errno] that err
+// wraps, EINVAL if it wraps none, 0 if err is nil. wg(8) expects a negative number in the answer to a set request, and a
+// positive one elsewhere.
 func WriteErrno(w io.Writer, err error, negative bool) error {
 	n := 0
 	if err != nil {
@@ -126,8 +126,8 @@ type lines struct {
 	n int // of the line read last, from 1
 }
 
-// next returns the next line without its end, borrowed until the next call. An overlong line is passed over whole, with
-// errLongLine. io.EOF comes only between lines; within one it is io.ErrUnexpectedEOF.
+// next returns the next line without its end, which is valid until the next call. A line that is too long is skipped as a
+// whole, with errLongLine. io.EOF comes only between lines; within one it is io.ErrUnexpectedEOF.
 func (l *lines) next() ([]byte, error) {
 	l.n++
 	line, err := l.r.ReadSlice('\n')

@@ -14,30 +14,30 @@ import (
 
 var errBroken = errors.New("broken")
 
-// saying reads as s, and then breaks.
-func saying(s string) *bufio.Reader {
+// readerOf returns a reader of s that fails at its end.
+func readerOf(s string) *bufio.Reader {
 	return bufio.NewReader(io.MultiReader(strings.NewReader(s), iotest.ErrReader(errBroken)))
 }
 
 func TestReadOperation(t *testing.T) {
 	long := strings.Repeat("x", 3*maxLine)
-	for said, want := range map[string]string{
+	for text, want := range map[string]string{
 		"get=1\n": Get, "set=1\n": Set, "\n\nget=1\n": Get, "get=2\n": "", "GET=1\n": "", "get=1\r\n": "", "x\n": "", long + "\n": "",
 	} {
-		r := saying(said + "next")
+		r := readerOf(text + "next")
 		if got, err := ReadOperation(r); got != want || err != nil {
-			t.Errorf("%.20q: %q, %v, want %q", said, got, err, want)
+			t.Errorf("%.20q: %q, %v, want %q", text, got, err, want)
 		}
 		if rest, _ := io.ReadAll(r); string(rest) != "next" {
-			t.Errorf("%.20q: %.20q is left to read", said, rest)
+			t.Errorf("%.20q: %.20q is left to read", text, rest)
 		}
 	}
-	for _, said := range []string{"", "\n", "\n\n"} {
-		if _, err := ReadOperation(saying(said)); err != errBroken {
-			t.Errorf("%q: %v", said, err)
+	for _, text := range []string{"", "\n", "\n\n"} {
+		if _, err := ReadOperation(readerOf(text)); err != errBroken {
+			t.Errorf("%q: %v", text, err)
 		}
-		if _, err := ReadOperation(bufio.NewReader(strings.NewReader(said))); err != io.EOF {
-			t.Errorf("%q: %v", said, err)
+		if _, err := ReadOperation(bufio.NewReader(strings.NewReader(text))); err != io.EOF {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 	if op, err := ReadOperation(bufio.NewReader(strings.NewReader("get=1"))); op != "" || err != nil {
@@ -48,16 +48,16 @@ func TestReadOperation(t *testing.T) {
 func TestReadEnd(t *testing.T) {
 	long := strings.Repeat("x", 3*maxLine)
 	const bad = "uapi: line 1: no line is expected here"
-	for said, want := range map[string]string{"\n": "<nil>", "x\n\n": bad, "x\n" + long + "\ny\n\n": bad, long + "\n\n": bad, "x\n": "broken", "": "broken"} {
-		r := saying(said + "next")
-		if !strings.HasSuffix(said, "\n\n") && said != "\n" {
-			r = saying(said)
+	for text, want := range map[string]string{"\n": "<nil>", "x\n\n": bad, "x\n" + long + "\ny\n\n": bad, long + "\n\n": bad, "x\n": "broken", "": "broken"} {
+		r := readerOf(text + "next")
+		if !strings.HasSuffix(text, "\n\n") && text != "\n" {
+			r = readerOf(text)
 		}
 		if err := ReadEnd(r); fmt.Sprint(err) != want {
-			t.Errorf("%.20q: %v, want %s", said, err, want)
+			t.Errorf("%.20q: %v, want %s", text, err, want)
 		}
 		if rest, _ := io.ReadAll(r); want != "broken" && string(rest) != "next" {
-			t.Errorf("%.20q: %.20q is left to read", said, rest)
+			t.Errorf("%.20q: %.20q is left to read", text, rest)
 		}
 	}
 	if err := ReadEnd(bufio.NewReader(strings.NewReader("x\n"))); err != io.ErrUnexpectedEOF {
@@ -88,10 +88,10 @@ func TestErrno(t *testing.T) {
 			t.Errorf("%v came back as %v, %v", tc.err, answer, err)
 		}
 	}
-	for _, said := range []string{"", "\n", "errno=0\n", "errno=0\nx\n\n", "errno\n\n", "x=0\n\n", "errno=\n\n", "errno=-\n\n", "errno=--1\n\n",
+	for _, text := range []string{"", "\n", "errno=0\n", "errno=0\nx\n\n", "errno\n\n", "x=0\n\n", "errno=\n\n", "errno=-\n\n", "errno=--1\n\n",
 		"errno=0x1\n\n", "errno=4294967296\n\n", strings.Repeat("x", 3*maxLine) + "\n\n"} {
-		if answer, err := ReadErrno(saying(said)); err == nil {
-			t.Errorf("%.20q was read as %v", said, answer)
+		if answer, err := ReadErrno(readerOf(text)); err == nil {
+			t.Errorf("%.20q was read as %v", text, answer)
 		}
 	}
 }

@@ -11,16 +11,16 @@ import (
 	"throughline/wgtypes"
 )
 
-// ReadConfig reads a set request from behind its first line, "set=1", up to and including the empty line that ends it,
+// ReadConfig reads a set request from after its first line, "set=1", up to and including the empty line that ends it,
 // and returns the change. Lines count from 1 there.
 //
-// The protocol's lines take effect one after the other. A peer that is named twice, or whose allowed IPs are added and
-// then removed, therefore stands in the Config more than once, in order. One thing differs: after replace_peers=true
-// every peer starts without settings, so what its lines don't set is set to the default here; only the endpoint a peer
-// has, which a Config can't take away, stays when the request gives none.
+// The protocol's lines take effect one after the other. A peer that is named twice, or whose allowed IPs are added and then
+// removed, is therefore in the Config more than once, in order. After replace_peers=true every peer begins without settings,
+// so the Config sets what its lines don't to the default. There is one exception: a peer that stays keeps its endpoint when
+// the request gives none, as a Config can't take an endpoint away.
 //
-// A *[ParseError] is about the first bad line; the whole request has been read nevertheless, so that the next one can
-// follow. Any other error is the reader's; a request that ends without its empty line gives [io.ErrUnexpectedEOF].
+// A *[ParseError] is about the first bad line; the whole request has been read nevertheless, so that the next one can be
+// read. Any other error is the reader's; a request that ends without its empty line gives [io.ErrUnexpectedEOF].
 func ReadConfig(r *bufio.Reader) (wgtypes.Config, error) {
 	c := configReader{lines: lines{r: r}, mention: -1, maxPeers: maxPeers, maxPrefixes: maxPrefixes}
 	return c.read()
@@ -65,25 +65,26 @@ func (c *configReader) read() (wgtypes.Config, error) {
 	return c.cfg, nil
 }
 
-// A configReader makes a Config of lines. A "mention" of a peer is what stands between one public_key line and the next;
-// it consists of one or more "parts", each a PeerConfig.
+// A configReader makes a Config of lines. Here a "mention" of a peer is the lines from one public_key to the next; it becomes
+// one or more "parts", each a PeerConfig.
 type configReader struct {
 	lines                 lines
 	cfg                   wgtypes.Config
 	maxPeers, maxPrefixes int
 
 	mention  int  // the first part of the mention, in cfg.Peers; -1 before the first
-	removed  bool // remove=true was in the mention: its further lines are read but without effect
-	prefixes int
+	removed  bool // remove=true was in the mention: its further lines are read but have no effect
+	prefixes int  // allowed IPs in the request so far
 
 	removals, additions []netip.Prefix // of the last part, until it is finished
 
-	presharedKeys slab[wgtypes.PresharedKey]
-	endpoints     slab[netip.AddrPort]
-	intervals     slab[time.Duration]
-	lists         prefixSlab
+	presharedKeys arena[wgtypes.PresharedKey]
+	endpoints     arena[netip.AddrPort]
+	intervals     arena[time.Duration]
+	lists         prefixArena
 }
 
+// line applies one line. It returns what is wrong with it.
 func (c *configReader) line(line []byte) *ParseError {
 	key, value, ok := cut(line)
 	if !ok {
@@ -103,7 +104,7 @@ func (c *configReader) line(line []byte) *ParseError {
 	return lineError(c.lines.n, key, value, reason)
 }
 
-// deviceLine takes a line that stands before the first public_key. It returns what is wrong with it.
+// deviceLine applies a line before the first public_key. It returns what is wrong with it.
 func (c *configReader) deviceLine(key, value []byte) string {
 	switch string(key) {
 	case "private_key":
@@ -141,7 +142,7 @@ func (c *configReader) deviceLine(key, value []byte) string {
 	return ""
 }
 
-// peer begins a mention.
+// peer begins a mention. Like the methods that follow it returns what is wrong.
 func (c *configReader) peer(value []byte) string {
 	var k wgtypes.PublicKey
 	if !setKey((*[32]byte)(&k), value) {
@@ -152,7 +153,7 @@ func (c *configReader) peer(value []byte) string {
 	return c.addPart(wgtypes.PeerConfig{PublicKey: k})
 }
 
-// peerLine takes a line that stands behind a public_key.
+// peerLine applies a line after a public_key.
 func (c *configReader) peerLine(key, value []byte) string {
 	switch string(key) {
 	case "remove":
@@ -222,9 +223,9 @@ func (c *configReader) peerLine(key, value []byte) string {
 	return ""
 }
 
-// A part applies as a PeerConfig does: forget all, then removals, then additions. A line that comes after one of a later
-// step begins another part. Nothing is cancelled out within a part: a prefix that is added and then removed has still
-// been taken from the peer that had it.
+// A PeerConfig has three steps: replace_allowed_ips, then removals, then additions. A line of an earlier step than the one
+// before it therefore begins another part. Additions and removals don't cancel each other out: a prefix that is added and
+// then removed has still been taken from the peer that had it.
 
 func (c *configReader) replaceAllowedIPs() string {
 	if c.removed {
@@ -267,7 +268,7 @@ func (c *configReader) allowedIP(value []byte) string {
 	return ""
 }
 
-// remove ends the mention. Its lines before have no effect, but for the prefixes it took from other peers.
+// remove ends the mention. Its earlier lines have no effect, except that prefixes were taken from other peers.
 func (c *configReader) remove() string {
 	if c.removed {
 		return ""
@@ -287,8 +288,10 @@ func (c *configReader) remove() string {
 	return ""
 }
 
+// last returns the part that lines apply to.
 func (c *configReader) last() *wgtypes.PeerConfig { return &c.cfg.Peers[len(c.cfg.Peers)-1] }
 
+// anotherPart begins another part of the mention.
 func (c *configReader) anotherPart() string {
 	c.finishPart()
 	p := c.last()
@@ -303,6 +306,7 @@ func (c *configReader) addPart(p wgtypes.PeerConfig) string {
 	return ""
 }
 
+// finishPart completes the last part, if there is one.
 func (c *configReader) finishPart() {
 	if c.mention < 0 {
 		return
@@ -312,14 +316,15 @@ func (c *configReader) finishPart() {
 	c.removals, c.additions = c.removals[:0], c.additions[:0]
 }
 
-// resetPeers makes the peers of a request with replace_peers=true what they are when all were removed first. A Config
-// leaves those it names in place, with their sessions; so what isn't set here gets its default.
+// resetPeers makes the peers of a request with replace_peers=true what they are when all peers are removed first. A Config
+// keeps the peers that it names, with their sessions and settings; so every setting that a peer's lines don't give is set
+// to its default.
 func (c *configReader) resetPeers() {
-	there := make(map[wgtypes.PublicKey]struct{}, len(c.cfg.Peers))
+	known := make(map[wgtypes.PublicKey]struct{}, len(c.cfg.Peers))
 	c.cfg.Peers = slices.DeleteFunc(c.cfg.Peers, func(p wgtypes.PeerConfig) bool {
-		_, ok := there[p.PublicKey]
+		_, ok := known[p.PublicKey]
 		if !ok && !p.UpdateOnly && !p.Remove {
-			there[p.PublicKey] = struct{}{}
+			known[p.PublicKey] = struct{}{}
 			ok = true
 		}
 		if !ok && p.PresharedKey != nil {
@@ -329,10 +334,10 @@ func (c *configReader) resetPeers() {
 	})
 	for i := range c.cfg.Peers {
 		p := &c.cfg.Peers[i]
-		if _, first := there[p.PublicKey]; !first {
+		if _, first := known[p.PublicKey]; !first {
 			continue
 		}
-		delete(there, p.PublicKey)
+		delete(known, p.PublicKey)
 		p.ReplaceAllowedIPs, p.RemoveAllowedIPs = true, nil
 		if p.PresharedKey == nil {
 			p.PresharedKey = c.presharedKeys.put(wgtypes.PresharedKey{})

@@ -196,7 +196,7 @@ func TestReadConfigRefuses(t *testing.T) {
 	}
 }
 
-// TestErrorsHideBase64 has keys as wg(8) users know them where they don't belong.
+// TestErrorsHideBase64 puts keys in base64, as users of wg(8) know them, where they don't belong.
 func TestErrorsHideBase64(t *testing.T) {
 	secret := wgtypes.NewPrivateKey().Base64()
 	for _, before := range []string{"", "private_key=", "listen_port=", "endpoint=", "allowed_ip=-", "x=", "replace_peers= "} {

@@ -11,8 +11,8 @@ import (
 	"throughline/wgtypes"
 )
 
-// ReadStatus reads the answer to a get request up to and including the empty line that ends it. It takes what the
-// protocol has and nothing else. The public key of the device is computed from the private key.
+// ReadStatus reads the answer to a get request up to and including the empty line that ends it. A key that
+// the protocol doesn't have is an error. The public key of the device is computed from the private key.
 //
 // An answer whose errno isn't 0 gives an error that wraps a [syscall.Errno].
 func ReadStatus(r *bufio.Reader) (wgtypes.Status, error) {
@@ -52,22 +52,23 @@ func (s *statusReader) read() (wgtypes.Status, error) {
 	return s.st, nil
 }
 
+// A statusReader makes a Status of lines.
 type statusReader struct {
 	lines                 lines
 	st                    wgtypes.Status
 	maxPeers, maxPrefixes int
 
-	seen     uint // a bit for each key seen since the answer's or the peer's beginning
-	prefixes int
+	seen     uint           // a bit for each key seen since the answer's or the peer's beginning
+	prefixes int            // allowed IPs in the answer so far
 	list     []netip.Prefix // the allowed IPs of the last peer, until it is finished
-	lists    prefixSlab
-	sec      int64 // of its handshake
+	lists    prefixArena
+	sec      int64 // of its last handshake, Unix time
 	nsec     int64
-	ended    bool // errno was there
+	ended    bool // the line errno was there
 	errno    syscall.Errno
 }
 
-// The keys of an answer that may stand once, as bits of seen.
+// The keys that may come once in an answer or for each of its peers, as bits of seen.
 const (
 	seenPrivateKey = 1 << iota
 	seenListenPort
@@ -116,7 +117,7 @@ func (s *statusReader) line(line []byte) error {
 	return nil
 }
 
-// end takes the errno. Errors come as positive numbers, as the protocol's description has them, and as negative ones, as
+// end reads the errno. Errors come as positive numbers, as the protocol's description has them, and as negative ones, as
 // wg(8) reads them from the answer to a set request.
 func (s *statusReader) end(value []byte) string {
 	n, ok := parseErrno(value)
@@ -218,7 +219,7 @@ func (s *statusReader) peerLine(key string, value []byte) string {
 	return verdict(first, ok, reason)
 }
 
-// maxSec is the last second of the year 9999: what comes later overflows somewhere in package time.
+// maxSec is the last second of the year 9999. Much later ones overflow in package time.
 const maxSec = 253402300799
 
 // verdict returns what is wrong with a line, given whether its key comes for the first time and its value is good.

@@ -22,7 +22,7 @@ const (
 	badNumber   = "not a number, or too large"
 )
 
-// setKey reads a key in hexadecimal into k and wipes the text.
+// setKey reads a key in hexadecimal into k and wipes the text. It reports whether it was one.
 func setKey(k *[wire.KeySize]byte, text []byte) bool {
 	ok := len(text) == 2*len(k)
 	if ok {
@@ -45,7 +45,7 @@ func parseUint(text []byte, limit uint64) (v uint64, ok bool) {
 	return v, len(text) > 0
 }
 
-// parseMark reads 32 bits, decimal or, as wg(8) users write them, hexadecimal behind 0x.
+// parseMark reads a number of 32 bits, decimal or, as users of wg(8) write it, hexadecimal after 0x.
 func parseMark(text []byte) (uint32, bool) {
 	if len(text) <= 2 || text[0] != '0' || text[1]|0x20 != 'x' {
 		v, ok := parseUint(text, 1<<32-1)
@@ -71,8 +71,8 @@ func parseInterval(text []byte) (time.Duration, bool) {
 	return time.Duration(v) * time.Second, ok
 }
 
-// parseEndpoint reads an address and port. Names are refused: the client has resolved them. Port 0 is read here, since
-// datagrams can come from it; as the endpoint of a request it is refused.
+// parseEndpoint reads an address and port. Names are refused: the client resolves them. Port 0 is accepted here, as datagrams
+// can come from it; ReadConfig refuses it.
 func parseEndpoint(text []byte) (netip.AddrPort, bool) {
 	ap, err := netip.ParseAddrPort(string(text))
 	if err != nil || !zoneOK(ap.Addr().Zone()) {
@@ -81,7 +81,8 @@ func parseEndpoint(text []byte) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), true
 }
 
-// zoneOK reports whether zone can stand in a line: printable, without what delimits it, short as interface names are.
+// zoneOK reports whether zone can be written in a line: printable ASCII without delimiters, no longer than an interface's
+// name.
 func zoneOK(zone string) bool {
 	if len(zone) > maxZone {
 		return false
@@ -104,7 +105,7 @@ func parsePrefix(text []byte) (netip.Prefix, bool) {
 	return wgtypes.CanonicalPrefix(p), err == nil
 }
 
-// parsePrefix4 reads an IPv4 prefix as netip does, without copying the text. What it can't read may still be good.
+// parsePrefix4 reads an IPv4 prefix as netip does, without copying the text. It doesn't read every prefix that netip does.
 func parsePrefix4(text []byte) (netip.Prefix, bool) {
 	var b [4]byte
 	i := 0

@@ -11,10 +11,11 @@ import (
 	"throughline/wgtypes"
 )
 
-// WriteConfig writes cfg as the lines of a set request, with the empty line that ends it and without the "set=1" that
-// goes before. What the protocol can't carry is an error, and then nothing is written.
+// WriteConfig writes cfg as the lines of a set request, with the empty line that ends it and without the "set=1" that comes
+// before. If the protocol can't carry cfg (see [Check]), it returns an error and writes nothing.
 //
-// On the wire, replace_peers=true begins from nothing: a peer's nil fields then stand for the default (see [ReadConfig]).
+// In the protocol, replace_peers=true removes all peers first: a peer's nil fields then mean the default (see
+// [ReadConfig]).
 func WriteConfig(w io.Writer, cfg *wgtypes.Config) error {
 	if err := Check(cfg); err != nil {
 		return err
@@ -69,7 +70,8 @@ func (t *text) peerConfig(p *wgtypes.PeerConfig) {
 	}
 }
 
-// Check reports what of cfg the protocol can't carry.
+// Check returns an error if the protocol can't carry cfg: an endpoint without an address or a port, a persistent keepalive
+// that isn't a whole number of seconds from 0 to 65535, or an invalid prefix.
 func Check(cfg *wgtypes.Config) error {
 	for i := range cfg.Peers {
 		p := &cfg.Peers[i]
@@ -93,11 +95,11 @@ func Check(cfg *wgtypes.Config) error {
 	return nil
 }
 
-// WriteStatus writes st as the answer to a get request: the lines, errno=0 and the empty line that ends it. It writes
-// piece by piece; no more than some KiB of text are in memory.
+// WriteStatus writes st as the answer to a get request: the lines, errno=0 and the empty line that ends it. It writes at
+// most 32 KiB at a time, and keeps no more text in memory.
 //
-// Keys come in the order in which wireguard-go has them. The device's are left out when they are zero, as is an endpoint
-// when there is none; a peer's other keys are always there.
+// The lines have wireguard-go's order. The device's are left out when their values are zero, as is the endpoint of a peer
+// that has none; a peer's other lines are always there.
 func WriteStatus(w io.Writer, st *wgtypes.Status) error {
 	t := newText(w)
 	defer t.wipe()
@@ -141,7 +143,7 @@ func (t *text) peerStatus(p *wgtypes.PeerStatus) {
 	}
 }
 
-// textSize is how much text is gathered before it is written.
+// textSize is how much text is gathered before it is written, in bytes.
 const textSize = 32 << 10
 
 // A text gathers lines and writes them when there are enough. It stops at the first error.
@@ -164,15 +166,15 @@ func (t *text) flush() error {
 	return t.err
 }
 
-// room makes room for a line: a key's name and at most 64 hexadecimal digits, or an address with its zone.
-func (t *text) room() {
+// reserve makes space in the buffer for a line: a key's name and at most 64 hexadecimal digits, or an address with its zone.
+func (t *text) reserve() {
 	if cap(t.b)-len(t.b) < 128 {
 		t.flush()
 	}
 }
 
 func (t *text) line(s string) {
-	t.room()
+	t.reserve()
 	t.b = append(t.b, s...)
 }
 

@@ -26,7 +26,7 @@ type Options struct {
 	Duplicate float64       // that it is delivered twice
 	Reorder   float64       // that it is held back for another Latency (at least a millisecond), so that others overtake it
 	Latency   time.Duration // in one direction; with none, a datagram is there when Send returns
-	Queue     int           // the datagrams a socket holds, a family; what comes then is dropped. 0: 1024
+	Queue     int           // how many datagrams a socket holds for each family; further ones are dropped. 0: 1024
 	NoGRO     bool          // receive each datagram by itself, never several as one super-packet
 }
 

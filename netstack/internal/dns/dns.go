@@ -1,9 +1,9 @@
 // Package dns is a stub resolver: it asks servers for the addresses of names, through connections that it is given.
 //
-// Nothing is cached, all of it is safe for concurrent use, and no goroutine is started. Nothing of a message is believed; a
-// malformed one is an error. An answer by UDP has at most 4096 bytes, one by TCP at most 65535.
+// Nothing is cached, all of it is safe for concurrent use, and no goroutine is started. A malformed message is an error.
 //
-// Limits: a query asks for datagrams of at most 1232 bytes; what doesn't fit is asked for over a connection.
+// Limits: a query asks for datagrams of at most 1232 bytes, and for an answer that doesn't fit by TCP. Of a datagram at
+// most 4096 bytes are read; an answer by TCP has at most 65535.
 package dns
 
 import (
@@ -31,7 +31,7 @@ const (
 // RFC 6891 §6.2.5.
 const payload = 1232
 
-// IsName reports whether s can be asked of DNS.
+// IsName reports whether DNS can be asked for s: labels of 1 to 63 bytes, 253 in all.
 func IsName(s string) bool {
 	s = strings.TrimSuffix(s, ".")
 	if s == "" || len(s) > 253 {
@@ -48,7 +48,7 @@ func IsName(s string) bool {
 // rooted returns the name with the dot at its end, as dnsmessage has all names.
 func rooted(name string) string { return strings.TrimSuffix(name, ".") + "." }
 
-// AppendQuery appends a question for records of a type. The name is one that IsName accepts.
+// AppendQuery appends a query for records of one type to b. The name must be one that IsName accepts.
 func AppendQuery(b []byte, id uint16, name string, kind uint16) []byte {
 	n, err := dnsmessage.NewName(rooted(name))
 	q := dnsmessage.NewBuilder(b, dnsmessage.Header{ID: id, RecursionDesired: true})
@@ -67,8 +67,8 @@ func AppendQuery(b []byte, id uint16, name string, kind uint16) []byte {
 	return msg
 }
 
-// IsAnswer reports whether msg answers this question and no other. It must repeat it, so that a sender who can't see the
-// question has more to guess than the identifier and the port. RFC 5452 §9.1.
+// IsAnswer reports whether msg answers this question and no other. The answer must repeat the question, so that an
+// attacker who can't see it has more to guess than the identifier and the port. RFC 5452 §9.1.
 func IsAnswer(msg []byte, id uint16, name string, kind uint16) bool {
 	var p dnsmessage.Parser
 	h, err := p.Start(msg)
@@ -102,8 +102,8 @@ func equalFold(a, b string) bool {
 	return true
 }
 
-// Parse returns the addresses of the type in the answer section of a message. The aliases between the name and
-// them are the server's business.
+// Parse returns the addresses of the type in the answer section of a message. It doesn't check that aliases lead from the
+// name to them: that is the server's task.
 func Parse(msg []byte, kind uint16) ([]netip.Addr, error) {
 	var p dnsmessage.Parser
 	h, err := p.Start(msg)
@@ -139,13 +139,13 @@ func Parse(msg []byte, kind uint16) ([]netip.Addr, error) {
 		if !ok {
 			return nil, ErrServer
 		}
-		if ip = ip.Unmap(); ip.Is4() == (kind == A) { // an IPv4 address in IPv6 isn't one to be dialed
+		if ip = ip.Unmap(); ip.Is4() == (kind == A) { // an AAAA record with an IPv4-mapped address is ignored
 			ips = append(ips, ip)
 		}
 	}
 }
 
-// address reads the address in a record whose header is r. dnsmessage takes what it needs and doesn't mind a longer record.
+// address reads the address in a record whose header is r. dnsmessage accepts longer records, so the length is checked here.
 func address(p *dnsmessage.Parser, r dnsmessage.ResourceHeader) (netip.Addr, bool) {
 	if uint16(r.Type) == A {
 		a, err := p.AResource()

@@ -12,8 +12,8 @@ import (
 const query = "\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01" + "\x04both\x04test\x00" + "\x00\x01\x00\x01" +
 	"\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00"
 
-// said returns an answer with the flags, and n records.
-func said(flags, n string, records string) []byte {
+// reply returns an answer with the flags, and n records.
+func reply(flags, n string, records string) []byte {
 	return []byte("\x00\x07" + flags + "\x00\x01" + n + "\x00\x00\x00\x00" + "\x04both\x04test\x00\x00\x01\x00\x01" + records)
 }
 
@@ -41,30 +41,30 @@ func TestParse(t *testing.T) {
 		want string
 		err  error
 	}{
-		{said(ok, "\x00\x02", alias+addr), A, "10.0.0.1", nil},
-		{said(ok, "\x00\x02", alias+six), AAAA, "fd07::2", nil},
-		{said(ok, "\x00\x02", addr+six), AAAA, "fd07::2", nil},
-		{said(ok, "\x00\x00", ""), A, "", nil},
-		{said("\x81\x83", "\x00\x00", ""), A, "", ErrNoHost},
-		{said("\x81\x82", "\x00\x00", ""), A, "", ErrServer},
-		{said("\x83\x80", "\x00\x00", ""), A, "", ErrTruncated},
-		{said(ok, "\x00\x01", addr[:15]), A, "", ErrServer},
-		{said(ok, "\x00\x01", addr[:9]), A, "", ErrServer},
-		{said(ok, "\x00\x01", "\x40"+addr), A, "", ErrServer},
-		{said(ok, "\x00\x03", chain), A, "10.0.0.1", nil},
-		{said(ok, "\x00\x01", "\xc0\x1b"+addr[2:]), A, "", ErrServer},            // a name that points to itself
-		{said(ok, "\x00\x01", "\xc0\x1d\xc0\x1b"+addr[2:]), A, "", ErrServer},    // two that point to each other
-		{said(ok, "\x00\x01", "\xff\xff"+addr[2:]), A, "", ErrServer},            // one that points out of the message
-		{said(ok, "\x00\x02", addr), A, "", ErrServer},                           // fewer records than are announced
-		{said(ok, "\x00\x01", addr[:11]+"\x05"+addr[12:]+"x"), A, "", ErrServer}, // longer than an address
-		{said(ok, "\x00\x01", addr[:11]+"\x03"+addr[12:15]), A, "", ErrServer},   // shorter
-		{said(ok, "\x00\x01", addr[:11]+"\x10"+addr[12:]), A, "", ErrServer},     // longer than the message
-		{said(ok, "\x00\x01", alias[:11]+"\x10"+alias[12:]), A, "", ErrServer},   // likewise, and to be skipped
-		{said(ok, "\x00\x01", addr[:5]+"\x03"+addr[6:]), A, "", nil},             // of another class
-		{said(ok, "\x00\x01", mapped), AAAA, "", nil},
-		{said(ok, "\x00\x01", "\xc0"), A, "", ErrServer},
-		{said(ok, "\x00\x01", strings.Replace(six, "\x00\x1c", "\x00\x01", 1)), A, "", ErrServer},
-		{said(ok, "\x00\x01", "")[:20], A, "", ErrServer},
+		{reply(ok, "\x00\x02", alias+addr), A, "10.0.0.1", nil},
+		{reply(ok, "\x00\x02", alias+six), AAAA, "fd07::2", nil},
+		{reply(ok, "\x00\x02", addr+six), AAAA, "fd07::2", nil},
+		{reply(ok, "\x00\x00", ""), A, "", nil},
+		{reply("\x81\x83", "\x00\x00", ""), A, "", ErrNoHost},
+		{reply("\x81\x82", "\x00\x00", ""), A, "", ErrServer},
+		{reply("\x83\x80", "\x00\x00", ""), A, "", ErrTruncated},
+		{reply(ok, "\x00\x01", addr[:15]), A, "", ErrServer},
+		{reply(ok, "\x00\x01", addr[:9]), A, "", ErrServer},
+		{reply(ok, "\x00\x01", "\x40"+addr), A, "", ErrServer},
+		{reply(ok, "\x00\x03", chain), A, "10.0.0.1", nil},
+		{reply(ok, "\x00\x01", "\xc0\x1b"+addr[2:]), A, "", ErrServer},            // a name that points to itself
+		{reply(ok, "\x00\x01", "\xc0\x1d\xc0\x1b"+addr[2:]), A, "", ErrServer},    // two that point to each other
+		{reply(ok, "\x00\x01", "\xff\xff"+addr[2:]), A, "", ErrServer},            // one that points out of the message
+		{reply(ok, "\x00\x02", addr), A, "", ErrServer},                           // fewer records than are announced
+		{reply(ok, "\x00\x01", addr[:11]+"\x05"+addr[12:]+"x"), A, "", ErrServer}, // longer than an address
+		{reply(ok, "\x00\x01", addr[:11]+"\x03"+addr[12:15]), A, "", ErrServer},   // shorter
+		{reply(ok, "\x00\x01", addr[:11]+"\x10"+addr[12:]), A, "", ErrServer},     // longer than the message
+		{reply(ok, "\x00\x01", alias[:11]+"\x10"+alias[12:]), A, "", ErrServer},   // likewise, and to be skipped
+		{reply(ok, "\x00\x01", addr[:5]+"\x03"+addr[6:]), A, "", nil},             // of another class
+		{reply(ok, "\x00\x01", mapped), AAAA, "", nil},
+		{reply(ok, "\x00\x01", "\xc0"), A, "", ErrServer},
+		{reply(ok, "\x00\x01", strings.Replace(six, "\x00\x1c", "\x00\x01", 1)), A, "", ErrServer},
+		{reply(ok, "\x00\x01", "")[:20], A, "", ErrServer},
 		{nil, A, "", ErrServer},
 	} {
 		ips, err := Parse(c.msg, c.kind)
@@ -79,13 +79,13 @@ func TestParse(t *testing.T) {
 }
 
 func TestIsAnswer(t *testing.T) {
-	right := said(ok, "\x00\x01", addr)
+	right := reply(ok, "\x00\x01", addr)
 	if !IsAnswer(right, 7, "BOTH.test", A) {
-		t.Error("the answer isn't taken")
+		t.Error("the answer isn't accepted")
 	}
 	if IsAnswer(right, 8, "both.test", A) || IsAnswer(right, 7, "both.tesT.x", A) || IsAnswer(right, 7, "both.test", AAAA) ||
 		IsAnswer([]byte(query), 7, "both.test", A) || IsAnswer(right[:20], 7, "both.test", A) {
-		t.Error("what is no answer to the question is taken")
+		t.Error("a message that isn't an answer to the question is accepted")
 	}
 	for what, msg := range map[string]string{
 		"two questions":             strings.Replace(string(right), "\x00\x01", "\x00\x02", 1),
@@ -96,7 +96,7 @@ func TestIsAnswer(t *testing.T) {
 		"letters that fold to ours": strings.Replace(string(right), "\x04both\x04test", "\x04both\x05te\u017ft", 1),
 	} {
 		if IsAnswer([]byte(msg), 7, "both.test", A) {
-			t.Errorf("%s: it is taken for the answer", what)
+			t.Errorf("%s: it is accepted as the answer", what)
 		}
 	}
 	// Both names have as many bytes, and Unicode folds one to the other.
@@ -108,7 +108,7 @@ func TestIsAnswer(t *testing.T) {
 
 func FuzzAnswer(f *testing.F) {
 	for _, records := range []string{"", addr, six, alias + addr, chain, mapped, "\xc0\x1b" + addr[2:]} {
-		f.Add(said(ok, "\x00\x01", records))
+		f.Add(reply(ok, "\x00\x01", records))
 	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		for _, kind := range []uint16{A, AAAA} {

@@ -11,24 +11,25 @@ import (
 	"time"
 )
 
-// attempts is how long a server has to answer, each time it is asked: 10 s in all, as resolv.conf(5) has it by default with
-// 5 s twice. The first is shorter, so that a lost datagram or a dead server costs 1 s.
+// attempts is how long a server has to answer, each time it is asked: 10 s in all, as with resolv.conf(5)'s default of two
+// attempts of 5 s. The first is shorter, so that a lost datagram or a dead server costs 1 s.
 var attempts = [...]time.Duration{time.Second, 3 * time.Second, 6 * time.Second}
 
-// resolutionDelay is how long addresses of one family wait at least for those of the other. RFC 8305 §3.
+// resolutionDelay is how long the answer about one family is waited for, at least, when that about the other has come.
+// RFC 8305 §3.
 const resolutionDelay = 50 * time.Millisecond
 
-// A Resolver asks servers in turn, by UDP and, where an answer is truncated, by TCP. It doesn't change, and starts no
-// goroutine.
+// A Resolver asks servers in turn, by UDP and, where an answer is truncated, by TCP. It is safe for concurrent use as long as
+// nobody changes it.
 type Resolver struct {
 	Servers []netip.Addr // at least one
 
-	// Dial connects "udp" or "tcp"; what it returns knows deadlines.
+	// Dial connects to a server; network is "udp" or "tcp". The connection must support deadlines.
 	Dial func(ctx context.Context, network string, server netip.AddrPort) (net.Conn, error)
 }
 
-// Lookup returns the addresses of name, one that IsName accepts, in the order of kinds, A and AAAA. With an error comes
-// the server that was asked last.
+// Lookup returns the addresses of name, in the order of kinds, which are A or AAAA or both. The name must be one that IsName
+// accepts. server is the one that was asked last.
 func (r *Resolver) Lookup(ctx context.Context, name string, kinds ...uint16) (ips []netip.Addr, server netip.AddrPort, err error) {
 	for _, wait := range attempts {
 		for _, s := range r.Servers {
@@ -45,7 +46,7 @@ func (r *Resolver) Lookup(ctx context.Context, name string, kinds ...uint16) (ip
 	return nil, server, err
 }
 
-// A question is one that was asked, and what came of it.
+// A question is a question to a server, and its answer.
 type question struct {
 	id   uint16
 	kind uint16
@@ -56,8 +57,8 @@ type question struct {
 
 // ask asks one server for all addresses of name. The questions are asked at the same time.
 //
-// Some servers never answer about AAAA. Once there are addresses, the other answer has as long again as this one took: both
-// took the same path, so what differs is the time that the server itself took.
+// Some servers never answer about AAAA. Once there are addresses, the other answer may take as long again as this one took:
+// both take the same path, so only the server's own time differs.
 func (r *Resolver) ask(ctx context.Context, wait time.Duration, server netip.AddrPort, name string, kinds []uint16) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -117,7 +118,7 @@ func (r *Resolver) ask(ctx context.Context, wait time.Duration, server netip.Add
 	return nil, err
 }
 
-// askTCP asks again what was too long for UDP. RFC 7766 §8.
+// askTCP asks again, by TCP, for an answer that is too long for UDP. RFC 7766 §8.
 func (r *Resolver) askTCP(ctx context.Context, server netip.AddrPort, name string, q *question) ([]netip.Addr, error) {
 	c, err := r.Dial(ctx, "tcp", server)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A server is what one server does with a question: it answers after a time, or never.
+// A server is how a DNS server answers a question: with what, and after how long, or never.
 type server func(kind uint16, tcp bool) (msg string, after time.Duration)
 
 const never = time.Hour
@@ -76,7 +76,7 @@ func (s *servers) serve(c net.Conn, name string, tcp bool) {
 // about returns an answer of a kind, with one address or none.
 func about(kind uint16, records int) string {
 	const header = 12
-	m := said(ok, "\x00"+string(rune(records)), "")
+	m := reply(ok, "\x00"+string(rune(records)), "")
 	binary.BigEndian.PutUint16(m[header+11:], kind)
 	switch {
 	case records == 0:
@@ -90,7 +90,7 @@ func about(kind uint16, records int) string {
 
 func TestLookup(t *testing.T) {
 	const ms = time.Millisecond
-	// answers has both kinds answered after their times, with an address.
+	// answers makes a server that answers about each kind after its time, with an address.
 	answers := func(v6, v4 time.Duration) server {
 		return func(kind uint16, _ bool) (string, time.Duration) {
 			if kind == AAAA {
@@ -100,7 +100,7 @@ func TestLookup(t *testing.T) {
 		}
 	}
 	silent := answers(never, never)
-	// lossy loses the first n questions.
+	// lossy makes a server that doesn't get the first n questions.
 	lossy := func(n int) server {
 		return func(kind uint16, tcp bool) (string, time.Duration) {
 			if n--; n >= 0 {
@@ -109,7 +109,7 @@ func TestLookup(t *testing.T) {
 			return about(kind, 1), 20 * ms
 		}
 	}
-	says := func(flags string, after time.Duration) server {
+	replies := func(flags string, after time.Duration) server {
 		return func(kind uint16, _ bool) (string, time.Duration) {
 			m := []byte(about(kind, 0))
 			copy(m[2:], flags)
@@ -140,8 +140,8 @@ func TestLookup(t *testing.T) {
 			}
 			return about(A, 0), 20 * ms
 		}}, nil, "fd07::2", 400 * ms, ""},
-		{"no address", []server{says(ok, 20*ms)}, nil, "no such host", 20 * ms, ""},
-		{"no such name", []server{says("\x81\x83", 20*ms)}, nil, "no such host", 20 * ms, ""},
+		{"no address", []server{replies(ok, 20*ms)}, nil, "no such host", 20 * ms, ""},
+		{"no such name", []server{replies("\x81\x83", 20*ms)}, nil, "no such host", 20 * ms, ""},
 		{"a lost question", []server{lossy(2)}, nil, both, 1020 * ms, ""},
 		{"two lost questions", []server{lossy(4)}, nil, both, 4020 * ms, ""},
 		{"a server slower than the first attempt", []server{answers(2500*ms, 2500*ms)}, nil, both, 3500 * ms, ""},
@@ -149,20 +149,20 @@ func TestLookup(t *testing.T) {
 		{"a silent server", []server{silent}, []uint16{A}, "i/o timeout", 10 * time.Second, "1/A@0s 1/A@1s 1/A@4s"},
 		{"the second server", []server{silent, answers(20*ms, 20*ms)}, nil, both, 1020 * ms, ""},
 		{"servers in turn", []server{silent, lossy(1)}, []uint16{A}, "10.0.0.1", 5020 * ms, "1/A@0s 2/A@1s 1/A@2s 2/A@5s"},
-		{"a failing server", []server{says("\x81\x82", 20*ms), answers(20*ms, 20*ms)}, nil, both, 40 * ms, ""},
-		{"failing servers", []server{says("\x81\x82", 0)}, nil, "server misbehaving", 0, ""},
+		{"a failing server", []server{replies("\x81\x82", 20*ms), answers(20*ms, 20*ms)}, nil, both, 40 * ms, ""},
+		{"failing servers", []server{replies("\x81\x82", 0)}, nil, "server misbehaving", 0, ""},
 		{"by TCP", []server{func(kind uint16, tcp bool) (string, time.Duration) {
 			if tcp {
 				return about(kind, 1), 100 * ms
 			}
-			m, _ := says("\x83\x80", 0)(kind, false)
+			m, _ := replies("\x83\x80", 0)(kind, false)
 			return m, 20 * ms
 		}}, nil, both, 220 * ms, ""},
 		{"IPv6 by TCP, while the other is there", []server{func(kind uint16, tcp bool) (string, time.Duration) {
 			if kind == A || tcp {
 				return about(kind, 1), 200 * ms
 			}
-			m, _ := says("\x83\x80", 0)(kind, false)
+			m, _ := replies("\x83\x80", 0)(kind, false)
 			return m, 210 * ms
 		}}, nil, both, 410 * ms, ""},
 	} {

@@ -1,13 +1,12 @@
-// Package link is the wire between gVisor's stack and a tunnel's batches: a link endpoint to the one, a tun.Queue to the
-// other.
+// Package link joins gVisor's stack and a tunnel's batches: it is a link endpoint for the stack, and a tun.Queue for the
+// tunnel.
 //
-// Read lays what gVisor sent straight into the batch, a super-packet as the segments it stands for: each byte is copied
-// once and summed once. Write merges the segments of a flow and has their checksums verified by offload.Merger; what could
-// not be merged gVisor verifies. Nothing is allocated for each packet but what gVisor takes from its pools, and no
-// goroutine is started.
+// Read puts what gVisor sent straight into the batch, a super-packet as its segments: each byte is copied once and summed
+// once. Write merges the segments of a flow, whose checksums offload.Merger verifies; gVisor verifies those of packets
+// that couldn't be merged. Nothing is allocated for each packet except from gVisor's pools, and no goroutine is started.
 //
-// What was sent waits for Read in a queue with two bounds; see send. Read has one caller at a time and so has Write; the
-// two are different goroutines. A packet of gVisor's is held by reference until Read has copied it.
+// What gVisor sent waits for Read in a queue with two bounds; see send. Read has one caller at a time and so has Write; the
+// two must be different goroutines. A packet of gVisor's is held by reference until Read has copied it.
 package link
 
 import (
@@ -27,39 +26,39 @@ import (
 	"throughline/tun/offload"
 )
 
-// Bounds of what gVisor has sent and the tunnel hasn't taken.
+// Bounds of what gVisor has sent and the tunnel hasn't read.
 const (
-	waitBytes   = 512 << 10 // above either, a sender that may wait does
+	waitBytes   = 512 << 10 // from either on, a sender that may wait does
 	waitPackets = 512
-	dropPackets = 4096 // above, a packet that may not wait is dropped
+	dropPackets = 4096 // from here on, a packet is dropped
 )
 
 var errClosed = fmt.Errorf("netstack: %w", os.ErrClosed)
 
-// A Link is the network interface of a stack: what gVisor sends comes out of Read, and what is written goes up to gVisor.
+// A Link is the network interface of a stack: Read returns what gVisor sends, and Write delivers packets to gVisor.
 type Link struct {
 	mtu     int
 	gso     int // the bytes of payload in a super-packet, at most
 	network atomic.Pointer[stack.NetworkDispatcher]
 
-	// verified says that the packet being delivered has right checksums. gVisor asks for it by Capabilities, once for
-	// each packet, in the call that delivers it; and one goroutine delivers.
+	// verified says that the checksums of the packet being delivered are right. gVisor asks for it by Capabilities, once for
+	// each packet, in the call that delivers it; and only one goroutine delivers.
 	verified atomic.Bool
 	merger   offload.Merger
 
 	mu      sync.Mutex // guards what follows
-	filled  sync.Cond  // there is a packet, or the end
-	drained sync.Cond  // there is room for the sender that has waited longest, or the end
+	filled  sync.Cond  // there is a packet, or the link is closed
+	drained sync.Cond  // there is space for the sender that has waited longest, or the link is closed
 	queue   ring
 	bytes   int  // in queue
-	idle    bool // Read waits at some
-	waiting int  // how many wait at room
+	idle    bool // Read waits for filled
+	waiting int  // how many senders wait for drained
 	closed  bool
 
-	taken       []*stack.PacketBuffer // what Read has taken from queue; its own
-	super       offload.Super
-	remainder   []byte         // a super-packet that a batch had no room for; its memory stays
-	remainderOf offload.Header // its header
+	taken           []*stack.PacketBuffer // what Read has taken from queue; used by Read alone, as what follows
+	super           offload.Super
+	remainder       []byte // what is left of a super-packet that a batch had no room for; its memory is used again
+	remainderHeader offload.Header
 }
 
 var (
@@ -68,14 +67,14 @@ var (
 	_ tun.Queue          = (*Link)(nil)
 )
 
-// tcpRoom is what gVisor keeps free of each IPv4 packet for headers: it leaves room for the largest TCP options, and puts
-// nothing but a timestamp there.
+// tcpRoom is how many bytes of each IPv4 packet gVisor reserves for headers: it leaves space for the largest TCP options, but
+// uses at most a timestamp, of so many bytes.
 const (
 	tcpRoom   = header.IPv4MinimumSize + header.TCPHeaderMaximumSize
 	timestamp = 12
 )
 
-// New returns a link of the MTU.
+// New returns a link with an MTU in bytes.
 func New(mtu int) *Link {
 	// A super-packet's segments fill one super-packet of datagrams, all of one size, so that no segment in the midst of a
 	// stream is short.
@@ -87,8 +86,8 @@ func New(mtu int) *Link {
 	return l
 }
 
-// Chunk returns how many bytes a TCP connection should be given in one write: the payload of one super-packet, a whole
-// number of segments.
+// Chunk returns how many bytes should be written to a TCP connection at once: the payload of one super-packet, which is a
+// whole number of segments.
 func (l *Link) Chunk(v6 bool) int {
 	if !v6 {
 		return l.gso
@@ -112,8 +111,8 @@ func (l *Link) LinkAddress() tcpip.LinkAddress { return "" }
 // SetLinkAddress implements stack.LinkEndpoint.
 func (l *Link) SetLinkAddress(tcpip.LinkAddress) {}
 
-// Capabilities implements stack.LinkEndpoint. Checksums of TCP data are left to the link by GSO; the few others are
-// gVisor's to compute, for a link can't fill in those of datagrams that gVisor fragments.
+// Capabilities implements stack.LinkEndpoint. With GSO the link computes the checksums of TCP data; gVisor computes the
+// few others, as a link can't compute those of datagrams that gVisor fragments.
 func (l *Link) Capabilities() stack.LinkEndpointCapabilities {
 	if l.verified.Load() {
 		return stack.CapabilityRXChecksumOffload
@@ -154,7 +153,7 @@ func (l *Link) SetOnCloseAction(func()) {}
 // SupportedGSO implements stack.GSOEndpoint.
 func (l *Link) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
 
-// GSOMaxSize implements stack.GSOEndpoint. gVisor's limit of payload is what it returns, less the largest headers and 1.
+// GSOMaxSize implements stack.GSOEndpoint. gVisor subtracts the largest headers and 1 to get the limit of the payload.
 func (l *Link) GSOMaxSize() uint32 { return uint32(l.gso + header.TCPTotalHeaderMaximumSize + 1) }
 
 // WritePackets implements stack.LinkWriter: gVisor sends. The packets are kept until Read has copied them.
@@ -167,6 +166,7 @@ func (l *Link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	return pkts.Len(), nil
 }
 
+// send queues a packet, waits for space if the sender may, and drops the packet if there is none.
 func (l *Link) send(p *stack.PacketBuffer) tcpip.Error {
 	// TCP data is sent by a program's goroutine or by one that works on this very connection: it may wait, even with the
 	// connection locked. Everything else may come from the goroutine in Write. UDP has the bound of its socket's buffer,
@@ -197,16 +197,17 @@ func (l *Link) send(p *stack.PacketBuffer) tcpip.Error {
 	return nil
 }
 
+// full reports whether senders that may wait must. The lock is held.
 func (l *Link) full() bool { return l.bytes >= waitBytes || l.queue.n >= waitPackets }
 
-// wakeSender wakes the sender that has waited longest, if there is room; that one will wake the next. The lock is held.
+// wakeSender wakes the sender that has waited longest, if there is space; that one will wake the next. The lock is held.
 func (l *Link) wakeSender() {
 	if l.waiting > 0 && !l.full() {
 		l.drained.Signal()
 	}
 }
 
-// Shutdown ends reading and sending.
+// Shutdown makes Read and senders return errors.
 func (l *Link) Shutdown() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -215,7 +216,7 @@ func (l *Link) Shutdown() {
 	l.drained.Broadcast()
 }
 
-// Release gives back the packets that nobody will read.
+// Release releases the packets that nobody will read any more.
 func (l *Link) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -225,7 +226,7 @@ func (l *Link) Release() {
 	l.bytes = 0
 }
 
-// A ring is a queue of packets. Its memory grows to what it held at most, and stays.
+// A ring is a queue of packets. Its memory grows as needed and never shrinks.
 type ring struct {
 	slots   []*stack.PacketBuffer // a power of two, or none
 	head, n int
@@ -253,7 +254,7 @@ func (r *ring) pop() *stack.PacketBuffer {
 	return p
 }
 
-// Write implements [tun.Queue]: packets from the tunnel go up to gVisor.
+// Write implements [tun.Queue]: it delivers packets from the tunnel to gVisor.
 func (l *Link) Write(b *packet.Batch) error {
 	d := l.network.Load()
 	if d == nil {
@@ -276,7 +277,7 @@ func (l *Link) Write(b *packet.Batch) error {
 			v.Write(b.Bytes(i)[w.Head:])
 		}
 		p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
-		l.verified.Store(w.N > 1) // the Merger verified each of them; one alone it didn't look at
+		l.verified.Store(w.N > 1) // the Merger verified each of several packets, but not one alone
 		(*d).DeliverNetworkPacket(proto, p)
 		p.DecRef()
 	}

@@ -17,7 +17,7 @@ import (
 
 const mss = 1340
 
-// super returns a packet as gVisor hands it over: headers with half a checksum, and size bytes of payload.
+// super returns a packet as gVisor sends it: headers with the checksum of the pseudo-header only, and size bytes of payload.
 func super(size, mss int) *stack.PacketBuffer {
 	p := stack.NewPacketBuffer(stack.PacketBufferOptions{
 		ReserveHeaderBytes: 60, Payload: buffer.MakeWithData(make([]byte, size)),
@@ -35,7 +35,7 @@ func super(size, mss int) *stack.PacketBuffer {
 	return p
 }
 
-// check holds that the packets of b from the first on are right segments of one after another payload of size bytes.
+// check checks that the packets of b from the first on are right segments of one after another payload of size bytes.
 func check(t *testing.T, b *packet.Batch, size int) {
 	t.Helper()
 	got := 0
@@ -88,12 +88,12 @@ func TestReadSegments(t *testing.T) {
 
 func TestReadRefusesSmallBatch(t *testing.T) {
 	if _, err := newLink(t).Read(packet.NewSize(1500, 1)); err == nil {
-		t.Error("a batch without room for a packet was taken")
+		t.Error("a batch without room for a packet was accepted")
 	}
 }
 
-// TestQueueBounds holds that bulk waits above the lower bound, that the rest goes on to the upper one, and that a sender that
-// waits goes on when there is room, or at the end.
+// TestQueueBounds checks that TCP data waits at the lower bound, that other packets are queued up to the upper one, and that a
+// sender that waits continues when there is space, or after Shutdown.
 func TestQueueBounds(t *testing.T) {
 	l := newLink(t)
 	bulk, small := super(46*mss, mss), super(0, mss)
@@ -141,17 +141,17 @@ func TestQueueBounds(t *testing.T) {
 	wg.Go(func() { errs <- l.send(bulk) })
 	l.Shutdown()
 	if err := <-errs; err == nil {
-		t.Error("a packet was sent after the end")
+		t.Error("a packet was sent after Shutdown")
 	}
 	wg.Wait()
 	if _, err := l.Read(packet.New()); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("read after the end: %v", err)
+		t.Errorf("read after Shutdown: %v", err)
 	}
 	bulk.DecRef()
 	small.DecRef()
 }
 
-// A sink takes what a link delivers.
+// A sink is a stack that counts what a link delivers.
 type sink struct {
 	l        *Link
 	packets  int
@@ -169,7 +169,7 @@ func (s *sink) DeliverNetworkPacket(_ tcpip.NetworkProtocolNumber, p *stack.Pack
 
 func (s *sink) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) {}
 
-// TestWriteMerges holds that consecutive segments go up as one packet that needn't be verified, and one with a wrong
+// TestWriteMerges checks that consecutive segments are delivered as one packet that needn't be verified, and one with a wrong
 // checksum alone, as one that must be.
 func TestWriteMerges(t *testing.T) {
 	l := newLink(t)
@@ -190,7 +190,7 @@ func TestWriteMerges(t *testing.T) {
 	}
 }
 
-// TestPathAllocates holds that nothing is allocated for each packet. A few for each batch are allowed, for the race
+// TestPathAllocates checks that nothing is allocated for each packet. A few for each batch are allowed, for the race
 // detector makes pools forget.
 func TestPathAllocates(t *testing.T) {
 	l := newLink(t)

@@ -11,10 +11,10 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// maxSuper bounds a super-packet, headers and all.
+// maxSuper is the size of the largest super-packet with its headers, in bytes.
 const maxSuper = 1 << 16
 
-// Read implements [tun.Queue]: packets from gVisor go out to the tunnel.
+// Read implements [tun.Queue]: it returns packets that gVisor sends.
 func (l *Link) Read(b *packet.Batch) (more bool, err error) {
 	if _, room := b.Next(); room < maxSuper {
 		return false, fmt.Errorf("netstack: read: the batch has room for %d bytes, and a packet may have %d", room, maxSuper)
@@ -41,7 +41,7 @@ func (l *Link) Read(b *packet.Batch) (more bool, err error) {
 			if len(l.taken) > 0 {
 				break
 			}
-			count, room = 0, 0 // what an empty batch has no room for is taken alone
+			count, room = 0, 0 // a super-packet that even an empty batch has no room for is taken alone
 		}
 		p := l.queue.pop()
 		l.taken = append(l.taken, p)
@@ -69,7 +69,7 @@ func needs(p *stack.PacketBuffer) (n, bytes int) {
 	return n, bytes + n*(packet.Headroom+packet.Tailroom+wire.PaddingMultiple)
 }
 
-// lay puts p into b, or the segments of a super-packet.
+// lay puts p, or its segments if it is a super-packet, into b.
 func (l *Link) lay(b *packet.Batch, p *stack.PacketBuffer) {
 	off, _ := b.Next()
 	size, head := p.Size(), p.HeaderSize()
@@ -96,11 +96,11 @@ func (l *Link) lay(b *packet.Batch, p *stack.PacketBuffer) {
 		}
 		l.remainder = l.remainder[:size]
 		from.read(l.remainder)
-		l.remainderOf = superHeader(gso)
+		l.remainderHeader = superHeader(gso)
 		l.layRemainder(b)
 		return
 	}
-	// The headers go to where the first segment lies, and each segment's payload to where it belongs.
+	// The headers are copied to the first segment's place, and then each segment's payload to its own.
 	from.read(b.Slab[off : off+head])
 	if !l.super.Parse(superHeader(gso), b.Slab[off:off+head], size) {
 		panic("link: BUG: a super-packet of gVisor's can't be split")
@@ -113,6 +113,7 @@ func (l *Link) lay(b *packet.Batch, p *stack.PacketBuffer) {
 	l.super.Finish(b)
 }
 
+// superHeader returns the virtio header of a super-packet of gVisor's.
 func superHeader(gso stack.GSO) offload.Header {
 	h := offload.Header{Flags: offload.NeedsCsum, GSOType: offload.GSOTCPv4, GSOSize: gso.MSS}
 	if gso.Type == stack.GSOTCPv6 {
@@ -121,7 +122,8 @@ func superHeader(gso stack.GSO) offload.Header {
 	return h
 }
 
-// readRemainder lays what is left of a super-packet that has more segments than a batch: those of a peer with a tiny MSS.
+// readRemainder puts what is left of a super-packet into b, which happens when a tiny MSS makes more segments than a batch
+// has packets.
 func (l *Link) readRemainder(b *packet.Batch) (more bool, err error) {
 	l.layRemainder(b)
 	l.mu.Lock()
@@ -132,11 +134,11 @@ func (l *Link) readRemainder(b *packet.Batch) (more bool, err error) {
 	return len(l.remainder) > 0 || l.queue.n > 0, nil
 }
 
-// layRemainder lays as much of the remainder as b has room for.
+// layRemainder puts as much of the remainder into b as there is room for.
 func (l *Link) layRemainder(b *packet.Batch) {
 	off, _ := b.Next()
 	p := b.Slab[off : off+copy(b.Slab[off:], l.remainder)]
-	if !l.super.Parse(l.remainderOf, p, len(p)) {
+	if !l.super.Parse(l.remainderHeader, p, len(p)) {
 		panic("link: BUG: a super-packet of gVisor's can't be split")
 	}
 	l.super.Lay(b)
@@ -145,13 +147,13 @@ func (l *Link) layRemainder(b *packet.Batch) {
 	l.super.Finish(b)
 }
 
-// A source is a place in a packet's bytes, which lie in several pieces.
+// A source is a position in a packet whose bytes are in several buffers.
 type source struct {
 	v   *buffer.View
 	off int
 }
 
-// read fills dst with the bytes that come next, which must be there.
+// read fills dst with the next bytes. There must be as many.
 func (s *source) read(dst []byte) {
 	for {
 		n := copy(dst, s.v.AsSlice()[s.off:])

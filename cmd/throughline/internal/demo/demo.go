@@ -1,16 +1,16 @@
 // Package demo is a tunnel with both of its ends in one process, and a page that shows it at work.
 //
-// Two peers with fresh keys, near and far, are each a throughline.Device over a user-space stack of its own. They are
-// joined by UDP sockets of the operating system, over 127.0.0.1. The far peer serves HTTP inside the tunnel;
-// [Demo.Serve] brings connections of this host's there. So the page is delivered by the tunnel that it describes.
-// Nothing needs privileges, configuration or a network, and nothing is left behind.
+// Each of the two peers, near and far, is a throughline.Device with a fresh key and a user-space stack of its own. They
+// send to each other from UDP sockets of the operating system on 127.0.0.1. The far peer serves HTTP inside the tunnel;
+// [Demo.Serve] forwards connections from this host to it. So the page is delivered by the tunnel that it describes.
+// Nothing needs privileges, configuration or a network, and Close removes everything.
 //
-// With Options.TUN each peer has a TUN of the kernel's instead, in a network namespace of its own, and TCP is the
-// kernel's. The UDP sockets stay in the namespace that the process is in. That takes privileges, and Linux; the
-// namespaces have no names, and end with the process at the latest.
+// With Options.TUN each peer has one of the kernel's TUNs instead, in a network namespace of its own, and TCP is the
+// kernel's. The UDP sockets stay in the process's namespace. That needs privileges, and Linux; the namespaces have no
+// names, and end with the process at the latest.
 //
-// The walk of a packet is timed from outside: decorators around the stacks' queues and the sockets note when a batch
-// passes. The engine is what it is elsewhere.
+// A packet's walk is the steps from the sender's TUN to the receiver's. They are timed from outside the engine, by
+// decorators around queues and sockets that note when a batch passes.
 //
 // A Demo is safe for concurrent use. Its bounds: one load at a time from the page, [MaxStreams] streams in it, 256
 // connections to the page, a history of 60 s. It is no benchmark: both ends, the programs that send and check, and the
@@ -37,7 +37,7 @@ import (
 	"throughline/udp"
 )
 
-// The peers' addresses inside the tunnel. They are not seen outside.
+// The peers' addresses inside the tunnel. They are used nowhere outside.
 var (
 	inner    = netip.MustParsePrefix("10.128.0.0/30")
 	nearAddr = netip.MustParseAddr("10.128.0.1")
@@ -45,10 +45,10 @@ var (
 	farHTTP  = netip.AddrPortFrom(farAddr, 80).String()
 )
 
-// loopback is the address of the peers' sockets. Other machines don't reach it.
+// loopback is the address of the peers' sockets. Other machines can't reach it.
 var loopback = netip.MustParseAddr("127.0.0.1")
 
-// A Demo is two peers and what runs between them. Make one with [New].
+// A Demo is two peers and the tunnel between them. Make one with [New].
 type Demo struct {
 	near, far *peer
 	up, down  walk // near to far, and far to near
@@ -67,40 +67,40 @@ type Demo struct {
 	closed  bool
 	history history
 	load    Loading
-	moved   atomic.Int64 // bytes of the load that runs
+	moved   atomic.Int64 // bytes of the page's load that were sent and received so far
 }
 
 // A peer is one end of the tunnel.
 type peer struct {
-	inside proxy.Network // the stack, or the namespace
-	space  *namespace    // nil without TUNs of the kernel's
-	dev    *throughline.Device
-	name   string // of its TUN
-	key    throughline.PrivateKey
-	addr   netip.Addr
+	inside    proxy.Network // dials and listens inside the tunnel: the stack, or the namespace
+	namespace *namespace    // nil without the kernel's TUNs
+	dev       *throughline.Device
+	name      string // of its TUN
+	key       throughline.PrivateKey
+	addr      netip.Addr
 }
 
-// close ends a peer. When it returns, nothing of it is left.
+// close ends a peer and waits for its end.
 func (p *peer) close() error {
 	err := p.dev.Close()
-	if p.space != nil {
-		err = errors.Join(err, p.space.Close())
+	if p.namespace != nil {
+		err = errors.Join(err, p.namespace.Close())
 	}
 	return err
 }
 
-// Options are what a demo is made of.
+// Options configure a demo.
 type Options struct {
 	Version string       // for the page to show
 	Network udp.Network  // opens the sockets; nil stands for the operating system's
-	Logger  *slog.Logger // nil stands for silence
+	Logger  *slog.Logger // nil discards
 	Cipher  string       // one of throughline.CipherImplementations; "" stands for the fastest
 
-	TUN bool           // with TUNs of the kernel's, in network namespaces
+	TUN bool           // use the kernel's TUNs, in network namespaces
 	Off packet.Offload // the TUNs' offloads not to use
 }
 
-// Makes lists what New would make, a phrase for each.
+// Makes lists what New would make, in a phrase each.
 func (o Options) Makes() []string {
 	between := "two UDP sockets on free ports of 127.0.0.1"
 	if !o.TUN {
@@ -119,7 +119,7 @@ func (o Options) Makes() []string {
 	}
 }
 
-// New joins two peers.
+// New makes two peers and the tunnel between them. The caller closes the Demo.
 func New(o Options) (*Demo, error) {
 	if o.Network == nil {
 		o.Network = &udp.Host{Address: loopback}
@@ -144,6 +144,7 @@ func New(o Options) (*Demo, error) {
 	return d, nil
 }
 
+// newPeer makes the peer called end, whose TUN and sockets m times. It knows no other peer yet.
 func newPeer(end string, addr netip.Addr, m *meter, o Options) (*peer, error) {
 	p := &peer{key: throughline.NewPrivateKey(), addr: addr, name: end}
 	t, err := p.makeInside(o)
@@ -153,8 +154,8 @@ func newPeer(end string, addr netip.Addr, m *meter, o Options) (*peer, error) {
 	p.dev, err = throughline.New(throughline.Options{TUN: m.device(t), Network: m.network(o.Network), Logger: o.Logger.With("end", end), CipherImplementation: o.Cipher})
 	if err != nil {
 		t.Close()
-		if p.space != nil {
-			p.space.Close()
+		if p.namespace != nil {
+			p.namespace.Close()
 		}
 		return nil, err
 	}
@@ -184,7 +185,7 @@ func (p *peer) makeInside(o Options) (tun.Device, error) {
 		n.Close()
 		return nil, err
 	}
-	p.inside, p.space = n, n
+	p.inside, p.namespace = n, n
 	return t, nil
 }
 
@@ -216,7 +217,7 @@ func (d *Demo) join() error {
 	return nil
 }
 
-// Close ends both peers and all that goes on between them. When it returns, nothing is left.
+// Close ends both peers and everything that the Demo started, and waits for it.
 func (d *Demo) Close() error {
 	d.mu.Lock()
 	d.closed = true
@@ -239,7 +240,7 @@ func (d *Demo) Ping(ctx context.Context) (time.Duration, error) {
 	return rtt, err
 }
 
-// Serve brings the connections of ln through the tunnel to the page, and measures, until ctx ends. It closes ln.
+// Serve forwards the connections of ln through the tunnel to the page, and measures, until ctx ends. It closes ln.
 func (d *Demo) Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -254,7 +255,7 @@ func (d *Demo) Serve(ctx context.Context, ln net.Listener) error {
 	return proxy.Run(ctx, forward, d.near.inside, front{ln: ln}, d.log)
 }
 
-// A front is the host's network with one listener, which is open already.
+// A front is the host's network whose only listener is ln, which is open already.
 type front struct {
 	proxy.Host
 	ln net.Listener

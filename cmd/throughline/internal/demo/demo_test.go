@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// patience bounds what can only hang when something is wrong.
+// patience bounds waits that only end by it when something is wrong.
 const patience = 30 * time.Second
 
 func within(t testing.TB) context.Context {
@@ -25,7 +25,7 @@ func within(t testing.TB) context.Context {
 	return ctx
 }
 
-// start makes a demo, which must leave nothing when the test ends.
+// start makes a demo. When the test ends it is closed, and no goroutine may be left.
 func start(t testing.TB) *Demo { return startWith(t, Options{Version: "test"}) }
 
 func startWith(t testing.TB, o Options) *Demo {
@@ -99,7 +99,7 @@ func snapshot(t testing.TB, url string) (s Snapshot) {
 	return s
 }
 
-// TestPageThroughTheTunnel asks for the page as a browser does. That it came through the tunnel the counters tell.
+// TestPageThroughTheTunnel requests the page as a browser does, and checks by the counters that it came through the tunnel.
 func TestPageThroughTheTunnel(t *testing.T) {
 	d := start(t)
 	url := serve(t, d)
@@ -118,14 +118,14 @@ func TestPageThroughTheTunnel(t *testing.T) {
 		t.Errorf("not two peers with a session: %+v", s)
 	}
 	if s.WalkAll.Down[stepDeliver].Packets == 0 || s.WalkAll.Up[stepSeal].Nanos == 0 {
-		t.Errorf("nothing has walked: %+v", s.WalkAll)
+		t.Errorf("no step was timed: %+v", s.WalkAll)
 	}
 	if code, _, _ := ask(t, "GET", url+"/nothing"); code != 404 {
-		t.Errorf("a page that is none: status %d", code)
+		t.Errorf("a page that doesn't exist: status %d", code)
 	}
 }
 
-// TestPageNeedsNothingElse holds that the page asks for nothing but what the demo serves.
+// TestPageNeedsNothingElse checks that the page loads nothing but what the demo serves.
 func TestPageNeedsNothingElse(t *testing.T) {
 	for _, foreign := range []string{"http:", "https:", "src=", "@import", "url("} {
 		text := strings.ReplaceAll(string(page), "http://www.w3.org/2000/svg", "")
@@ -166,7 +166,7 @@ func TestLoadFromThePage(t *testing.T) {
 	}
 }
 
-// TestOneLoadAtATime, and none after the end.
+// TestOneLoadAtATime checks that a second load is refused while one runs, and any load after Close.
 func TestOneLoadAtATime(t *testing.T) {
 	d := start(t)
 	if err := d.begin(Load{Streams: 1, Bytes: maxStream}); err != nil {
@@ -177,11 +177,11 @@ func TestOneLoadAtATime(t *testing.T) {
 	}
 	d.Close() // ends the load
 	if err := d.begin(Load{Streams: 1, Bytes: 1}); err != errBusy {
-		t.Errorf("a load after the end: %v", err)
+		t.Errorf("a load after Close: %v", err)
 	}
 }
 
-// TestForeignSites holds that other sites' scripts neither begin loads nor read.
+// TestForeignSites checks that other sites' scripts can neither begin loads nor read.
 func TestForeignSites(t *testing.T) {
 	d := start(t)
 	for _, c := range []struct {
@@ -212,8 +212,8 @@ func TestForeignSites(t *testing.T) {
 
 func TestOnce(t *testing.T) {
 	d := start(t)
-	told := map[string]bool{}
-	r, err := d.Once(within(t), Plan{Bytes: 4<<20 + 5, Streams: 3, Pings: 5}, func(what string, done, total int64) { told[what] = done <= total })
+	reports := map[string]bool{}
+	r, err := d.Once(within(t), Plan{Bytes: 4<<20 + 5, Streams: 3, Pings: 5}, func(what string, done, total int64) { reports[what] = done <= total })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,8 +224,8 @@ func TestOnce(t *testing.T) {
 		t.Errorf("%d bytes of datagrams for %d of content", r.Datagrams, want)
 	}
 	for _, what := range []string{"down, 1 stream", "up, 1 stream", "down, 3 streams", "up, 3 streams", "5 pings"} {
-		if !told[what] {
-			t.Errorf("nothing, or too much, was told of %q: %v", what, told)
+		if !reports[what] {
+			t.Errorf("the progress of %q was reported as %v", what, reports)
 		}
 	}
 	for i, s := range r.Walk.Up {
@@ -235,7 +235,7 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-// An hourglass is a context whose time is over when the test says so.
+// An hourglass is a context whose deadline passes when the test says so.
 type hourglass struct{ context.Context }
 
 func (h hourglass) Err() error {
@@ -245,7 +245,7 @@ func (h hourglass) Err() error {
 	return nil
 }
 
-// TestOnceEndsInTime has the time run out in the midst of a load.
+// TestOnceEndsInTime lets the deadline pass in the middle of a load.
 func TestOnceEndsInTime(t *testing.T) {
 	d := start(t)
 	ctx, over := context.WithCancel(within(t))
@@ -257,26 +257,26 @@ func TestOnceEndsInTime(t *testing.T) {
 	if !errors.Is(err, ErrTime) || err.Error() != "down, 2 streams: "+ErrTime.Error() && err.Error() != "down, 1 stream: "+ErrTime.Error() {
 		t.Errorf("%v", err)
 	}
-	if _, err := d.Once(ctx, Plan{Bytes: 1, Streams: 1}, nil); err == nil || err.Error() != "first round trip: ended before all was carried" {
+	if _, err := d.Once(ctx, Plan{Bytes: 1, Streams: 1}, nil); err == nil || err.Error() != "first round trip: ended before everything was carried" {
 		t.Errorf("%v", err)
 	}
 }
 
-// TestRunTellsTheFirstCause has the far peer answer what no stream is.
-func TestRunTellsTheFirstCause(t *testing.T) {
+// TestRunReportsTheFirstCause lets the far peer answer with what isn't a stream.
+func TestRunReportsTheFirstCause(t *testing.T) {
 	d := start(t)
 	for _, l := range []Load{{Streams: 0, Bytes: 1}, {Streams: MaxStreams + 1}, {Streams: 1, Bytes: -1}} {
 		if _, err := d.Run(within(t), l, nil); err == nil {
-			t.Errorf("%+v was carried", l)
+			t.Errorf("the load %+v is accepted", l)
 		}
 	}
 	d.server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "1000")
 		w.Write(make([]byte, 1000))
 	})
-	// Which byte tells depends on the content, which is random and may well begin with a zero.
+	// Which byte is reported depends on the content, which is random and may begin with a zero.
 	if _, err := d.Run(within(t), Load{Streams: 2, Bytes: 2000}, nil); err == nil || !strings.Contains(err.Error(), ": byte ") || !strings.Contains(err.Error(), " isn't what was sent") {
-		t.Errorf("zeros for a content: %v", err)
+		t.Errorf("zeros instead of the content: %v", err)
 	}
 	if _, err := d.Run(within(t), Load{Up: true, Streams: 1, Bytes: 2000}, nil); err == nil || !strings.Contains(err.Error(), "200 OK") {
 		t.Errorf("a wrong answer: %v", err)
@@ -311,7 +311,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	if len(s.Down) != samples || len(s.Up) != samples {
 		t.Errorf("%d and %d points", len(s.Down), len(s.Up))
 	}
-	if last([]int{1, 2, 3}, 2)[0] != 2 {
-		t.Error("last keeps the first")
+	if keepLast([]int{1, 2, 3}, 2)[0] != 2 {
+		t.Error("keepLast keeps the first elements")
 	}
 }

@@ -38,11 +38,11 @@ func (l Load) String() string {
 type LoadResult struct {
 	Load
 	Seconds       float64 `json:"seconds"`
-	BitsPerSecond float64 `json:"bits_per_second"` // of content
+	BitsPerSecond float64 `json:"bits_per_second"` // of the load's bytes
 }
 
-// Run carries a load, and compares every byte with what was sent. moved is nil, or is called from any goroutine with
-// the bytes that were read from a source or found right.
+// Run carries a load, and compares every byte received with what was sent. moved is nil, or it is called, from any
+// goroutine, with the number of further bytes that were sent or that arrived intact.
 func (d *Demo) Run(ctx context.Context, l Load, moved func(n int)) (LoadResult, error) {
 	if l.Streams < 1 || l.Streams > MaxStreams || l.Bytes < 0 || l.Bytes > maxStream {
 		return LoadResult{}, fmt.Errorf("a load of %d bytes in %d streams", l.Bytes, l.Streams)
@@ -66,7 +66,7 @@ func (d *Demo) Run(ctx context.Context, l Load, moved func(n int)) (LoadResult, 
 	}
 	wg.Wait()
 	took := time.Since(begin)
-	// The first to fail has ended the others.
+	// The stream that failed first has ended the others.
 	slices.SortStableFunc(errs, func(a, b error) int { return rank(a) - rank(b) })
 	if errs[0] != nil {
 		return LoadResult{}, errs[0]
@@ -74,6 +74,7 @@ func (d *Demo) Run(ctx context.Context, l Load, moved func(n int)) (LoadResult, 
 	return LoadResult{Load: l, Seconds: took.Seconds(), BitsPerSecond: float64(l.Bytes) * 8 / took.Seconds()}, nil
 }
 
+// rank orders the errors of streams: first that of a stream which failed, then those of streams which that ended, then nil.
 func rank(err error) int {
 	switch {
 	case err == nil:
@@ -84,7 +85,7 @@ func rank(err error) int {
 	return 0
 }
 
-// stream carries one stream.
+// stream carries one stream of a load: size bytes of the content that seed makes.
 func (d *Demo) stream(ctx context.Context, up bool, seed uint64, size int64, moved func(int)) error {
 	method, body := http.MethodPost, io.Reader(nil)
 	if up {
@@ -114,18 +115,18 @@ func (d *Demo) stream(ctx context.Context, up bool, seed uint64, size int64, mov
 	return verify(resp.Body, &check{content: content{seed: seed}, moved: moved}, size)
 }
 
-// A Loading is the load that the page asked for last, if any.
+// A Loading is the state of the load that the page started last, if any.
 type Loading struct {
 	Load
 	Running       bool    `json:"running"`
-	Moved         int64   `json:"moved"`
+	Moved         int64   `json:"moved"`           // bytes so far
 	BitsPerSecond float64 `json:"bits_per_second"` // once it is done
 	Error         string  `json:"error,omitempty"`
 }
 
 var errBusy = errors.New("a load is running already")
 
-// begin runs a load in the background. There is one at a time.
+// begin runs a load in the background, unless one is running.
 func (d *Demo) begin(l Load) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -13,20 +13,20 @@ import (
 
 const (
 	sampleEvery = 500 * time.Millisecond
-	samples     = int(time.Minute / sampleEvery) // what the plot shows
+	samples     = int(time.Minute / sampleEvery) // how many the plot shows
 	pingEvery   = time.Second
-	pings       = 60
-	recent      = int(10 * time.Second / sampleEvery) // the samples that the walk is the mean of
+	pings       = 60                                  // how many are kept
+	recent      = int(10 * time.Second / sampleEvery) // how many samples the page's figures for the walk are the mean of
 )
 
 // A sample is the counters at one moment.
 type sample struct {
 	at       time.Time
-	rx, tx   uint64 // the near peer's datagrams, in bytes
+	rx, tx   uint64 // bytes of datagrams that the near peer received and sent
 	up, down [numSteps]Step
 }
 
-// A history is what was measured recently.
+// A history is the last minute's measurements.
 type history struct {
 	samples []sample        // samples+1 at most, the oldest first
 	rtts    []time.Duration // pings at most, the oldest first; -1: lost
@@ -46,6 +46,7 @@ func (d *Demo) watch(ctx context.Context) {
 	}
 }
 
+// sample adds one sample to the history.
 func (d *Demo) sample() {
 	s := sample{at: time.Now(), up: d.up.snapshot(), down: d.down.snapshot()}
 	if ps := d.near.dev.Status().Peers; len(ps) == 1 {
@@ -53,18 +54,18 @@ func (d *Demo) sample() {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.history.samples = last(append(d.history.samples, s), samples+1)
+	d.history.samples = keepLast(append(d.history.samples, s), samples+1)
 }
 
-// last returns the last n of s, moved to its beginning.
-func last[T any](s []T, n int) []T {
+// keepLast returns the last n elements of s, moved to its beginning.
+func keepLast[T any](s []T, n int) []T {
 	if len(s) <= n {
 		return s
 	}
 	return s[:copy(s, s[len(s)-n:])]
 }
 
-// keepPinging measures the round-trip time until ctx ends.
+// keepPinging measures the round-trip time every second until ctx ends.
 func (d *Demo) keepPinging(ctx context.Context) {
 	t := time.NewTicker(pingEvery)
 	defer t.Stop()
@@ -79,7 +80,7 @@ func (d *Demo) keepPinging(ctx context.Context) {
 			rtt = -1
 		}
 		d.mu.Lock()
-		d.history.rtts = last(append(d.history.rtts, rtt), pings)
+		d.history.rtts = keepLast(append(d.history.rtts, rtt), pings)
 		d.mu.Unlock()
 		select {
 		case <-t.C:
@@ -89,12 +90,12 @@ func (d *Demo) keepPinging(ctx context.Context) {
 	}
 }
 
-// A Snapshot is what a demo is and did at one moment, as the page shows it.
+// A Snapshot is a demo's state and measurements at one moment, as the page shows them.
 type Snapshot struct {
 	Version string  `json:"version"`
 	System  string  `json:"system"`
 	CPUs    int     `json:"cpus"`
-	TUN     bool    `json:"tun"`    // the kernel's interfaces and TCP, not stacks in user space
+	TUN     bool    `json:"tun"`    // the kernel's interfaces and TCP; else stacks in user space
 	Uptime  float64 `json:"uptime"` // s
 
 	// Interval, Down and Up are the throughput of the last minute at the near peer: datagrams, in bit/s. The newest
@@ -104,7 +105,7 @@ type Snapshot struct {
 	Up       []float64 `json:"up"`
 
 	RTTs []float64 `json:"rtts"` // of the last minute's pings in µs; -1: lost
-	RTT  RTT       `json:"rtt"`  // over those
+	RTT  RTT       `json:"rtt"`  // the same pings, summed up
 
 	Handshakes     uint64  `json:"handshakes"`
 	SinceHandshake float64 `json:"since_handshake"` // s; -1: there was none
@@ -115,13 +116,13 @@ type Snapshot struct {
 	Load           Loading `json:"load"`
 }
 
-// Walks are the steps in each direction.
+// Walks are the steps of a packet's walk in each direction.
 type Walks struct {
 	Up   [numSteps]Step `json:"up"`
 	Down [numSteps]Step `json:"down"`
 }
 
-// An End is one peer.
+// An End is the state of one peer.
 type End struct {
 	PublicKey string                 `json:"public_key"`
 	Address   string                 `json:"address"` // inside of the tunnel
@@ -131,7 +132,7 @@ type End struct {
 	Drops     map[packet.Drop]uint64 `json:"drops"`
 	Offloads  packet.OffloadStates   `json:"offloads"`
 
-	// With a TUN of the kernel's: its name, and where its network namespace is found while the demo runs.
+	// With the kernel's TUNs: the interface's name, and the path of its network namespace while the demo runs.
 	Interface string `json:"interface,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 }
@@ -147,9 +148,10 @@ type RTT struct {
 	Max    float64 `json:"max"`
 }
 
+// micros returns d in µs.
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 
-// sumUp sums up round-trip times; negative ones are lost.
+// sumUp sums up round-trip times; negative ones stand for pings that were lost.
 func sumUp(rtts []time.Duration) (r RTT) {
 	r.Sent = len(rtts)
 	var got []time.Duration
@@ -171,10 +173,11 @@ func sumUp(rtts []time.Duration) (r RTT) {
 	return r
 }
 
+// end returns the state of a peer whose status is s.
 func (p *peer) end(s *throughline.Status) End {
 	e := End{PublicKey: s.PublicKey.String(), Address: p.addr.String(), Port: s.ListenPort, Drops: s.Drops, Offloads: s.Offloads}
-	if p.space != nil {
-		e.Interface, e.Namespace = p.name, p.space.path
+	if p.namespace != nil {
+		e.Interface, e.Namespace = p.name, p.namespace.path
 	}
 	for i := range s.Peers {
 		e.RxBytes += s.Peers[i].RxBytes
@@ -183,11 +186,11 @@ func (p *peer) end(s *throughline.Status) End {
 	return e
 }
 
-// Snapshot returns what the demo is and did.
+// Snapshot returns the demo's state and measurements.
 func (d *Demo) Snapshot() Snapshot {
 	near, far := d.near.dev.Status(), d.far.dev.Status()
 	s := Snapshot{
-		Version: d.version, System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.GOMAXPROCS(0), TUN: d.near.space != nil,
+		Version: d.version, System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.GOMAXPROCS(0), TUN: d.near.namespace != nil,
 		Uptime: time.Since(d.began).Seconds(), Interval: sampleEvery.Seconds(),
 		Down: []float64{}, Up: []float64{}, RTTs: []float64{},
 		Handshakes: d.up.responses.Load() + d.down.responses.Load(), SinceHandshake: -1,
@@ -216,15 +219,15 @@ func (d *Demo) Snapshot() Snapshot {
 	s.Walk = s.WalkAll
 	if len(h) > recent {
 		then := &h[len(h)-1-recent]
-		s.Walk = Walks{Up: less(s.WalkAll.Up, then.up), Down: less(s.WalkAll.Down, then.down)}
+		s.Walk = Walks{Up: since(s.WalkAll.Up, then.up), Down: since(s.WalkAll.Down, then.down)}
 	}
 	s.Load = d.load
 	s.Load.Moved = d.moved.Load()
 	return s
 }
 
-// less returns what was added to each step since then.
-func less(now, then [numSteps]Step) [numSteps]Step {
+// since returns what was added to each step since then.
+func since(now, then [numSteps]Step) [numSteps]Step {
 	for i := range now {
 		now[i].Batches -= then[i].Batches
 		now[i].Packets -= then[i].Packets

@@ -20,15 +20,14 @@ import (
 	"throughline/tun"
 )
 
-// A namespace is a network namespace without a name: the kernel removes it, with the interface in it, when the process
-// has closed what refers to it, and when the process has ended, however it ended. Its methods are safe for concurrent
-// use.
+// A namespace is a network namespace without a name: the kernel removes it, with the interface in it, when the process has
+// closed everything that refers to it, or has ended in any way. Its methods are safe for concurrent use.
 type namespace struct {
 	file *os.File
-	path string // where other programs find it as long as this process has it open
+	path string // by which other programs can enter it, as long as this process has it open
 }
 
-// newNamespace makes a namespace in which there is nothing but a loopback interface.
+// newNamespace makes a namespace that has only a loopback interface.
 func newNamespace() (*namespace, error) {
 	n := new(namespace)
 	err := apart(func() (err error) {
@@ -53,14 +52,14 @@ func newNamespace() (*namespace, error) {
 	return n, err
 }
 
-// apart calls f on a thread of its own, which ends with it: nothing else runs on a thread whose namespace f has
-// changed. Sockets and interfaces that f opens stay where they were opened.
+// apart calls f on a thread of its own, which ends afterwards: nothing else runs on a thread whose namespace f has changed.
+// Sockets and interfaces that f opens stay in the namespace where it opened them.
 func apart(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // and not unlocked: so the thread ends with the goroutine
+		runtime.LockOSThread() // it isn't unlocked, so the thread ends with the goroutine
 		if unix.Gettid() == unix.Getpid() {
-			// The process's first thread can't end. While this goroutine has it, another gets another.
+			// The process's first thread can't end. While this goroutine is locked to it, a new goroutine gets another.
 			defer runtime.UnlockOSThread()
 			done <- apart(f)
 			return
@@ -77,7 +76,7 @@ func (n *namespace) in(f func() error) error {
 		if err != nil {
 			return err
 		}
-		// Within Control, the descriptor can't be closed and its number used again.
+		// While Control runs, the descriptor can't be closed and its number used again.
 		if e := rc.Control(func(fd uintptr) { err = unix.Setns(int(fd), unix.CLONE_NEWNET) }); e != nil {
 			err = e
 		}
@@ -88,13 +87,13 @@ func (n *namespace) in(f func() error) error {
 	})
 }
 
-// Close gives the namespace back.
+// Close closes the namespace, which ends once nothing else refers to it.
 func (n *namespace) Close() error { return n.file.Close() }
 
 // open makes a TUN in the namespace that has an address and is up.
 func (n *namespace) open(name string, prefix netip.Prefix, off packet.Offload) (dev tun.Device, err error) {
 	err = n.in(func() error {
-		// IPv6 would look for routers and neighbours that can't be there. Without it in the kernel, nothing does.
+		// IPv6 would send messages in search of routers and neighbours. On a kernel without it the write fails, which is fine.
 		os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
 		dev, err = tun.Open(name, tun.Options{Off: off})
 		if err != nil {
@@ -111,7 +110,7 @@ func (n *namespace) open(name string, prefix netip.Prefix, off packet.Offload) (
 	return dev, err
 }
 
-// ifreq reads or changes a setting of an interface of the calling thread's namespace.
+// ifreq calls set with a socket and a request to read or change a setting of an interface in the thread's namespace.
 func ifreq(name string, set func(fd int, r *unix.Ifreq) error) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -128,6 +127,7 @@ func ifreq(name string, set func(fd int, r *unix.Ifreq) error) error {
 	return nil
 }
 
+// ifUp sets an interface up.
 func ifUp(name string) error {
 	return ifreq(name, func(fd int, r *unix.Ifreq) error {
 		if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, r); err != nil {
@@ -138,6 +138,7 @@ func ifUp(name string) error {
 	})
 }
 
+// ifAddress gives an interface its IPv4 address.
 func ifAddress(name string, prefix netip.Prefix) error {
 	return ifreq(name, func(fd int, r *unix.Ifreq) error {
 		if err := r.SetInet4Addr(prefix.Addr().AsSlice()); err != nil {
@@ -153,7 +154,7 @@ func ifAddress(name string, prefix netip.Prefix) error {
 	})
 }
 
-// DialContext connects from within the namespace.
+// DialContext connects from the namespace.
 func (n *namespace) DialContext(ctx context.Context, network, address string) (c net.Conn, err error) {
 	err = n.in(func() error {
 		c, err = new(net.Dialer).DialContext(ctx, network, address)
@@ -165,7 +166,7 @@ func (n *namespace) DialContext(ctx context.Context, network, address string) (c
 // Listen listens in the namespace.
 func (n *namespace) Listen(network, address string) (ln net.Listener, err error) {
 	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // so that it is the kernel's plain TCP
+	lc.SetMultipathTCP(false) // which Go's listeners use by default; the demo shows plain TCP
 	err = n.in(func() error {
 		ln, err = lc.Listen(context.Background(), network, address)
 		return err
@@ -182,13 +183,13 @@ func (n *namespace) ListenPacket(network, address string) (c net.PacketConn, err
 	return c, err
 }
 
-// LookupHost takes addresses only: there is no name server in the namespace.
+// LookupHost accepts addresses only: there is no name server in the namespace.
 func (n *namespace) LookupHost(_ context.Context, name string) ([]netip.Addr, error) {
 	a, err := netip.ParseAddr(name)
 	return []netip.Addr{a}, err
 }
 
-// Ping sends one ICMP echo request and waits for the reply until ctx ends. It is the other kernel that replies.
+// Ping sends one ICMP echo request and waits for the reply until ctx ends. The kernel replies, in the other namespace.
 func (n *namespace) Ping(ctx context.Context, to netip.Addr) (time.Duration, error) {
 	c, err := n.ListenPacket("ip4:icmp", "")
 	if err != nil {
@@ -197,7 +198,7 @@ func (n *namespace) Ping(ctx context.Context, to netip.Addr) (time.Duration, err
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })()
 
-	// Type 8, code 0, checksum, identifier, sequence number 1, and what makes it ours.
+	// Type 8, code 0, checksum, identifier, sequence number 1, and random bytes by which the reply is recognised.
 	msg := append([]byte{8, 0, 0, 0, 0, 0, 0, 1}, make([]byte, 16)...)
 	rand.Read(msg[8:])
 	binary.BigEndian.PutUint16(msg[2:], checksum(msg))
@@ -219,7 +220,7 @@ func (n *namespace) Ping(ctx context.Context, to netip.Addr) (time.Duration, err
 	}
 }
 
-// checksum is the Internet's (RFC 1071), of an even number of bytes.
+// checksum is the Internet checksum (RFC 1071) of an even number of bytes.
 func checksum(b []byte) uint16 {
 	var sum uint32
 	for ; len(b) > 0; b = b[2:] {

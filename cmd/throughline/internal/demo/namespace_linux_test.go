@@ -39,8 +39,8 @@ func needNamespaces(t *testing.T) {
 	t.Skip(err)
 }
 
-// here is what a demo must not change about this process: its descriptors, the namespaces of its threads but those that
-// are about to end, and the interfaces of the namespace that it is in.
+// here describes what a demo must not change in this process: its descriptors, the namespaces of its threads except those
+// that are about to end, and the interfaces of its namespace.
 func here(t *testing.T) string {
 	t.Helper()
 	var all []string
@@ -66,7 +66,7 @@ func here(t *testing.T) string {
 	return strings.Join(slices.Compact(all), " ")
 }
 
-// TestTUNs carries bytes and the page through interfaces of the kernel's, and looks for what is left.
+// TestTUNs carries bytes and the page through the kernel's interfaces, and checks that nothing is left.
 func TestTUNs(t *testing.T) {
 	needNamespaces(t)
 	before := here(t)
@@ -97,7 +97,7 @@ func TestTUNs(t *testing.T) {
 		t.Errorf("offloads %v", r.Offloads)
 	}
 	if len(r.Drops) != 0 {
-		t.Errorf("drops %v: somebody but us is in the namespaces", r.Drops)
+		t.Errorf("drops %v: another program uses the namespaces", r.Drops)
 	}
 	if code, body, _ := ask(t, "GET", url+"/"); code != 200 || !bytes.Equal(body, page) {
 		t.Errorf("status %d, %d bytes", code, len(body))
@@ -116,7 +116,7 @@ func TestTUNs(t *testing.T) {
 	}
 }
 
-// TestNamespaceIsEmpty holds that what is opened in a namespace is there, and nowhere else.
+// TestNamespaceIsEmpty checks that what is opened in a namespace is there, and nowhere else.
 func TestNamespaceIsEmpty(t *testing.T) {
 	needNamespaces(t)
 	n, err := newNamespace()
@@ -153,7 +153,7 @@ func TestNamespaceIsEmpty(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := n.Ping(within(t), netip.MustParseAddr("10.128.0.2")); !errors.Is(err, unix.ENETUNREACH) {
-		t.Errorf("nobody's address: %v", err)
+		t.Errorf("an address that nothing has: %v", err)
 	}
 	if as, err := n.LookupHost(within(t), "::1"); err != nil || len(as) != 1 {
 		t.Error(as, err)
@@ -163,11 +163,11 @@ func TestNamespaceIsEmpty(t *testing.T) {
 	}
 	n.Close()
 	if err := n.in(func() error { return nil }); err == nil {
-		t.Error("a namespace that was given back can be entered")
+		t.Error("a closed namespace can be entered")
 	}
 }
 
-// TestPingGivesUp pings a peer that knows nobody.
+// TestPingGivesUp pings a peer that doesn't answer, as it has no peer itself.
 func TestPingGivesUp(t *testing.T) {
 	needNamespaces(t)
 	d := startWith(t, Options{TUN: true})
@@ -181,7 +181,7 @@ func TestPingGivesUp(t *testing.T) {
 	}
 }
 
-// TestApartKeepsTheFirstThread holds that calls apart leave the namespace of the process, which is its first thread's.
+// TestApartKeepsTheFirstThread checks that apart doesn't change the namespace of the process, which is its first thread's.
 func TestApartKeepsTheFirstThread(t *testing.T) {
 	first := 0
 	for range 500 {

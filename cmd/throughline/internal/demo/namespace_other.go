@@ -12,16 +12,18 @@ import (
 	"throughline/tun"
 )
 
-// A namespace is what other systems than Linux have not.
+// A namespace stands for what only Linux has.
 type namespace struct {
-	*netstack.Stack // nil: there never is one
+	*netstack.Stack // nil: it is never made
 	path            string
 }
 
+// newNamespace returns an error.
 func newNamespace() (*namespace, error) {
 	return nil, fmt.Errorf("network namespaces are Linux's: %w", errors.ErrUnsupported)
 }
 
+// open returns an error.
 func (n *namespace) open(string, netip.Prefix, packet.Offload) (tun.Device, error) {
 	return nil, errors.ErrUnsupported
 }

@@ -11,19 +11,20 @@ import (
 	"throughline/packet"
 )
 
-// A Plan is what [Demo.Once] does: Bytes down and up in one stream, the same in Streams streams, and Pings.
+// A Plan is what [Demo.Once] does: it carries Bytes down and up in one stream, then the same in Streams streams, and then
+// sends so many Pings.
 type Plan struct {
 	Bytes   int64
 	Streams int
 	Pings   int
 }
 
-// A Result is what [Demo.Once] measured, every byte having arrived intact.
+// A Result is what [Demo.Once] measured. Every byte arrived intact; else there is an error.
 type Result struct {
 	Version    string                 `json:"version"`
 	System     string                 `json:"system"`
 	CPUs       int                    `json:"cpus"`
-	TUN        bool                   `json:"tun"` // with TUNs of the kernel's
+	TUN        bool                   `json:"tun"` // with the kernel's TUNs
 	Intact     bool                   `json:"intact"`
 	FirstPing  float64                `json:"first_ping"` // µs, with the handshake that it waited for
 	Loads      []LoadResult           `json:"runs"`
@@ -35,8 +36,8 @@ type Result struct {
 	Walk       Walks                  `json:"walk"` // under the loads
 }
 
-// Once runs a plan. progress is nil, or is called a few times a second with what is done of how much, from any goroutine
-// but from one at a time.
+// Once carries out a plan. progress is nil, or it is called about ten times a second with what is being done and how much
+// of it, from any goroutine, one call at a time.
 func (d *Demo) Once(ctx context.Context, p Plan, progress func(what string, done, total int64)) (*Result, error) {
 	first, err := d.Ping(ctx)
 	if err != nil {
@@ -44,7 +45,7 @@ func (d *Demo) Once(ctx context.Context, p Plan, progress func(what string, done
 	}
 	r := &Result{Intact: true, FirstPing: micros(first)}
 	for _, l := range []Load{{false, 1, p.Bytes}, {true, 1, p.Bytes}, {false, p.Streams, p.Bytes}, {true, p.Streams, p.Bytes}} {
-		result, err := d.Run(ctx, l, every(100*time.Millisecond, l.String(), l.Bytes, progress))
+		result, err := d.Run(ctx, l, throttle(100*time.Millisecond, l.String(), l.Bytes, progress))
 		if err != nil {
 			return nil, explain(ctx, l.String(), err)
 		}
@@ -54,7 +55,7 @@ func (d *Demo) Once(ctx context.Context, p Plan, progress func(what string, done
 	r.Walk = loaded.WalkAll
 
 	var rtts []time.Duration
-	report := every(100*time.Millisecond, fmt.Sprintf("%d pings", p.Pings), int64(p.Pings), progress)
+	report := throttle(100*time.Millisecond, fmt.Sprintf("%d pings", p.Pings), int64(p.Pings), progress)
 	for range p.Pings {
 		one, cancel := context.WithTimeout(ctx, time.Second)
 		rtt, err := d.Ping(one)
@@ -81,22 +82,22 @@ func (d *Demo) Once(ctx context.Context, p Plan, progress func(what string, done
 	return r, nil
 }
 
-// ErrTime is what ends a plan whose context's deadline came.
-var ErrTime = errors.New("the time was over before all was carried")
+// ErrTime is wrapped by the error of a plan that was ended by its context's deadline.
+var ErrTime = errors.New("the time was over before everything was carried")
 
-// explain adds to an error what was going on, and replaces it where the deadline or the context's end caused it.
+// explain returns err, or, if the deadline or the end of ctx caused it, an error that says so and what was being done.
 func explain(ctx context.Context, what string, err error) error {
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fmt.Errorf("%s: %w", what, ErrTime)
 	case ctx.Err() != nil:
-		return fmt.Errorf("%s: ended before all was carried", what)
+		return fmt.Errorf("%s: ended before everything was carried", what)
 	}
 	return err
 }
 
-// every returns a function that adds up, and reports the sum at most once in an interval.
-func every(interval time.Duration, what string, total int64, report func(string, int64, int64)) func(int) {
+// throttle returns a function that adds up its arguments, and calls report with the sum, at most once in an interval.
+func throttle(interval time.Duration, what string, total int64, report func(string, int64, int64)) func(int) {
 	if report == nil {
 		return func(int) {}
 	}

@@ -9,7 +9,7 @@ import (
 	"strconv"
 )
 
-// page is the page, whole: it needs nothing else.
+// page is the whole page: it loads nothing else.
 //
 //go:embed page.html
 var page []byte
@@ -34,13 +34,13 @@ func (d *Demo) handler() http.Handler {
 		w.Write(append(b, '\n'))
 	})
 	mux.HandleFunc("POST /load", d.serveLoad)
-	mux.HandleFunc("PUT /stream", takeStream)
-	mux.HandleFunc("POST /stream", sendStream) // not GET, which other sites may have a browser do
-	// Other sites that the browser has open may neither start loads nor, by a name that leads here, read.
+	mux.HandleFunc("PUT /stream", receiveStream)
+	mux.HandleFunc("POST /stream", sendStream) // not GET, which other sites can make a browser send
+	// Other sites that the browser has open can neither start loads nor, by a name that resolves to this host, read.
 	return onlyByAddress(http.NewCrossOriginProtection().Handler(mux))
 }
 
-// serveLoad begins a load.
+// serveLoad answers the request to begin a load.
 func (d *Demo) serveLoad(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	streams, err1 := strconv.Atoi(q.Get("streams"))
@@ -57,7 +57,8 @@ func (d *Demo) serveLoad(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
-// onlyByAddress refuses requests for a name: a name may belong to anybody (DNS rebinding).
+// onlyByAddress refuses requests whose host is a name, except localhost: an attacker's name may resolve to this host (DNS
+// rebinding).
 func onlyByAddress(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)

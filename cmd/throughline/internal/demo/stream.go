@@ -9,16 +9,17 @@ import (
 	"strconv"
 )
 
-// maxStream bounds one stream, so that a wrong number ends some day.
+// maxStream bounds one stream, in bytes, so that even one asked for by mistake ends.
 const maxStream = 64 << 30
 
-// A content is a pseudo-random stream that both ends can make, at any place of it: SplitMix64, whose n-th word depends
-// on nothing but the seed and n. It costs a fraction of what the tunnel does, and no two places of it are alike.
+// A content is a pseudo-random stream of bytes that both ends can make, from any position on: SplitMix64, whose n-th word
+// depends on nothing but the seed and n. It costs a fraction of what the tunnel does, and doesn't repeat itself.
 type content struct {
 	seed uint64
-	at   int64
+	at   int64 // the position, in bytes
 }
 
+// word returns the n-th 8 bytes.
 func (c *content) word(n uint64) uint64 {
 	z := c.seed + (n+1)*0x9e3779b97f4a7c15
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
@@ -26,7 +27,7 @@ func (c *content) word(n uint64) uint64 {
 	return z ^ z>>31
 }
 
-// fill writes what comes next to p.
+// fill fills p with the next bytes.
 func (c *content) fill(p []byte) {
 	var w [8]byte
 	if r := c.at & 7; r != 0 {
@@ -45,11 +46,11 @@ func (c *content) fill(p []byte) {
 	}
 }
 
-// A source gives the first bytes of a content.
+// A source is a reader of the first size bytes of a content.
 type source struct {
 	content
 	size  int64
-	moved func(n int) // nil, or called with what was read
+	moved func(n int) // nil, or called with the number of bytes read
 }
 
 func (s *source) Read(p []byte) (int, error) {
@@ -64,11 +65,11 @@ func (s *source) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A check is a writer that compares what it gets with a content, byte for byte.
+// A check is a writer that compares every byte written to it with a content.
 type check struct {
 	content
-	want  []byte
-	moved func(n int) // nil, or called with what was right
+	want  []byte      // memory for what should be written
+	moved func(n int) // nil, or called with the number of bytes that were right
 }
 
 func (c *check) Write(p []byte) (int, error) {
@@ -92,15 +93,15 @@ func (c *check) Write(p []byte) (int, error) {
 
 // verify reads all of r, which must be the first size bytes of a content.
 func verify(r io.Reader, c *check, size int64) error {
-	// Without the WriterTo of whatever r is: each read is checked as it comes.
+	// Without r's WriteTo, if it has one, so that each read is checked at once.
 	_, err := io.CopyBuffer(c, struct{ io.Reader }{r}, make([]byte, 256<<10))
 	if err == nil && c.at != size {
-		err = fmt.Errorf("%d bytes of %d came", c.at, size)
+		err = fmt.Errorf("%d bytes of %d arrived", c.at, size)
 	}
 	return err
 }
 
-// parseStream returns which content a request is about, or answers the request.
+// parseStream returns the content that a request names. If it names none, it answers the request, and ok is false.
 func parseStream(w http.ResponseWriter, r *http.Request) (c content, size int64, ok bool) {
 	q := r.URL.Query()
 	seed, err1 := strconv.ParseUint(q.Get("seed"), 10, 64)
@@ -112,8 +113,8 @@ func parseStream(w http.ResponseWriter, r *http.Request) (c content, size int64,
 	return content{seed: seed}, size, true
 }
 
-// takeStream checks a content that it is sent.
-func takeStream(w http.ResponseWriter, r *http.Request) {
+// receiveStream checks the content in the request's body.
+func receiveStream(w http.ResponseWriter, r *http.Request) {
 	c, size, ok := parseStream(w, r)
 	if !ok {
 		return
@@ -125,7 +126,7 @@ func takeStream(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// sendStream sends a content.
+// sendStream answers with a content.
 func sendStream(w http.ResponseWriter, r *http.Request) {
 	c, size, ok := parseStream(w, r)
 	if !ok {

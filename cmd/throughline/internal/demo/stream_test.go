@@ -9,7 +9,7 @@ import (
 	"testing/iotest"
 )
 
-// TestContentAnyCut holds that a content is the same however it is cut.
+// TestContentAnyCut checks that a content is the same in pieces of any size.
 func TestContentAnyCut(t *testing.T) {
 	whole := make([]byte, 1000)
 	(&content{seed: 7}).fill(whole)
@@ -22,7 +22,7 @@ func TestContentAnyCut(t *testing.T) {
 			got = append(got, p...)
 		}
 		if !bytes.Equal(got, whole) {
-			t.Errorf("cut in pieces of %d the content is another", cut)
+			t.Errorf("in pieces of %d bytes the content differs", cut)
 		}
 	}
 	other := make([]byte, 1000)
@@ -102,7 +102,7 @@ func TestServeStream(t *testing.T) {
 	}
 }
 
-// TestOtherSites holds that a page of somebody else's can't have the browser move anything.
+// TestOtherSites checks that a page of another site can't make the browser carry a load.
 func TestOtherSites(t *testing.T) {
 	for _, c := range []struct{ method, path string }{{"POST", "/load?direction=up&streams=1&mib=1"}, {"POST", "/stream?seed=1&bytes=1"}, {"PUT", "/stream?seed=1&bytes=1"}} {
 		for _, header := range [][2]string{{"Sec-Fetch-Site", "cross-site"}, {"Origin", "http://elsewhere.test"}} {

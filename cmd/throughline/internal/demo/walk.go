@@ -12,12 +12,12 @@ import (
 
 // The steps of a packet's walk, in order. The first three are the sender's, the others the receiver's.
 const (
-	stepRead    = iota // from the stack
-	stepSeal           // from there to the socket: routed, numbered, sealed, and its turn awaited
-	stepSend           // the socket's call
-	stepReceive        // the socket's call
-	stepOpen           // from there to the stack: session found, opened, replay and source checked, and its turn awaited
-	stepDeliver        // to the stack, which does its TCP meanwhile
+	stepRead    = iota // the call that reads it from the TUN
+	stepSeal           // from there to the socket: it is routed, gets its counter, is sealed, and waits for its turn
+	stepSend           // the call that sends it
+	stepReceive        // the call that receives it
+	stepOpen           // from there to the TUN: its session is found, it is opened and checked, and waits for its turn
+	stepDeliver        // the call that writes it to the TUN; a user-space stack does its TCP in that call
 	numSteps
 )
 
@@ -26,13 +26,13 @@ var stepNames = [numSteps]string{
 	stepReceive: "receive", stepOpen: "open and check", stepDeliver: "deliver",
 }
 
-// A walk is the time that the steps of one direction took. It is safe for concurrent use.
+// A walk is the times of the steps in one direction. It is safe for concurrent use.
 type walk struct {
 	steps                  [numSteps]tally
-	initiations, responses atomic.Uint64 // sent in this direction
+	initiations, responses atomic.Uint64 // handshake messages sent in this direction
 }
 
-// A tally adds up one step.
+// A tally adds up the times of one step.
 type tally struct{ batches, packets, nanos atomic.Uint64 }
 
 func (t *tally) add(packets int, d time.Duration) {
@@ -41,8 +41,8 @@ func (t *tally) add(packets int, d time.Duration) {
 	t.nanos.Add(uint64(d))
 }
 
-// A Step is what one step of a walk took: so many batches with so many packets together so many nanoseconds. Waiting
-// for something to come is no work: "read" and "receive" are timed only when more was known to be there.
+// A Step is what one step of a walk took: Nanos nanoseconds for Batches batches with Packets packets in all. Calls of "read"
+// and "receive" are timed only when more was known to be there, as others wait for it first.
 type Step struct {
 	Name    string `json:"name"`
 	Batches uint64 `json:"batches"`
@@ -50,6 +50,7 @@ type Step struct {
 	Nanos   uint64 `json:"ns"`
 }
 
+// snapshot returns the steps so far.
 func (w *walk) snapshot() (s [numSteps]Step) {
 	for i := range s {
 		t := &w.steps[i]
@@ -60,18 +61,20 @@ func (w *walk) snapshot() (s [numSteps]Step) {
 
 var begun = time.Now()
 
+// clock is the time since the program began.
 func clock() time.Duration { return time.Since(begun) }
 
-// A meter times what goes through one peer's TUN and sockets. It allocates when it first meets a batch, never again.
+// A meter times the batches that go through one peer's TUN and sockets. It allocates once for each batch object, as these
+// are used again.
 type meter struct {
-	out, in *walk
+	out, in *walk    // of what the peer sends, and of what it receives
 	marks   sync.Map // *packet.Batch to *mark: when it was read or received
 }
 
-// A mark belongs to the owner of its batch.
+// A mark is the moment at which its batch was read or received. It belongs to the goroutine that has the batch.
 type mark struct{ at time.Duration }
 
-// set remembers when b was read or received.
+// set records when b was read or received.
 func (m *meter) set(b *packet.Batch, at time.Duration) {
 	v, ok := m.marks.Load(b)
 	if !ok {
@@ -80,7 +83,7 @@ func (m *meter) set(b *packet.Batch, at time.Duration) {
 	v.(*mark).at = at
 }
 
-// since returns how long ago that was; false for a batch that was neither read nor received.
+// since returns how long ago that was, or false for a batch that was neither read nor received.
 func (m *meter) since(b *packet.Batch, now time.Duration) (time.Duration, bool) {
 	v, ok := m.marks.Load(b)
 	if !ok {
@@ -107,6 +110,7 @@ func (m *meter) device(d tun.Device) tun.Device {
 // offloads is what tun.Offloader adds to a Device.
 type offloads interface{ Offloads() packet.OffloadStates }
 
+// A timedTUN is a TUN whose queues are timed.
 type timedTUN struct {
 	tun.Device
 	queues []tun.Queue
@@ -115,10 +119,11 @@ type timedTUN struct {
 // Queues implements [tun.Device].
 func (t *timedTUN) Queues() []tun.Queue { return t.queues }
 
+// A timedQueue is a queue that is timed.
 type timedQueue struct {
 	inner tun.Queue
 	m     *meter
-	more  bool // Read's own: the last one left something
+	more  bool // used by Read: the queue is known to hold more
 }
 
 // Read implements [tun.Queue].
@@ -157,6 +162,7 @@ func (q *timedQueue) Write(b *packet.Batch) error {
 // network returns n with its sockets timed.
 func (m *meter) network(n udp.Network) udp.Network { return &timedNetwork{n, m} }
 
+// A timedNetwork is a network whose sockets are timed.
 type timedNetwork struct {
 	inner udp.Network
 	m     *meter
@@ -181,6 +187,7 @@ func (n *timedNetwork) Listen(port uint16) (udp.Conn, error) {
 	return t, nil
 }
 
+// A timedConn is a Conn that is timed.
 type timedConn struct {
 	udp.Conn
 	m         *meter
@@ -190,8 +197,8 @@ type timedConn struct {
 // Receivers implements [udp.Conn].
 func (c *timedConn) Receivers() []udp.Receiver { return c.receivers }
 
-// Send implements [udp.Conn]. What wasn't read from the TUN is a handshake message, a keepalive, or was staged, and is
-// no part of the walk.
+// Send implements [udp.Conn]. A batch that wasn't read from the TUN has a handshake message, a keepalive, or packets that
+// were staged, and isn't timed.
 func (c *timedConn) Send(b *packet.Batch) error {
 	from := clock()
 	d, ok := c.m.since(b, from)
@@ -199,14 +206,15 @@ func (c *timedConn) Send(b *packet.Batch) error {
 		c.m.out.unread(b)
 		return c.Conn.Send(b)
 	}
-	n := runLength(b)
+	n := datagrams(b)
 	c.m.out.steps[stepSeal].add(n, d)
 	err := c.Conn.Send(b)
 	c.m.out.steps[stepSend].add(n, clock()-from)
 	return err
 }
 
-// unread counts handshake messages. They go by themselves. Whitepaper §5.4.2, §5.4.3: the first byte is the type.
+// unread counts handshake messages in a batch that wasn't read from the TUN; each is alone in its batch. The first byte is
+// the type: whitepaper §5.4.2, §5.4.3.
 func (w *walk) unread(b *packet.Batch) {
 	if len(b.Packets) == 0 || b.Packets[0].Len == 0 {
 		return
@@ -219,17 +227,19 @@ func (w *walk) unread(b *packet.Batch) {
 	}
 }
 
-func runLength(b *packet.Batch) (n int) {
+// datagrams returns how many datagrams b sends.
+func datagrams(b *packet.Batch) (n int) {
 	for i := range b.Runs {
 		n += b.Runs[i].N
 	}
 	return n
 }
 
+// A timedReceiver is a receiver that is timed.
 type timedReceiver struct {
 	inner udp.Receiver
 	m     *meter
-	more  bool // Receive's own: the last one left something
+	more  bool // used by Receive: the socket is known to hold more
 }
 
 // Receive implements [udp.Receiver].

@@ -11,7 +11,7 @@ import (
 	"throughline/udp"
 )
 
-// A slow is a TUN queue, a socket and a receiver, each of whose calls takes a time of its own.
+// A slow is a TUN queue, a socket and a receiver; each kind of call takes another time.
 type slow struct {
 	tun.Device // nil
 	packets    int
@@ -20,7 +20,7 @@ type slow struct {
 }
 
 func (s *slow) bring(b *packet.Batch, d time.Duration) (bool, error) {
-	time.Sleep(d) // of the bubble
+	time.Sleep(d) // in simulated time
 	if s.err != nil {
 		return false, s.err
 	}
@@ -54,7 +54,7 @@ func metered(s *slow) (*meter, tun.Queue, udp.Conn, udp.Receiver, error) {
 	return m, m.device(s).Queues()[0], c, c.Receivers()[0], nil
 }
 
-// TestWalkIsTimed has batches walk out and in, with time simulated, and holds what was noted of each step.
+// TestWalkIsTimed moves batches out and in, in simulated time, and checks the times of each step.
 func TestWalkIsTimed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &slow{packets: 3, more: true}
@@ -83,7 +83,7 @@ func TestWalkIsTimed(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// The first reading and the first receiving may have waited: they aren't timed.
+		// The first Read and the first Receive may have waited: they aren't timed.
 		want := [numSteps]Step{
 			{"read", 2, 6, 20}, {"route and seal", 3, 9, 15}, {"send", 3, 9, 240}, {}, {}, {},
 		}
@@ -103,7 +103,7 @@ func TestWalkIsTimed(t *testing.T) {
 	})
 }
 
-// TestUnread holds that handshake messages are counted and are no part of the walk, and that errors pass.
+// TestUnread checks that handshake messages are counted and not timed, and that errors are returned.
 func TestUnread(t *testing.T) {
 	s := &slow{packets: 1}
 	m, q, c, r, err := metered(s)
@@ -132,11 +132,11 @@ func TestUnread(t *testing.T) {
 		t.Errorf("Listen: %v", err)
 	}
 	if got := m.out.snapshot(); got[stepSeal].Batches+got[stepSend].Batches+got[stepRead].Batches != 0 {
-		t.Errorf("what was never read has walked: %+v", got)
+		t.Errorf("a batch that was never read was timed: %+v", got)
 	}
 }
 
-// TestOffloadsShowThrough holds that a decorator is an Offloader when, and only when, what it decorates is one.
+// TestOffloadsShowThrough checks that a decorator is an Offloader if, and only if, what it decorates is one.
 func TestOffloadsShowThrough(t *testing.T) {
 	m := &meter{out: new(walk), in: new(walk)}
 	c, err := m.network(&udp.Host{}).Listen(0)
@@ -163,7 +163,7 @@ type offloading struct{ slow }
 
 func (*offloading) Offloads() packet.OffloadStates { return nil }
 
-// still is a slow that takes no time.
+// A still is a slow whose calls take no time.
 type still struct{ slow }
 
 func (*still) Read(b *packet.Batch) (bool, error) { return true, nil }

@@ -22,6 +22,7 @@ var ys = []VecPhysical{
 	Y16, Y17, Y18, Y19, Y20, Y21, Y22, Y23, Y24, Y25, Y26, Y27, Y28, Y29, Y30, Y31,
 }
 
+// lower is the lower half of a ZMM register.
 func lower(z Register) Op {
 	for i := range zs {
 		if zs[i] == z {
@@ -31,12 +32,14 @@ func lower(z Register) Op {
 	panic("no such register")
 }
 
+// at is the memory at disp from the address in base, and indexed that at scale times index from there.
 func at(base Register, disp int) Mem { return Mem{Base: base, Disp: disp} }
 
 func indexed(base, index Register, scale uint8, disp int) Mem {
 	return Mem{Base: base, Index: index, Scale: scale, Disp: disp}
 }
 
+// constants are those that constant has written.
 var constants = map[uint64]Mem{}
 
 // constant is a 64-bit constant in memory, for instructions that broadcast it.
