@@ -203,6 +203,7 @@ func (s *Stack) Listen(network, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, opError("listen", network, nil, n.addr(at), err)
 	}
+	ep.SocketOptions().SetReceiveBufferSize(min(unaccepted, s.mostReceive), false) // connections have the same until Accept
 	if terr := s.register(func() tcpip.Error { return ep.Listen(backlog) }); terr != nil {
 		ep.Close()
 		return nil, opError("listen", network, nil, n.addr(at), netError(terr))
@@ -248,7 +249,8 @@ func (s *Stack) udp(n netSpec, from, to netip.AddrPort) (*udpConn, error) {
 			return nil, netError(terr)
 		}
 	}
-	c := &udpConn{family: family}
+	c := &udpConn{family: family, size: s.receive.Open(udpReceive)}
+	ep.SocketOptions().SetReceiveBufferSize(c.size, false)
 	c.init(s, ep, wq, n.name)
 	local, _ := ep.GetLocalAddress()
 	c.local = net.UDPAddrFromAddrPort(listenAddr(local, from))

@@ -233,6 +233,7 @@ func (p *proxyCall) run(ctx context.Context) error {
 	}
 	var following sync.WaitGroup
 	following.Go(func() { names.Run(ctx) })
+	following.Go(func() { returnMemory(ctx, func() int64 { return s.Status().Reserved }, freeMemory) })
 	defer following.Wait()
 	defer cancel()
 	select { // so that clients that connect at once reach the peer
@@ -249,7 +250,9 @@ func (p *proxyCall) run(ctx context.Context) error {
 		return fmt.Errorf("proxy: -i %s: %w", p.health, err)
 	}
 	server := &http.Server{
-		Handler:           px.Health(func(w io.Writer) error { return writeMetrics(w, dev.Status()) }),
+		Handler: px.Health(func(w io.Writer) error {
+			return errors.Join(writeMetrics(w, dev.Status()), writeStackMetrics(w, s.Status()))
+		}),
 		ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
