@@ -35,7 +35,7 @@ func (s *Stack) lookup(ctx context.Context, name string, v4, v6 bool) ([]netip.A
 	if !dns.IsName(name) {
 		return nil, fail(dns.ErrNoHost, "")
 	}
-	if len(s.dns) == 0 {
+	if len(s.dns.Servers) == 0 {
 		return nil, fail(errors.New("the stack has no DNS servers"), "")
 	}
 	var kinds []uint16
@@ -48,8 +48,7 @@ func (s *Stack) lookup(ctx context.Context, name string, v4, v6 bool) ([]netip.A
 	if len(kinds) == 0 {
 		return nil, nil
 	}
-	r := dns.Resolver{Servers: s.dns, Dial: s.dialDNS}
-	ips, server, err := r.Lookup(ctx, name, kinds...)
+	ips, server, err := s.dns.Lookup(ctx, name, kinds...)
 	switch {
 	case err == nil:
 		return ips, nil

@@ -158,7 +158,7 @@ func named(t *testing.T) (a, b *Stack) {
 
 func TestLookupHost(t *testing.T) {
 	a, _ := named(t)
-	a.dns = a.dns[1:] // the other server is silent
+	a.dns.Servers = a.dns.Servers[1:] // the other server is silent
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for _, l := range []struct {
@@ -199,7 +199,7 @@ func TestLookupHost(t *testing.T) {
 	if _, err := a.LookupHost(ctx, "silence.test"); !errors.As(err, &ne) || !ne.Timeout() {
 		t.Errorf("a server that doesn't answer: %v", err)
 	}
-	a.dns = nil
+	a.dns.Servers = nil
 	if _, err := a.LookupHost(context.Background(), "both.test"); err == nil {
 		t.Error("a stack without DNS servers resolved a name")
 	}
@@ -207,7 +207,7 @@ func TestLookupHost(t *testing.T) {
 
 func TestDialNames(t *testing.T) {
 	a, b := named(t)
-	a.dns = a.dns[1:]
+	a.dns.Servers = a.dns.Servers[1:]
 	l, err := b.Listen("tcp", ":80")
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +239,7 @@ func TestDialNames(t *testing.T) {
 	if _, err := a.DialContext(ctx, "tcp6", "mute4.test:80"); !errors.As(err, &de) || !de.IsNotFound {
 		t.Errorf("IPv6 of a name without any: %v", err)
 	}
-	four, err := New(Options{Addresses: []netip.Addr{netip.MustParseAddr("10.7.0.1")}, DNS: a.dns})
+	four, err := New(Options{Addresses: []netip.Addr{netip.MustParseAddr("10.7.0.1")}, DNS: a.dns.Servers})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,6 +62,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"throughline/netstack/internal/budget"
+	"throughline/netstack/internal/dns"
 	"throughline/netstack/internal/link"
 	"throughline/tun"
 )
@@ -132,7 +133,7 @@ type Stack struct {
 	ip     *stack.Stack
 	link   *link.Link
 	mtu    int
-	dns    []netip.Addr
+	dns    dns.Resolver
 	v4, v6 bool // has an address of the family
 	share  share
 
@@ -168,6 +169,7 @@ func New(o Options) (*Stack, error) {
 	}
 	silencing.Do(silence)
 	s := &Stack{events: make(chan tun.Event, 1), done: make(chan struct{})}
+	s.dns.Dial = s.dialDNS
 	s.receive.Total, s.receive.Least = int64(o.Receive), min(leastReceive, int64(o.Buffer))
 	s.mostReceive = int64(o.Buffer)
 	for _, a := range o.Addresses {
@@ -180,7 +182,7 @@ func New(o Options) (*Stack, error) {
 		if !a.IsValid() {
 			return nil, errors.New("netstack: the zero address as a DNS server")
 		}
-		s.dns = append(s.dns, a.Unmap().WithZone(""))
+		s.dns.Servers = append(s.dns.Servers, a.Unmap().WithZone(""))
 	}
 	low := minMTU4
 	if s.v6 {
