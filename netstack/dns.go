@@ -6,10 +6,12 @@ import (
 	"net"
 	"net/netip"
 
+	"throughline/internal/eyeballs"
 	"throughline/netstack/internal/dns"
 )
 
-// LookupHost returns the addresses of name, IPv6 first, in the families that the stack has addresses in. No search domain
+// LookupHost returns the addresses of name in the families that the stack has addresses in: IPv6 first, but behind the others
+// those that its own can't be expected to reach, like global ones from a link-local one (RFC 6724). No search domain
 // is added to the name. The servers in Options.DNS are asked, through the tunnel, by UDP and, where an answer is truncated,
 // by TCP; no other source is used, not even the host's own files. Once the addresses of one family are known, the answer
 // about the other is not waited for long. Nothing is cached. An error is a *net.DNSError.
@@ -51,7 +53,7 @@ func (s *Stack) lookup(ctx context.Context, name string, v4, v6 bool) ([]netip.A
 	ips, server, err := s.dns.Lookup(ctx, name, kinds...)
 	switch {
 	case err == nil:
-		return ips, nil
+		return eyeballs.Order(ips, s.own), nil
 	case s.isClosed():
 		return nil, fail(net.ErrClosed, "")
 	case ctx.Err() != nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -31,6 +32,7 @@ var zone = map[string]answer{
 	"four.test":      {v4: []string{"10.7.0.2", "10.7.0.3"}},
 	"dead.test":      {v4: []string{"10.7.0.2"}, v6: []string{"fd07::dead"}}, // no host has the IPv6 address
 	"long.test":      {v4: []string{"10.7.0.2"}, v6: []string{"fd07::2"}, truncated: true},
+	"global.test":    {v4: []string{"192.0.2.1", "192.0.2.2"}, v6: []string{"2001:db8::1"}},
 	"none.test":      {},
 	"nxdomain.test":  {rcode: 3},
 	"servfail.test":  {rcode: 2},
@@ -202,6 +204,24 @@ func TestLookupHost(t *testing.T) {
 	a.dns.Servers = nil
 	if _, err := a.LookupHost(context.Background(), "both.test"); err == nil {
 		t.Error("a stack without DNS servers resolved a name")
+	}
+}
+
+// TestAddressesOutOfReach checks that a stack whose IPv6 addresses are of the link or of the site doesn't dial global ones
+// first.
+func TestAddressesOutOfReach(t *testing.T) {
+	for _, tt := range []struct{ own, name, want string }{
+		{"2001:db8::9", "global.test", "2001:db8::1 192.0.2.1 192.0.2.2"},
+		{"fe80::9", "global.test", "192.0.2.1 2001:db8::1 192.0.2.2"},
+		{"fd07::9", "global.test", "192.0.2.1 2001:db8::1 192.0.2.2"},
+		{"fd07::9", "both.test", "fd07::2 10.7.0.2"},
+	} {
+		a, _ := named(t)
+		a.dns.Servers, a.own = a.dns.Servers[1:], []netip.Addr{netip.MustParseAddr("10.7.0.1"), netip.MustParseAddr(tt.own)}
+		ips, _, err := a.resolve(t.Context(), netSpec{name: "tcp", v4: true, v6: true}, tt.name+":80")
+		if got := strings.Trim(fmt.Sprint(ips), "[]"); err != nil || got != tt.want {
+			t.Errorf("from %s %s is tried at %s, want %s (%v)", tt.own, tt.name, got, tt.want, err)
+		}
 	}
 }
 

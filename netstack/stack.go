@@ -134,6 +134,7 @@ type Stack struct {
 	link   *link.Link
 	mtu    int
 	dns    dns.Resolver
+	own    []netip.Addr
 	v4, v6 bool // has an address of the family
 	share  share
 
@@ -176,6 +177,7 @@ func New(o Options) (*Stack, error) {
 		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6() {
 			return nil, fmt.Errorf("netstack: %v can't be an interface's address", a)
 		}
+		s.own = append(s.own, a.WithZone(""))
 		s.v4, s.v6 = s.v4 || a.Is4(), s.v6 || a.Is6()
 	}
 	for _, a := range o.DNS {
