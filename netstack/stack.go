@@ -96,6 +96,8 @@ const (
 	leastReceive   = 32 << 10 // what each connection has of it at least
 	minReceive     = 1 << 20
 
+	maxSearch = 32 // domains
+
 	udpReceive = 1 << 20   // bytes that a UDP socket holds until they are read, unless the budget is short
 	udpSend    = 256 << 10 // bytes that it holds until the tunnel has read them; far below the queue's upper bound
 
@@ -111,6 +113,9 @@ type Options struct {
 	// DNS are the servers that resolve names: they are asked through the tunnel, on port 53, in this order. Without any, only
 	// addresses can be dialed.
 	DNS []netip.Addr
+
+	// Search are the domains that names without a dot are looked up in, in this order; at most 32.
+	Search []string
 
 	// MTU is the stack's MTU in bytes, from 576, or with an IPv6 address from 1280, to 65535; 0 stands for [DefaultMTU].
 	MTU int
@@ -134,6 +139,7 @@ type Stack struct {
 	link   *link.Link
 	mtu    int
 	dns    dns.Resolver
+	search []string
 	own    []netip.Addr
 	v4, v6 bool // has an address of the family
 	share  share
@@ -185,6 +191,15 @@ func New(o Options) (*Stack, error) {
 			return nil, errors.New("netstack: the zero address as a DNS server")
 		}
 		s.dns.Servers = append(s.dns.Servers, a.Unmap().WithZone(""))
+	}
+	if len(o.Search) > maxSearch {
+		return nil, fmt.Errorf("netstack: %d search domains, more than %d", len(o.Search), maxSearch)
+	}
+	for _, domain := range o.Search {
+		if !dns.IsName(domain) {
+			return nil, fmt.Errorf("netstack: %q can't be a search domain", domain)
+		}
+		s.search = append(s.search, domain)
 	}
 	low := minMTU4
 	if s.v6 {

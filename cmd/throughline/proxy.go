@@ -177,7 +177,7 @@ func complete(f *conf.File) error {
 
 // stackOptions returns the options of the stack that a file describes.
 func stackOptions(f *conf.File) netstack.Options {
-	o := netstack.Options{DNS: f.Interface.DNS, MTU: f.Interface.MTU}
+	o := netstack.Options{DNS: f.Interface.DNS, Search: f.Interface.Search, MTU: f.Interface.MTU}
 	for _, p := range f.Interface.Address {
 		o.Addresses = append(o.Addresses, p.Addr())
 	}
