@@ -91,8 +91,8 @@ const (
 	// which a sender begins.
 	unaccepted = 32 << 10
 
-	// defaultReceive is the budget of all receive buffers in bytes: 8 connections with buffers of 4 MiB, or 512 of 128 KiB.
-	defaultReceive = 64 << 20
+	// defaultReceive is the budget of all receive buffers in bytes: 32 connections with buffers of 4 MiB, or 1,024 of 128 KiB.
+	defaultReceive = 128 << 20
 	leastReceive   = 32 << 10 // what each connection has of it at least
 	minReceive     = 1 << 20
 
@@ -126,7 +126,7 @@ type Options struct {
 	Buffer int
 
 	// Receive limits how many bytes the receive buffers of all TCP connections and UDP sockets have together, from 1 MiB; 0
-	// stands for 64 MiB. A buffer grows with what the program reads. When the sum is above the limit, new and busy connections
+	// stands for 128 MiB. A buffer grows with what the program reads. When the sum is above the limit, new and busy connections
 	// get smaller windows: each its fair share, for which the sum may be half as large again, and no less than 32 KiB.
 	Receive int
 }
