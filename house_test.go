@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"proxy/internal/forward", "proxy/internal/login", "proxy/internal/socks5"},
 	{"proxy/internal/relay", "proxy/internal/dial", "proxy/internal/datagram", "proxy/internal/names", "proxy/internal/places"},
 	{"proxy/internal/idle"},
-	{"netstack/internal/link", "netstack/internal/dns", "internal/eyeballs"},
+	{"netstack/internal/link", "netstack/internal/budget", "netstack/internal/deadline", "netstack/internal/dns", "internal/eyeballs"},
 	{"conf", "uapi", "endpoint"},
 	{"uapi/text"},
 	{"."},

@@ -55,7 +55,7 @@ func (s *Stack) Dial(network, address string) (net.Conn, error) {
 
 // DialContext connects to address ("host:port") through the tunnel. The networks are tcp, tcp4, tcp6, udp, udp4 and udp6.
 // A name is resolved by [Stack.LookupHost]. If it has several addresses, TCP tries them as RFC 8305 says: IPv6 and IPv4 in
-// turn, each 250 ms after the one before or as soon as that has failed, eight at once at most; the first to connect is
+// turn, beginning with the first one's family, each 250 ms after the one before or as soon as that has failed, eight at once at most; the first to connect is
 // kept. When ctx ends, the attempt ends; the connection doesn't depend on ctx. An error is a *net.OpError.
 //
 // A TCP connection also has the methods CloseRead, CloseWrite, SetLinger, SetNoDelay, SetKeepAlive and
@@ -111,7 +111,7 @@ func (s *Stack) resolve(ctx context.Context, n netSpec, address string) ([]netip
 	if len(ips) == 0 {
 		return nil, 0, &net.AddrError{Err: "no suitable address", Addr: host}
 	}
-	return eyeballs.Interleave(ips, false), uint16(port), nil
+	return eyeballs.Interleave(ips, ips[0].Is4()), uint16(port), nil
 }
 
 // dialTCP connects to one of the addresses. The error is that of the attempt that failed first; or, if the end of ctx or of
@@ -203,6 +203,7 @@ func (s *Stack) Listen(network, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, opError("listen", network, nil, n.addr(at), err)
 	}
+	ep.SocketOptions().SetReceiveBufferSize(min(unaccepted, s.mostReceive), false) // connections have the same until Accept
 	if terr := s.register(func() tcpip.Error { return ep.Listen(backlog) }); terr != nil {
 		ep.Close()
 		return nil, opError("listen", network, nil, n.addr(at), netError(terr))
@@ -248,7 +249,8 @@ func (s *Stack) udp(n netSpec, from, to netip.AddrPort) (*udpConn, error) {
 			return nil, netError(terr)
 		}
 	}
-	c := &udpConn{family: family}
+	c := &udpConn{family: family, size: s.receive.Open(udpReceive)}
+	ep.SocketOptions().SetReceiveBufferSize(c.size, false)
 	c.init(s, ep, wq, n.name)
 	local, _ := ep.GetLocalAddress()
 	c.local = net.UDPAddrFromAddrPort(listenAddr(local, from))

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 
+	"throughline/internal/eyeballs"
 	"throughline/netstack/internal/dns"
 )
 
-// LookupHost returns the addresses of name, IPv6 first, in the families that the stack has addresses in. No search domain
-// is added to the name. The servers in Options.DNS are asked, through the tunnel, by UDP and, where an answer is truncated,
+// LookupHost returns the addresses of name in the families that the stack has addresses in: IPv6 first, but behind the others
+// those that its own can't be expected to reach, like global ones from a link-local one (RFC 6724). A name
+// without a dot is looked up in each of Options.Search, in their order, and then as it is; other names, and those with a dot at
+// the end, only as they are. The servers in Options.DNS are asked, through the tunnel, by UDP and, where an answer is truncated,
 // by TCP; no other source is used, not even the host's own files. Once the addresses of one family are known, the answer
 // about the other is not waited for long. Nothing is cached. An error is a *net.DNSError.
 //
@@ -35,7 +39,17 @@ func (s *Stack) lookup(ctx context.Context, name string, v4, v6 bool) ([]netip.A
 	if !dns.IsName(name) {
 		return nil, fail(dns.ErrNoHost, "")
 	}
-	if len(s.dns) == 0 {
+	names := []string{name}
+	if !strings.Contains(name, ".") { // ndots:1, as in resolv.conf(5)
+		names = names[:0]
+		for _, domain := range s.search {
+			if full := name + "." + domain; dns.IsName(full) {
+				names = append(names, full)
+			}
+		}
+		names = append(names, name)
+	}
+	if len(s.dns.Servers) == 0 {
 		return nil, fail(errors.New("the stack has no DNS servers"), "")
 	}
 	var kinds []uint16
@@ -48,11 +62,20 @@ func (s *Stack) lookup(ctx context.Context, name string, v4, v6 bool) ([]netip.A
 	if len(kinds) == 0 {
 		return nil, nil
 	}
-	r := dns.Resolver{Servers: s.dns, Dial: s.dialDNS}
-	ips, server, err := r.Lookup(ctx, name, kinds...)
+	var (
+		ips    []netip.Addr
+		server netip.AddrPort
+		err    error
+	)
+	for _, full := range names {
+		// Only a name that doesn't exist is looked up elsewhere: while a server fails, a name must not lead to another host.
+		if ips, server, err = s.dns.Lookup(ctx, full, kinds...); err != dns.ErrNoHost {
+			break
+		}
+	}
 	switch {
 	case err == nil:
-		return ips, nil
+		return eyeballs.Order(ips, s.own), nil
 	case s.isClosed():
 		return nil, fail(net.ErrClosed, "")
 	case ctx.Err() != nil:

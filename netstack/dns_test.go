@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -27,11 +28,31 @@ type answer struct {
 }
 
 var zone = map[string]answer{
-	"both.test":      {v4: []string{"10.7.0.2"}, v6: []string{"fd07::2"}},
-	"four.test":      {v4: []string{"10.7.0.2", "10.7.0.3"}},
-	"dead.test":      {v4: []string{"10.7.0.2"}, v6: []string{"fd07::dead"}}, // no host has the IPv6 address
-	"long.test":      {v4: []string{"10.7.0.2"}, v6: []string{"fd07::2"}, truncated: true},
-	"none.test":      {},
+	"both.test":   {v4: []string{"10.7.0.2"}, v6: []string{"fd07::2"}},
+	"four.test":   {v4: []string{"10.7.0.2", "10.7.0.3"}},
+	"dead.test":   {v4: []string{"10.7.0.2"}, v6: []string{"fd07::dead"}}, // no host has the IPv6 address
+	"long.test":   {v4: []string{"10.7.0.2"}, v6: []string{"fd07::2"}, truncated: true},
+	"global.test": {v4: []string{"192.0.2.1", "192.0.2.2"}, v6: []string{"2001:db8::1"}},
+	"none.test":   {},
+
+	// Of TestSearch.
+	"four.none.example":     {rcode: 3},
+	"both.none.example":     {rcode: 3},
+	"short.none.example":    {rcode: 3},
+	"short.test":            {rcode: 3},
+	"short.other.example":   {rcode: 3},
+	"third.none.example":    {rcode: 3},
+	"third.test":            {rcode: 3},
+	"both":                  {rcode: 3},
+	"servfail.none.example": {rcode: 3},
+	"short":                 {v4: []string{"10.7.0.9"}},
+	"third.other.example":   {v4: []string{"10.7.0.8"}},
+	"servfail":              {v4: []string{"10.7.0.7"}},
+	strings.Repeat("a", 63) + ".none.example":  {rcode: 3},
+	strings.Repeat("a", 63) + ".test":          {rcode: 3},
+	strings.Repeat("a", 63) + ".other.example": {rcode: 3},
+	strings.Repeat("a", 63):                    {rcode: 3},
+
 	"nxdomain.test":  {rcode: 3},
 	"servfail.test":  {rcode: 2},
 	"localhost.test": {v4: []string{"10.7.0.2"}},
@@ -158,7 +179,7 @@ func named(t *testing.T) (a, b *Stack) {
 
 func TestLookupHost(t *testing.T) {
 	a, _ := named(t)
-	a.dns = a.dns[1:] // the other server is silent
+	a.dns.Servers = a.dns.Servers[1:] // the other server is silent
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for _, l := range []struct {
@@ -199,15 +220,68 @@ func TestLookupHost(t *testing.T) {
 	if _, err := a.LookupHost(ctx, "silence.test"); !errors.As(err, &ne) || !ne.Timeout() {
 		t.Errorf("a server that doesn't answer: %v", err)
 	}
-	a.dns = nil
+	a.dns.Servers = nil
 	if _, err := a.LookupHost(context.Background(), "both.test"); err == nil {
 		t.Error("a stack without DNS servers resolved a name")
 	}
 }
 
+// TestSearch looks names up in search domains.
+func TestSearch(t *testing.T) {
+	a, _ := named(t)
+	a.dns.Servers, a.search = a.dns.Servers[1:], []string{"none.example", "test", "other.example."}
+	for _, l := range []struct{ name, want string }{
+		{"four", "10.7.0.2 10.7.0.3"},
+		{"both", "fd07::2 10.7.0.2"},
+		{"four.test", "10.7.0.2 10.7.0.3"},
+		{"short", "10.7.0.9"}, // as it is
+		{"short.", "10.7.0.9"},
+		{"third", "10.7.0.8"},
+		{"both.", "no such host"},
+		{"servfail", "server misbehaving"}, // and not the name as it is, which exists
+		{strings.Repeat("a", 63), "no such host"},
+	} {
+		ips, err := a.LookupHost(t.Context(), l.name)
+		got := strings.Trim(fmt.Sprint(ips), "[]")
+		var de *net.DNSError
+		if errors.As(err, &de) {
+			got = de.Err
+			if de.Name != l.name {
+				t.Errorf("the error of %q names %q", l.name, de.Name)
+			}
+		}
+		if got != l.want {
+			t.Errorf("%q: %s, want %s", l.name, got, l.want)
+		}
+	}
+	for _, search := range [][]string{{""}, {"a..b"}, make([]string, 33)} {
+		if _, err := New(Options{Addresses: []netip.Addr{netip.MustParseAddr("10.7.0.1")}, Search: search}); err == nil {
+			t.Errorf("the search domains %q are accepted", search)
+		}
+	}
+}
+
+// TestAddressesOutOfReach checks that a stack whose IPv6 addresses are of the link or of the site doesn't dial global ones
+// first.
+func TestAddressesOutOfReach(t *testing.T) {
+	for _, tt := range []struct{ own, name, want string }{
+		{"2001:db8::9", "global.test", "2001:db8::1 192.0.2.1 192.0.2.2"},
+		{"fe80::9", "global.test", "192.0.2.1 2001:db8::1 192.0.2.2"},
+		{"fd07::9", "global.test", "192.0.2.1 2001:db8::1 192.0.2.2"},
+		{"fd07::9", "both.test", "fd07::2 10.7.0.2"},
+	} {
+		a, _ := named(t)
+		a.dns.Servers, a.own = a.dns.Servers[1:], []netip.Addr{netip.MustParseAddr("10.7.0.1"), netip.MustParseAddr(tt.own)}
+		ips, _, err := a.resolve(t.Context(), netSpec{name: "tcp", v4: true, v6: true}, tt.name+":80")
+		if got := strings.Trim(fmt.Sprint(ips), "[]"); err != nil || got != tt.want {
+			t.Errorf("from %s %s is tried at %s, want %s (%v)", tt.own, tt.name, got, tt.want, err)
+		}
+	}
+}
+
 func TestDialNames(t *testing.T) {
 	a, b := named(t)
-	a.dns = a.dns[1:]
+	a.dns.Servers = a.dns.Servers[1:]
 	l, err := b.Listen("tcp", ":80")
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +313,7 @@ func TestDialNames(t *testing.T) {
 	if _, err := a.DialContext(ctx, "tcp6", "mute4.test:80"); !errors.As(err, &de) || !de.IsNotFound {
 		t.Errorf("IPv6 of a name without any: %v", err)
 	}
-	four, err := New(Options{Addresses: []netip.Addr{netip.MustParseAddr("10.7.0.1")}, DNS: a.dns})
+	four, err := New(Options{Addresses: []netip.Addr{netip.MustParseAddr("10.7.0.1")}, DNS: a.dns.Servers})
 	if err != nil {
 		t.Fatal(err)
 	}

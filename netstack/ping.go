@@ -36,7 +36,7 @@ func (s *Stack) Ping(ctx context.Context, to netip.Addr) (time.Duration, error) 
 	c := new(socket)
 	c.init(s, ep, wq, "ip")
 	defer c.Close()
-	defer withContext(ctx, &c.rd)()
+	defer c.rd.WithContext(ctx)()
 	if err := s.register(func() tcpip.Error { return ep.Connect(fullAddress(netip.AddrPortFrom(to, 0), protocol(to))) }); err != nil {
 		return fail(netError(err))
 	}

@@ -1,7 +1,6 @@
 package netstack
 
 import (
-	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -10,6 +9,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"throughline/netstack/internal/deadline"
 )
 
 // Masks of the events that wake a reader and a writer. gVisor signals all of them when an endpoint ends.
@@ -41,7 +42,7 @@ type socket struct {
 
 	in, out           signal // the endpoint may be readable, or writable
 	inEntry, outEntry waiter.Entry
-	rd, wd            deadline // of reading and of writing
+	rd, wd            deadline.Deadline // of reading and of writing
 	closing           sync.Once
 	done              chan struct{} // closed by Close
 }
@@ -57,11 +58,11 @@ func (c *socket) init(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, network str
 }
 
 // wait waits for ch. An error says why the call must not be tried again.
-func (c *socket) wait(ch signal, d *deadline) error {
+func (c *socket) wait(ch signal, d *deadline.Deadline) error {
 	select {
 	case <-ch:
 		return nil
-	case <-d.passed():
+	case <-d.Passed():
 		return os.ErrDeadlineExceeded
 	case <-c.done:
 		return net.ErrClosed
@@ -71,13 +72,13 @@ func (c *socket) wait(ch signal, d *deadline) error {
 }
 
 // check returns an error if a call must fail before it does anything: the socket is closed, or the deadline has passed.
-func (c *socket) check(d *deadline) error {
+func (c *socket) check(d *deadline.Deadline) error {
 	select {
 	case <-c.done:
 		return net.ErrClosed
 	case <-c.s.done:
 		return net.ErrClosed
-	case <-d.passed():
+	case <-d.Passed():
 		return os.ErrDeadlineExceeded
 	default:
 		return nil
@@ -109,8 +110,8 @@ func (c *socket) Close() error {
 		close(c.done)
 		c.wq.EventUnregister(&c.inEntry)
 		c.wq.EventUnregister(&c.outEntry)
-		c.rd.set(time.Time{})
-		c.wd.set(time.Time{})
+		c.rd.Set(time.Time{})
+		c.wd.Set(time.Time{})
 		c.ep.Close()
 	})
 	return err
@@ -136,65 +137,14 @@ func (c *socket) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.rd
 // SetWriteDeadline implements net.Conn.
 func (c *socket) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.wd, t) }
 
-func (c *socket) setDeadline(d *deadline, t time.Time) error {
+func (c *socket) setDeadline(d *deadline.Deadline, t time.Time) error {
 	select {
 	case <-c.done:
 		return c.fail("set", net.ErrClosed)
 	default:
 	}
-	d.set(t)
+	d.Set(t)
 	return nil
-}
-
-// A deadline is the deadline of a socket's reading or writing. The zero deadline never passes.
-type deadline struct {
-	mu    sync.Mutex // guards what follows
-	timer *time.Timer
-	gone  chan struct{} // closed when the deadline has passed; nil until somebody waits for it or sets it
-	past  bool          // gone is closed
-	sets  uint64        // counts the calls of set, so that a timer that couldn't be stopped any more does nothing
-}
-
-// passed returns a channel that is closed once the deadline has passed.
-func (d *deadline) passed() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.gone == nil {
-		d.gone = make(chan struct{})
-	}
-	return d.gone
-}
-
-// set changes the deadline; the zero time means none. It also applies to calls that are waiting already.
-func (d *deadline) set(t time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.sets++
-	if d.timer != nil {
-		d.timer.Stop()
-		d.timer = nil
-	}
-	if d.gone == nil || d.past {
-		d.gone, d.past = make(chan struct{}), false
-	}
-	if t.IsZero() {
-		return
-	}
-	left := time.Until(t)
-	if left <= 0 {
-		close(d.gone)
-		d.past = true
-		return
-	}
-	this := d.sets
-	d.timer = time.AfterFunc(left, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.sets == this {
-			close(d.gone)
-			d.past = true
-		}
-	})
 }
 
 // addrPort converts an address of gVisor's; an IPv4-mapped one is unmapped.
@@ -220,12 +170,4 @@ func fullAddress(a netip.AddrPort, family tcpip.NetworkProtocolNumber) tcpip.Ful
 		f.Addr = address(ip)
 	}
 	return f
-}
-
-// withContext makes the deadline d pass when ctx ends. The function it returns undoes that.
-func withContext(ctx context.Context, d *deadline) (undo func() bool) {
-	if at, ok := ctx.Deadline(); ok {
-		d.set(at)
-	}
-	return context.AfterFunc(ctx, func() { d.set(time.Unix(1, 0)) })
 }

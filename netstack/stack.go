@@ -34,8 +34,9 @@
 // # Limits
 //
 // The addresses and the MTU of a stack don't change. A TCP connection buffers up to Options.Buffer each way, a UDP socket
-// 1 MiB received and 256 KiB to be sent; the number of connections is bounded by memory alone. A listener keeps at most 4096
-// connections that nobody has accepted. There are no raw sockets and no multicast groups, and IPv6 zones are ignored.
+// 1 MiB received and 256 KiB to be sent, and Options.Receive bounds what all of them have received and nobody has read; the
+// number of connections is bounded by memory alone. A listener keeps at most 4096 connections that nobody has accepted, each
+// with a receive buffer of 32 KiB. There are no raw sockets and no multicast groups, and IPv6 zones are ignored.
 // gVisor's logger belongs to the process: New makes it discard what would go to stderr, as a received packet can cause a
 // line, unless the program has set up a logger of its own or the debug level.
 //
@@ -60,6 +61,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"throughline/netstack/internal/budget"
+	"throughline/netstack/internal/dns"
 	"throughline/netstack/internal/link"
 	"throughline/tun"
 )
@@ -76,13 +79,26 @@ const (
 	defaultBuffer = 4 << 20
 	maxBuffer     = 1 << 30
 
-	// The sizes with which a connection's buffers begin; they grow with what the path carries. Until gVisor has measured the
-	// path, the receive buffer's size is the window that it advertises, so it begins large: an empty one costs nothing. The
-	// send buffer is filled by any program that has more to send.
-	firstReceive = 1 << 20
-	firstSend    = 256 << 10
+	// The sizes with which a connection's buffers begin; they grow with what the path carries. A receive buffer's window, half
+	// of it, is a promise that can't be taken back, so it begins small, and grows with what the program reads; see readSize.
+	firstReceive = 128 << 10
+	firstSend    = 32 << 10
 
-	udpReceive = 1 << 20   // bytes that a UDP socket holds until they are read
+	// quickReceive is up to where a receive buffer grows by what was read alone, before gVisor has measured the path.
+	quickReceive = 1 << 20
+
+	// unaccepted is the size of the receive buffer of a connection that nobody has accepted: enough for the ten segments with
+	// which a sender begins.
+	unaccepted = 32 << 10
+
+	// defaultReceive is the budget of all receive buffers in bytes: 32 connections with buffers of 4 MiB, or 1,024 of 128 KiB.
+	defaultReceive = 128 << 20
+	leastReceive   = 32 << 10 // what each connection has of it at least
+	minReceive     = 1 << 20
+
+	maxSearch = 32 // domains
+
+	udpReceive = 1 << 20   // bytes that a UDP socket holds until they are read, unless the budget is short
 	udpSend    = 256 << 10 // bytes that it holds until the tunnel has read them; far below the queue's upper bound
 
 	nic = 1 // the number of the only interface
@@ -98,6 +114,9 @@ type Options struct {
 	// addresses can be dialed.
 	DNS []netip.Addr
 
+	// Search are the domains that names without a dot are looked up in, in this order; at most 32.
+	Search []string
+
 	// MTU is the stack's MTU in bytes, from 576, or with an IPv6 address from 1280, to 65535; 0 stands for [DefaultMTU].
 	MTU int
 
@@ -105,6 +124,11 @@ type Options struct {
 	// needed. When more than sixteen connections have more to send than the path carries, each may buffer less, down to
 	// 64 KiB.
 	Buffer int
+
+	// Receive limits how many bytes the receive buffers of all TCP connections and UDP sockets have together, from 1 MiB; 0
+	// stands for 128 MiB. A buffer grows with what the program reads. When the sum is above the limit, new and busy connections
+	// get smaller windows: each its fair share, for which the sum may be half as large again, and no less than 32 KiB.
+	Receive int
 }
 
 var errClosed = fmt.Errorf("netstack: %w", os.ErrClosed)
@@ -114,9 +138,14 @@ type Stack struct {
 	ip     *stack.Stack
 	link   *link.Link
 	mtu    int
-	dns    []netip.Addr
+	dns    dns.Resolver
+	search []string
+	own    []netip.Addr
 	v4, v6 bool // has an address of the family
 	share  share
+
+	receive     budget.Budget // of all receive buffers
+	mostReceive int64         // how large one may grow, in bytes
 
 	events chan tun.Event
 	done   chan struct{} // closed when Close begins
@@ -139,19 +168,38 @@ func New(o Options) (*Stack, error) {
 	if o.Buffer < tcp.MinBufferSize || o.Buffer > maxBuffer {
 		return nil, fmt.Errorf("netstack: a buffer limit of %d bytes, not from %d to %d", o.Buffer, tcp.MinBufferSize, maxBuffer)
 	}
+	if o.Receive == 0 {
+		o.Receive = defaultReceive
+	}
+	if o.Receive < minReceive {
+		return nil, fmt.Errorf("netstack: a limit of all receive buffers of %d bytes, less than %d", o.Receive, minReceive)
+	}
 	silencing.Do(silence)
 	s := &Stack{events: make(chan tun.Event, 1), done: make(chan struct{})}
+	s.dns.Dial = s.dialDNS
+	s.receive.Total, s.receive.Least = int64(o.Receive), min(leastReceive, int64(o.Buffer))
+	s.mostReceive = int64(o.Buffer)
 	for _, a := range o.Addresses {
 		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6() {
 			return nil, fmt.Errorf("netstack: %v can't be an interface's address", a)
 		}
+		s.own = append(s.own, a.WithZone(""))
 		s.v4, s.v6 = s.v4 || a.Is4(), s.v6 || a.Is6()
 	}
 	for _, a := range o.DNS {
 		if !a.IsValid() {
 			return nil, errors.New("netstack: the zero address as a DNS server")
 		}
-		s.dns = append(s.dns, a.Unmap().WithZone(""))
+		s.dns.Servers = append(s.dns.Servers, a.Unmap().WithZone(""))
+	}
+	if len(o.Search) > maxSearch {
+		return nil, fmt.Errorf("netstack: %d search domains, more than %d", len(o.Search), maxSearch)
+	}
+	for _, domain := range o.Search {
+		if !dns.IsName(domain) {
+			return nil, fmt.Errorf("netstack: %q can't be a search domain", domain)
+		}
+		s.search = append(s.search, domain)
 	}
 	low := minMTU4
 	if s.v6 {
@@ -222,6 +270,23 @@ func (s *Stack) setUp(o Options) error {
 		s.ip.AddRoute(tcpip.Route{Destination: header.IPv6EmptySubnet, NIC: nic})
 	}
 	return nil
+}
+
+// A Status is what a stack uses.
+type Status struct {
+	// Buffers is how many TCP connections and UDP sockets the stack's program has open.
+	Buffers int
+
+	// Reserved is how many bytes their receive buffers may hold together; see Options.Receive.
+	Reserved int64
+
+	// Shortened counts how often one got a smaller receive buffer than it had use for, because Options.Receive was used up.
+	Shortened uint64
+}
+
+// Status returns what the stack uses at this moment.
+func (s *Stack) Status() Status {
+	return Status{s.receive.Buffers(), s.receive.Reserved(), s.receive.Shortened()}
 }
 
 // limitSend sets how many bytes each TCP connection may buffer to be sent.

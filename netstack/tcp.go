@@ -24,6 +24,9 @@ const backlog = 4096
 type tcpConn struct {
 	socket
 	readMu, writeMu sync.Mutex   // held by Read and by Write: the bytes of one Write stay together
+	size            int64        // of the receive buffer, in bytes, as reserved; guarded by readMu
+	read            int64        // how many bytes were read; guarded by readMu
+	next            int64        // how many must be read before the buffer is made larger or smaller again; guarded by readMu
 	chunk           int          // how many bytes Write gives gVisor at once
 	from            bytes.Reader // used by Write
 }
@@ -37,6 +40,8 @@ func newTCP(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, network string) *tcpC
 	local, _ := ep.GetLocalAddress()
 	remote, _ := ep.GetRemoteAddress()
 	c.local, c.remote = net.TCPAddrFromAddrPort(addrPort(local)), net.TCPAddrFromAddrPort(addrPort(remote))
+	c.size = s.receive.Open(min(firstReceive, s.mostReceive))
+	ep.SocketOptions().SetReceiveBufferSize(c.size, false)
 	c.chunk = s.link.Chunk(addrPort(remote).Addr().Is6())
 	c.SetKeepAlive(true)
 	return c
@@ -57,7 +62,7 @@ func (c *tcpConn) Read(b []byte) (int, error) {
 		res, err := c.ep.Read(&w, tcpip.ReadOptions{})
 		switch err.(type) {
 		case nil:
-			c.ep.ModerateRecvBuf(res.Count)
+			c.resize(res.Count)
 			return res.Count, nil
 		case *tcpip.ErrWouldBlock:
 			if err := c.wait(c.in, &c.rd); err != nil {
@@ -72,6 +77,48 @@ func (c *tcpConn) Read(b []byte) (int, error) {
 			return 0, c.fail("read", c.cause(err))
 		}
 	}
+}
+
+// resize fits the receive buffer to what the program reads, of which these are the next n bytes. The sender's window may
+// double with each round trip, when twice as much as all before is on its way; a buffer has twice the size of the window. Up
+// to quickReceive it grows with that, and gVisor makes it larger still where it measures that the path carries more.
+func (c *tcpConn) resize(n int) {
+	c.read += int64(n)
+	if c.read < c.next {
+		return
+	}
+	b, o := &c.s.receive, c.ep.SocketOptions()
+	if b.Short() && c.size >= b.Fair() {
+		// What was promised isn't taken back: the window shrinks as data comes in, so that takes a buffer's worth.
+		c.next = c.read + c.size
+		c.size = b.Shrink(c.size)
+		o.SetReceiveBufferSize(c.size, false)
+		return
+	}
+	c.ep.ModerateRecvBuf(n)
+	got := o.GetReceiveBufferSize()
+	want := min(quickReceive, c.s.mostReceive, firstReceive+2*c.read)
+	if want < 2*c.size && want < quickReceive {
+		want = c.size // not in small steps
+	}
+	if want = max(want, got); want == c.size {
+		return
+	}
+	if c.size = b.Grow(c.size, want); c.size < want {
+		c.next = c.read + c.size
+	}
+	o.SetReceiveBufferSize(c.size, false) // without telling the endpoint, which would no longer measure
+}
+
+// Close closes the connection, and returns its receive buffer to the budget.
+func (c *tcpConn) Close() error {
+	err := c.socket.Close()
+	if err == nil {
+		c.readMu.Lock() // no Read waits any more, and none begins
+		c.s.receive.Close(c.size)
+		c.readMu.Unlock()
+	}
+	return err
 }
 
 // Write implements net.Conn. It returns when all of b is in the connection's buffer.

@@ -13,12 +13,22 @@ import (
 type udpConn struct {
 	socket
 	family tcpip.NetworkProtocolNumber
+	size   int64 // of the receive buffer, in bytes, as reserved
 }
 
 var (
 	_ net.Conn       = (*udpConn)(nil)
 	_ net.PacketConn = (*udpConn)(nil)
 )
+
+// Close closes the socket, and returns its receive buffer to the budget.
+func (c *udpConn) Close() error {
+	err := c.socket.Close()
+	if err == nil {
+		c.s.receive.Close(c.size)
+	}
+	return err
+}
 
 // Read implements net.Conn.
 func (c *udpConn) Read(b []byte) (int, error) {

@@ -7,6 +7,7 @@ import (
 
 	"throughline"
 	"throughline/internal/promtext"
+	"throughline/netstack"
 	"throughline/packet"
 )
 
@@ -45,6 +46,19 @@ func writeMetrics(w io.Writer, s throughline.Status) error {
 		}
 		t.Sample(on, "name", o.String(), "state", s.Offloads[o].String())
 	}
+	_, err := w.Write(t.Bytes())
+	return err
+}
+
+// writeStackMetrics writes what a stack in user space uses in Prometheus' text format.
+func writeStackMetrics(w io.Writer, s netstack.Status) error {
+	var t promtext.Text
+	t.Metric("throughline_netstack_buffers", promtext.Gauge, "TCP connections and UDP sockets in the tunnel that are open.")
+	t.Sample(uint64(s.Buffers))
+	t.Metric("throughline_netstack_receive_reserved_bytes", promtext.Gauge, "What their receive buffers may hold together.")
+	t.Sample(uint64(s.Reserved))
+	t.Metric("throughline_netstack_receive_shortened_total", promtext.Counter, "How often one got a smaller receive buffer than it had use for.")
+	t.Sample(s.Shortened)
 	_, err := w.Write(t.Bytes())
 	return err
 }

@@ -204,7 +204,7 @@ func passedOver(f *conf.File) string {
 
 // stackOptions returns the options of the stack that a file describes.
 func stackOptions(f *conf.File) netstack.Options {
-	o := netstack.Options{DNS: f.Interface.DNS, MTU: f.Interface.MTU}
+	o := netstack.Options{DNS: f.Interface.DNS, Search: f.Interface.Search, MTU: f.Interface.MTU}
 	for _, p := range f.Interface.Address {
 		o.Addresses = append(o.Addresses, p.Addr())
 	}
@@ -259,6 +259,7 @@ func (p *proxyCall) run(ctx context.Context) error {
 	}
 	var following sync.WaitGroup
 	following.Go(func() { names.Run(ctx) })
+	following.Go(func() { returnMemory(ctx, func() int64 { return s.Status().Reserved }, freeMemory) })
 	defer following.Wait()
 	defer cancel()
 	select { // so that clients that connect at once reach the peer
@@ -275,7 +276,9 @@ func (p *proxyCall) run(ctx context.Context) error {
 		return fmt.Errorf("proxy: -i %s: %w", p.health, err)
 	}
 	server := &http.Server{
-		Handler:           px.Health(func(w io.Writer) error { return writeMetrics(w, dev.Status()) }),
+		Handler: px.Health(func(w io.Writer) error {
+			return errors.Join(writeMetrics(w, dev.Status()), writeStackMetrics(w, s.Status()))
+		}),
 		ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}

@@ -1,6 +1,8 @@
 // Package eyeballs connects to a host that has several addresses as RFC 8305, "Happy Eyeballs", says: the families take
 // turns, attempts to connect start one after another without waiting long for each other, and the first success is kept.
 //
+// Before that, RFC 6724 says which addresses are worth trying first.
+//
 // It knows neither names nor sockets: the caller resolves, and hands in how one address is dialed. Nothing is shared
 // between calls, so all of it may be called by any number of goroutines. At most [MaxAttempts] attempts of a call run at
 // once, each in a goroutine that has ended when the call returns.
@@ -10,6 +12,7 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -42,6 +45,41 @@ func Interleave(addrs []netip.Addr, preferIPv4 bool) []netip.Addr {
 		}
 	}
 	return out
+}
+
+// Order returns the addresses in the order in which a host with the addresses own should try them, which is the given one
+// but for those that none of own reaches as a source: they come last. RFC 6724 §6, rules 2 and 5. So a host whose only IPv6
+// address is link-local, or a unique local one, prefers IPv4 for what is in the internet.
+func Order(addrs, own []netip.Addr) []netip.Addr {
+	out := make([]netip.Addr, 0, len(addrs))
+	for _, fits := range []bool{true, false} {
+		for _, a := range addrs {
+			if fits == slices.ContainsFunc(own, func(o netip.Addr) bool { return label(o) == label(a) }) {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}
+
+// The prefixes of RFC 6724 §2.1 that are in use, by the label that tells them apart. Each scope has labels of its own: those
+// of the link are added. IPv4's private addresses have global scope, §3.2.
+var labels = []netip.Prefix{
+	netip.MustParsePrefix("::1/128"),
+	netip.MustParsePrefix("fe80::/10"),
+	netip.MustParsePrefix("fc00::/7"),
+	netip.MustParsePrefix("2002::/16"),
+	netip.MustParsePrefix("2001::/32"),
+	netip.MustParsePrefix("::/0"),
+	netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("0.0.0.0/0"),
+}
+
+// label returns a number that an address shares with those that it fits as a source or a destination.
+func label(a netip.Addr) int {
+	a = a.Unmap().WithZone("")
+	return slices.IndexFunc(labels, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // A Failure is an attempt that failed.

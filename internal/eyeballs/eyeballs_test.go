@@ -186,3 +186,34 @@ func TestCancel(t *testing.T) {
 		}
 	})
 }
+
+func TestOrder(t *testing.T) {
+	for _, tt := range []struct{ own, addrs, want string }{
+		{"10.0.0.1 2001:db8::1", "2001:db8::2 192.0.2.1", "2001:db8::2 192.0.2.1"},
+		{"10.0.0.1 fe80::1", "2001:db8::2 192.0.2.1", "192.0.2.1 2001:db8::2"},
+		{"10.0.0.1 fe80::1%eth0", "fe80::2 192.0.2.1", "fe80::2 192.0.2.1"},
+		{"10.0.0.1 fd00::1", "2001:db8::2 192.0.2.1", "192.0.2.1 2001:db8::2"},
+		{"10.0.0.1 fd00::1", "fd00::2 192.0.2.1", "fd00::2 192.0.2.1"},
+		{"10.0.0.1 fd00::1 2001:db8::1", "2001:db8::2 fd00::2 192.0.2.1", "2001:db8::2 fd00::2 192.0.2.1"},
+		{"10.0.0.1 fd00::1", "2001:db8::2 fd00::2 192.0.2.1", "fd00::2 192.0.2.1 2001:db8::2"},
+		{"169.254.0.1 2001:db8::1", "192.0.2.1 2001:db8::2", "2001:db8::2 192.0.2.1"},
+		{"2001:db8::1", "192.0.2.1 2001:db8::2", "2001:db8::2 192.0.2.1"},
+		{"fe80::1", "2001:db8::2 2001:db8::3", "2001:db8::2 2001:db8::3"},
+		{"10.0.0.1", "", ""},
+	} {
+		var own, addrs []netip.Addr
+		for _, a := range strings.Fields(tt.own) {
+			own = append(own, netip.MustParseAddr(a))
+		}
+		for _, a := range strings.Fields(tt.addrs) {
+			addrs = append(addrs, netip.MustParseAddr(a))
+		}
+		var got []string
+		for _, a := range Order(addrs, own) {
+			got = append(got, a.String())
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("from %s to %s: %v, want %s", tt.own, tt.addrs, got, tt.want)
+		}
+	}
+}

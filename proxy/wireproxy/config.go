@@ -120,7 +120,8 @@ func Read(f *conf.File) (*proxy.Config, error) {
 		}
 	}
 	for _, a := range f.Interface.Address {
-		r.c.PreferIPv4 = r.c.PreferIPv4 && a.Addr().Is4()
+		// From an address of the link nothing beyond it is reached. RFC 6724 §6, rule 2.
+		r.c.PreferIPv4 = r.c.PreferIPv4 && (a.Addr().Is4() || a.Addr().IsLinkLocalUnicast())
 	}
 	r.readInterface(f.Interface.Extra)
 	for i := range f.Sections {

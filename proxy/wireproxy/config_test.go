@@ -137,6 +137,7 @@ func TestDefaults(t *testing.T) {
 	}{
 		{"[Socks5]\nBindAddress=:1", true, true, 5 * time.Second}, // as wireproxy: without DNS, the system's resolver
 		{"[Interface]\nDNS=1.1.1.1\nAddress=10.0.0.1, fd00::1\n[Socks5]\nBindAddress=:1", false, false, 5 * time.Second},
+		{"[Interface]\nDNS=1.1.1.1\nAddress=10.0.0.1, fe80::1\n[Socks5]\nBindAddress=:1", false, true, 5 * time.Second},
 		{"[Interface]\nDNS=1.1.1.1\nAddress=fd00::1\n[Socks5]\nBindAddress=:1\n[Resolve]\nResolveStrategy=ipv4", false, true, 5 * time.Second},
 		{"[Interface]\nAddress=10.0.0.1\n[Socks5]\nBindAddress=:1\nResolveLocally=false\n[resolve]\nresolvestrategy=AUTO", false, true, 5 * time.Second},
 	} {

@@ -1,6 +1,9 @@
 // Package dns is a stub resolver: it asks servers for the addresses of names, through connections that it is given.
 //
-// Nothing is cached, all of it is safe for concurrent use, and no goroutine is started. A malformed message is an error.
+// No answer is cached, all of it is safe for concurrent use, and no goroutine is started. A malformed message is an error.
+//
+// Queries carry EDNS (RFC 6891). A server that refuses it, or doesn't answer, is asked again without, and that is remembered
+// for some minutes, of each of a Resolver's servers.
 //
 // Limits: a query asks for datagrams of at most 1232 bytes, and for an answer that doesn't fit by TCP. Of a datagram at
 // most 4096 bytes are read; an answer by TCP has at most 65535.
@@ -48,18 +51,21 @@ func IsName(s string) bool {
 // rooted returns the name with the dot at its end, as dnsmessage has all names.
 func rooted(name string) string { return strings.TrimSuffix(name, ".") + "." }
 
-// AppendQuery appends a query for records of one type to b. The name must be one that IsName accepts.
-func AppendQuery(b []byte, id uint16, name string, kind uint16) []byte {
+// AppendQuery appends a query for records of one type to b, with EDNS or without. The name must be one that IsName accepts.
+func AppendQuery(b []byte, id uint16, name string, kind uint16, edns bool) []byte {
 	n, err := dnsmessage.NewName(rooted(name))
 	q := dnsmessage.NewBuilder(b, dnsmessage.Header{ID: id, RecursionDesired: true})
 	var opt dnsmessage.ResourceHeader
 	// With a name that IsName accepts and one record in the right section none of these can fail.
 	err = errors.Join(err,
 		q.StartQuestions(),
-		q.Question(dnsmessage.Question{Name: n, Type: dnsmessage.Type(kind), Class: dnsmessage.ClassINET}),
-		q.StartAdditionals(),
-		opt.SetEDNS0(payload, dnsmessage.RCodeSuccess, false),
-		q.OPTResource(opt, dnsmessage.OPTResource{}))
+		q.Question(dnsmessage.Question{Name: n, Type: dnsmessage.Type(kind), Class: dnsmessage.ClassINET}))
+	if edns {
+		err = errors.Join(err,
+			q.StartAdditionals(),
+			opt.SetEDNS0(payload, dnsmessage.RCodeSuccess, false),
+			q.OPTResource(opt, dnsmessage.OPTResource{}))
+	}
 	msg, finish := q.Finish()
 	if err = errors.Join(err, finish); err != nil {
 		panic("dns: BUG: a query that can't be made: " + err.Error())
@@ -80,6 +86,18 @@ func IsAnswer(msg []byte, id uint16, name string, kind uint16) bool {
 		return false
 	}
 	return equalFold(q.Name.String(), rooted(name)) && uint16(q.Type) == kind && q.Class == dnsmessage.ClassINET
+}
+
+// RefusesEDNS reports whether msg is what a server that doesn't know EDNS answers to this question: FORMERR or NOTIMP, with
+// the question or without one. RFC 6891 §7.
+func RefusesEDNS(msg []byte, id uint16, name string, kind uint16) bool {
+	var p dnsmessage.Parser
+	h, err := p.Start(msg)
+	if err != nil || h.ID != id || !h.Response || h.RCode != dnsmessage.RCodeFormatError && h.RCode != dnsmessage.RCodeNotImplemented {
+		return false
+	}
+	_, err = p.Question()
+	return err != nil || IsAnswer(msg, id, name, kind)
 }
 
 // equalFold reports whether two names are the same but for the case of ASCII letters, which alone are folded in DNS.

@@ -29,8 +29,12 @@ const (
 )
 
 func TestQuery(t *testing.T) {
-	if got := string(AppendQuery(nil, 7, "both.test.", A)); got != query {
+	if got := string(AppendQuery(nil, 7, "both.test.", A, true)); got != query {
 		t.Errorf("the query is %q, want %q", got, query)
+	}
+	plain := strings.Replace(query[:len(query)-11], "\x00\x01\x04both", "\x00\x00\x04both", 1)
+	if got := string(AppendQuery(nil, 7, "both.test.", A, false)); got != plain {
+		t.Errorf("without EDNS, the query is %q, want %q", got, plain)
 	}
 }
 
@@ -112,7 +116,9 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		for _, kind := range []uint16{A, AAAA} {
-			IsAnswer(msg, 7, "both.test", kind)
+			if IsAnswer(msg, 7, "both.test", kind) && RefusesEDNS(msg, 7, "both.test", kind) && msg[3]&15 != 1 && msg[3]&15 != 4 {
+				t.Error("another code refuses EDNS")
+			}
 			ips, err := Parse(msg, kind)
 			if err != nil && ips != nil {
 				t.Error("addresses and an error")

@@ -22,7 +22,8 @@ type servers struct {
 	all   map[string]server
 	began time.Time
 	mu    sync.Mutex
-	asked []string // "address/kind@ms"
+	asked []string          // "address/kind@ms", with a + for EDNS where a server doesn't know that
+	plain map[string]string // how servers that don't know EDNS answer: flags, and whether with the question; empty: not at all
 	wg    sync.WaitGroup
 }
 
@@ -48,14 +49,31 @@ func (s *servers) serve(c net.Conn, name string, tcp bool) {
 		if tcp {
 			q = q[2:]
 		}
-		id, kind := binary.BigEndian.Uint16(q), binary.BigEndian.Uint16(q[len(q)-15:])
+		edns := q[11] == 1
+		question := q[12:]
+		if edns {
+			question = question[:len(question)-11]
+		}
+		id, kind := binary.BigEndian.Uint16(q), binary.BigEndian.Uint16(question[len(question)-4:])
 		what := name + "/A@"
 		if kind == AAAA {
 			what = name + "/AAAA@"
 		}
 		s.mu.Lock()
+		refusal, plain := s.plain[name]
+		if plain && edns {
+			what = strings.Replace(what, "@", "+@", 1)
+		}
 		s.asked = append(s.asked, what+time.Since(s.began).String())
 		msg, after := s.all[name](kind, tcp)
+		switch {
+		case plain && edns && refusal == "":
+			after = never
+		case plain && edns && len(refusal) == 2:
+			msg, after = "\x00\x07"+refusal+"\x00\x00\x00\x00\x00\x00\x00\x00", 0
+		case plain && edns:
+			msg, after = "\x00\x07"+refusal[:2]+"\x00\x01\x00\x00\x00\x00\x00\x00"+string(question), 0
+		}
 		s.mu.Unlock()
 		answers.Go(func() {
 			select {
@@ -196,4 +214,62 @@ func TestLookup(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWithoutEDNS asks servers that don't know EDNS, and say so in different ways, three times: at first, again, and when what
+// was remembered has expired.
+func TestWithoutEDNS(t *testing.T) {
+	const again, expired = "1/A@20ms", "1/A+@20m0s 1/A@20m0s"
+	for _, tt := range []struct{ what, refusal, first, second, third string }{
+		{"FORMERR", "\x81\x81", "1/A+@0s 1/A@0s", again, expired},
+		{"FORMERR, with the question", "\x81\x81q", "1/A+@0s 1/A@0s", again, expired},
+		{"NOTIMP", "\x81\x84", "1/A+@0s 1/A@0s", again, expired},
+		{"NOTIMP, with the question", "\x81\x84q", "1/A+@0s 1/A@0s", again, expired},
+		{"nothing", "", "1/A+@0s 1/A@1s", "1/A@1.02s", "1/A+@20m0s 1/A@20m1s"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			net := &servers{began: time.Now(), plain: map[string]string{"192.0.2.1": tt.refusal}, all: map[string]server{
+				"192.0.2.1": func(kind uint16, _ bool) (string, time.Duration) { return about(kind, 1), 20 * time.Millisecond },
+			}}
+			r := &Resolver{Dial: net.dial, Servers: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
+			for i, want := range []string{tt.first, tt.second, tt.third} {
+				if i == 2 {
+					time.Sleep(20*time.Minute - time.Since(net.began))
+				}
+				net.asked = nil
+				ips, _, err := r.Lookup(t.Context(), "both.test", A)
+				if err != nil || len(ips) != 1 {
+					t.Errorf("%s: %v, %v", tt.what, ips, err)
+				}
+				net.wg.Wait()
+				if got := strings.ReplaceAll(strings.Join(net.asked, " "), "192.0.2.", ""); got != want {
+					t.Errorf("%s: look-up %d asked %s, want %s", tt.what, i, got, want)
+				}
+			}
+			if len(r.plain) != 1 {
+				t.Errorf("%d servers are remembered", len(r.plain))
+			}
+		})
+	}
+}
+
+// TestRefusingAlways asks a server that says FORMERR with EDNS and without.
+func TestRefusingAlways(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := &servers{began: time.Now(), plain: map[string]string{"192.0.2.1": "\x81\x81q"}, all: map[string]server{
+			"192.0.2.1": func(kind uint16, _ bool) (string, time.Duration) {
+				m := []byte(about(kind, 0))
+				copy(m[2:], "\x81\x81")
+				return string(m), 0
+			},
+		}}
+		r := &Resolver{Dial: net.dial, Servers: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
+		if ips, _, err := r.Lookup(t.Context(), "both.test", A); err != ErrServer {
+			t.Errorf("%v, %v", ips, err)
+		}
+		net.wg.Wait()
+		if len(r.plain) != 0 {
+			t.Error("it is remembered as a server that answers without EDNS")
+		}
+	})
 }

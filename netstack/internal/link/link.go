@@ -5,6 +5,9 @@
 // once. Write merges the segments of a flow, whose checksums offload.Merger verifies; gVisor verifies those of packets
 // that couldn't be merged. Nothing is allocated for each packet except from gVisor's pools, and no goroutine is started.
 //
+// Over IPv6, where packets aren't fragmented on their way, datagrams larger than the path carries are sent as fragments; see
+// paths.
+//
 // What gVisor sent waits for Read in a queue with two bounds; see send. Read has one caller at a time and so has Write; the
 // two must be different goroutines. A packet of gVisor's is held by reference until Read has copied it.
 package link
@@ -14,6 +17,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -55,7 +59,10 @@ type Link struct {
 	waiting int  // how many senders wait for drained
 	closed  bool
 
-	taken           []*stack.PacketBuffer // what Read has taken from queue; used by Read alone, as what follows
+	paths paths  // the path MTUs of destinations; Write learns them, Read uses them
+	whole []byte // a packet that is being split into fragments; used by Read alone, as what follows
+
+	taken           []*stack.PacketBuffer // what Read has taken from queue
 	super           offload.Super
 	remainder       []byte // what is left of a super-packet that a batch had no room for; its memory is used again
 	remainderHeader offload.Header
@@ -267,6 +274,9 @@ func (l *Link) Write(b *packet.Batch) error {
 		case 4:
 		case 6:
 			proto = header.IPv6ProtocolNumber
+			if w.N == 1 && len(first) > nextHeader && first[nextHeader] == byte(header.ICMPv6ProtocolNumber) {
+				l.paths.learn(first, time.Now())
+			}
 		default:
 			b.Packets[w.First].Drop = packet.DropTUN
 			continue

@@ -2,6 +2,7 @@ package link
 
 import (
 	"fmt"
+	"slices"
 
 	"throughline/internal/wire"
 	"throughline/packet"
@@ -36,7 +37,7 @@ func (l *Link) Read(b *packet.Batch) (more bool, err error) {
 	count := cap(b.Packets) - len(b.Packets)
 	l.taken = l.taken[:0]
 	for l.queue.n > 0 {
-		n, bytes := needs(l.queue.peek())
+		n, bytes, _ := l.needs(l.queue.peek())
 		if n > count || bytes > room {
 			if len(l.taken) > 0 {
 				break
@@ -59,14 +60,19 @@ func (l *Link) Read(b *packet.Batch) (more bool, err error) {
 	return more || len(l.remainder) > 0, nil
 }
 
-// needs returns how many packets p is split into, and how many bytes of the slab they take at most.
-func needs(p *stack.PacketBuffer) (n, bytes int) {
+// needs returns how many packets p is split into, and how many bytes of the slab they take at most. mtu is not 0 if they are
+// fragments.
+func (l *Link) needs(p *stack.PacketBuffer) (n, bytes, mtu int) {
 	n, bytes = 1, p.Size()
 	if mss := int(p.GSOOptions.MSS); p.GSOOptions.Type != stack.GSONone && p.Data().Size() > mss && mss > 0 {
 		n = (p.Data().Size() + mss - 1) / mss
 		bytes += (n - 1) * p.HeaderSize()
+	} else if p.GSOOptions.Type == stack.GSONone {
+		if n, mtu = l.paths.fragments(p.NetworkHeader().Slice(), bytes); n > 1 {
+			bytes += n * (header6 + fragment6)
+		}
 	}
-	return n, bytes + n*(packet.Headroom+packet.Tailroom+wire.PaddingMultiple)
+	return n, bytes + n*(packet.Headroom+packet.Tailroom+wire.PaddingMultiple), mtu
 }
 
 // lay puts p, or its segments if it is a super-packet, into b.
@@ -76,8 +82,16 @@ func (l *Link) lay(b *packet.Batch, p *stack.PacketBuffer) {
 	views, skip := p.AsViewList()
 	from := source{v: views.Front(), off: skip}
 	gso := p.GSOOptions
-	n, bytes := needs(p)
-	if n == 1 {
+	n, bytes, mtu := l.needs(p)
+	_, all := b.Next()
+	full := n > cap(b.Packets)-len(b.Packets) || bytes > all+packet.Headroom+packet.Tailroom
+	if mtu > 0 && !full {
+		l.whole = slices.Grow(l.whole[:0], size)[:size]
+		from.read(l.whole)
+		layFragments(b, l.whole, mtu)
+		return
+	}
+	if n == 1 || mtu > 0 { // a packet that was found to be too big just now, when there is no room for fragments, goes whole
 		from.read(b.Slab[off : off+size])
 		if gso.Type != stack.GSONone && gso.NeedsCsum {
 			l4 := head - len(p.TransportHeader().Slice())
@@ -89,7 +103,7 @@ func (l *Link) lay(b *packet.Batch, p *stack.PacketBuffer) {
 		b.Place(size)
 		return
 	}
-	if _, all := b.Next(); n > cap(b.Packets)-len(b.Packets) || bytes > all+packet.Headroom+packet.Tailroom {
+	if full {
 		l.remainder = l.remainder[:0]
 		if cap(l.remainder) == 0 {
 			l.remainder = make([]byte, 0, maxSuper)
