@@ -32,7 +32,7 @@ var floors = [][]string{
 	{"uapi/text"},
 	{"."},
 	{"internal/engine"},
-	{"internal/peer"},
+	{"internal/peer", "internal/loadguard"},
 	{"internal/session", "internal/timers", "internal/cookie", "internal/lane", "internal/wheel", "internal/workqueue", "internal/broadcast"},
 	{"internal/noise", "internal/aead", "internal/replay", "internal/allowedips", "internal/index", "internal/ratelimit", "internal/grouping"},
 	{"tun/tuntest", "udp/udptest"},

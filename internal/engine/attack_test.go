@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"throughline/internal/cookie"
+	"throughline/internal/loadguard"
 	"throughline/internal/wire"
 	"throughline/packet"
 	"throughline/udp/udptest"
@@ -52,8 +53,8 @@ func TestUnderLoad(t *testing.T) {
 		if b.drops[packet.DropMAC2].Load() == 0 {
 			t.Errorf("nobody was asked for a cookie; drops: %v", b.reasons())
 		}
-		time.Sleep(2 * underLoadFor)
-		if last := b.lastLoaded.Load(); b.clock().Sub(0)-time.Duration(last) < underLoadFor {
+		time.Sleep(2 * loadguard.Lasts)
+		if b.identity.Load().guard.UnderLoad(b.clock()) {
 			t.Error("the load doesn't end")
 		}
 		// And without a flood nobody is asked.
@@ -84,14 +85,14 @@ func TestRateUnderLoad(t *testing.T) {
 		binary.LittleEndian.PutUint32(msg, wire.TypeInitiation)
 		jar.AddMACs(b.clock(), &keys, msg)
 		reply := make([]byte, wire.CookieReplySize)
-		if err := local.checker.Reply(b.clock(), reply, msg, from, rand.Reader); err != nil {
+		if err := local.guard.Reply(b.clock(), reply, msg, from); err != nil {
 			t.Fatal(err)
 		}
 		if !jar.ConsumeReply(b.clock(), &keys, reply) {
 			t.Fatal("no cookie")
 		}
 		jar.AddMACs(b.clock(), &keys, msg)
-		b.lastLoaded.Store(int64(b.clock()))
+		local.guard.Loaded(b.clock())
 		passed := 0
 		for range 100 {
 			if why := b.checkLoad(local, msg, &packet.Endpoint{Addr: from}, b.clock()); why == 0 {

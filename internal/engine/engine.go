@@ -6,15 +6,15 @@
 // their own (handshake.go) and never in a lane: they serve a work queue (work.go). One goroutine looks at the timers of
 // all peers (timers.go).
 //
-// Locks, outermost first; nobody holds more than three of them. The last is a leaf, and so are those within wheel and
-// workqueue:
+// Locks, outermost first; nobody holds more than three of them. The last is a leaf, and so are those within wheel,
+// workqueue and loadguard:
 //
 //	Engine.configMu   the peers, their allowed IPs and keepalives, the identity, the sockets; configure.go
 //	Peer.handshakeMu  one peer's handshake state; held through Diffie-Hellman
 //	Peer.stateMu      one peer's keypairs, staged packets and cold timers; held for moments
 //	Engine.indicesMu  writers of the receiver-index table
 //
-// Taken alone are identity.checkerMu, under load, by the handshake workers, and Engine.sinkMu, by the inbound lanes.
+// Engine.sinkMu is taken alone, by the inbound lanes.
 //
 // The packet path takes no lock but, once for each train that arrives, indexEntry.windowMu (for the replay window) and
 // Engine.sinkMu, and Peer.stateMu where a packet is staged or was received with another session than the one we send
@@ -36,12 +36,11 @@ import (
 	"throughline/internal/aead"
 	"throughline/internal/allowedips"
 	"throughline/internal/broadcast"
-	"throughline/internal/cookie"
 	"throughline/internal/index"
 	"throughline/internal/lane"
+	"throughline/internal/loadguard"
 	"throughline/internal/mono"
 	"throughline/internal/noise"
-	"throughline/internal/ratelimit"
 	"throughline/internal/wheel"
 	"throughline/internal/wire"
 	"throughline/internal/workqueue"
@@ -71,13 +70,12 @@ type Engine struct {
 	cipher  *aead.Implementation
 
 	// What the packet path reads without a lock.
-	identity   atomic.Pointer[identity] // nil without a private key
-	sockets    atomic.Pointer[sockets]  // nil while down
-	allowed    allowedips.Table[*Peer]
-	mtu        atomic.Int32
-	drops      packet.Drops
-	events     broadcast.Topic[wgtypes.Event]
-	lastLoaded atomic.Int64 // mono.Time when the work queue was last seen under load; 0: never
+	identity atomic.Pointer[identity] // nil without a private key
+	sockets  atomic.Pointer[sockets]  // nil while down
+	allowed  allowedips.Table[*Peer]
+	mtu      atomic.Int32
+	drops    packet.Drops
+	events   broadcast.Topic[wgtypes.Event]
 
 	configMu   sync.RWMutex // guards what follows, to the blank line
 	peers      map[wgtypes.PublicKey]*Peer
@@ -107,10 +105,7 @@ type Engine struct {
 type identity struct {
 	static  *noise.Identity
 	private wgtypes.PrivateKey // as it was set; for a status only
-
-	checker   *cookie.Checker // CheckMAC1 by any goroutine, the rest under checkerMu
-	checkerMu sync.Mutex      // guards checker's secret and limiter
-	limiter   ratelimit.Limiter
+	guard   *loadguard.Guard   // protects handshakes against floods
 }
 
 // A sockets is what one udp.Network.Listen opened, and the lanes that receive from it.

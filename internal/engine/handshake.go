@@ -8,6 +8,7 @@ import (
 	"errors"
 	"time"
 
+	"throughline/internal/loadguard"
 	"throughline/internal/mono"
 	"throughline/internal/noise"
 	"throughline/internal/peer"
@@ -77,7 +78,7 @@ func (e *Engine) handleMessage(m *message) packet.Drop {
 		return e.handleCookieReply(msg, now)
 	}
 	// §5.3: mac1 shows that the sender knows our public key; without it there is no answer.
-	if !local.checker.CheckMAC1(msg) {
+	if !local.guard.CheckMAC1(msg) {
 		return packet.DropMAC1
 	}
 	if why := e.checkLoad(local, msg, &m.from, now); why != 0 {
@@ -89,32 +90,25 @@ func (e *Engine) handleMessage(m *message) packet.Drop {
 	return e.handleResponse(local, msg, &m.from, now)
 }
 
-// underLoadFor is how long after the queue was last seen under load the engine counts as being so. Kernel:
-// wg_receive_handshake_packet.
-const underLoadFor = time.Second
-
-// checkLoad is the protection against denial of service: under load the sender must own its address, shown by a cookie,
-// and may send only so many messages a second. Whitepaper §5.3.
+// checkLoad is the protection against floods. Whitepaper §5.3.
 func (e *Engine) checkLoad(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
 	if e.work.Messages() >= underLoad {
-		e.lastLoaded.Store(int64(now))
+		local.guard.Loaded(now)
 	}
-	if last := mono.Time(e.lastLoaded.Load()); last == 0 || now.Sub(last) >= underLoadFor {
+	if !local.guard.UnderLoad(now) {
 		return 0
 	}
-	local.checkerMu.Lock()
-	defer local.checkerMu.Unlock()
-	if !local.checker.CheckMAC2(now, msg, from.Addr) {
-		var reply [wire.CookieReplySize]byte
-		if err := local.checker.Reply(now, reply[:], msg, from.Addr, rand.Reader); err == nil {
-			e.sendMessage(reply[:], from)
-		}
-		return packet.DropMAC2
-	}
-	if !local.limiter.Allow(now, from.Addr.Addr()) {
+	switch local.guard.Classify(now, msg, from.Addr) {
+	case loadguard.Proven:
+		return 0
+	case loadguard.TooMany:
 		return packet.DropRate
 	}
-	return 0
+	var reply [wire.CookieReplySize]byte
+	if err := local.guard.Reply(now, reply[:], msg, from.Addr); err == nil {
+		e.sendMessage(reply[:], from)
+	}
+	return packet.DropMAC2
 }
 
 // handleInitiation answers an initiation. Nothing is stored, and no endpoint changes, before it has authenticated.
