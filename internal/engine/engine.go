@@ -20,7 +20,8 @@
 // Engine.sinkMu, and Peer.stateMu where a packet is staged or was received with another session than the one we send
 // with.
 //
-// Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait, and [wire.MaxStaged] packets a peer;
+// Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait of senders that have proven their address
+// and as many of others, and [wire.MaxStaged] packets a peer;
 // those beyond are dropped and counted. Goroutines are a few for each queue and socket, and none for each peer.
 package engine
 
@@ -137,7 +138,7 @@ func New(o Options) (*Engine, error) {
 	e.mtu.Store(int32(mtu))
 	e.spare.New = func() any { return packet.NewSize(spareSize, wire.MaxStaged) }
 	e.wheel = wheel.New[*Peer](e.clock())
-	e.work = workqueue.New[message, *Peer](maxMessages)
+	e.work = workqueue.New[message, *Peer](maxMessages, messageBatch)
 
 	queues := e.device.Queues()
 	e.sink = queues[0]

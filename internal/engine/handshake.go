@@ -67,8 +67,9 @@ func (e *Engine) initiate(p *Peer) {
 	e.sendMessage(msg[:], to)
 }
 
-// handleMessage handles a handshake message. It returns why the message was dropped, 0 if it wasn't.
-func (e *Engine) handleMessage(m *message) packet.Drop {
+// handleMessage handles a handshake message. It returns why the message was dropped, 0 if it wasn't. If it is to be answered
+// by a cookie, that is added to replies.
+func (e *Engine) handleMessage(m *message, replies *packet.Batch) packet.Drop {
 	local := e.identity.Load()
 	if local == nil {
 		return packet.DropDown
@@ -81,34 +82,22 @@ func (e *Engine) handleMessage(m *message) packet.Drop {
 	if !local.guard.CheckMAC1(msg) {
 		return packet.DropMAC1
 	}
-	if why := e.checkLoad(local, msg, &m.from, now); why != 0 {
-		return why
+	if !m.proven && e.underLoad(local, now) {
+		switch local.guard.Classify(now, msg, m.from.Addr) { // again: it may have come before the load
+		case loadguard.TooMany:
+			return packet.DropRate
+		case loadguard.Unproven:
+			_, free := replies.Free()
+			if err := local.guard.Reply(now, free, msg, m.from.Addr); err == nil {
+				replies.Received(wire.CookieReplySize, 0, m.from)
+			}
+			return packet.DropMAC2
+		}
 	}
 	if m.kind == wire.TypeInitiation {
 		return e.handleInitiation(local, msg, &m.from, now)
 	}
 	return e.handleResponse(local, msg, &m.from, now)
-}
-
-// checkLoad is the protection against floods. Whitepaper §5.3.
-func (e *Engine) checkLoad(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
-	if e.work.Messages() >= underLoad {
-		local.guard.Loaded(now)
-	}
-	if !local.guard.UnderLoad(now) {
-		return 0
-	}
-	switch local.guard.Classify(now, msg, from.Addr) {
-	case loadguard.Proven:
-		return 0
-	case loadguard.TooMany:
-		return packet.DropRate
-	}
-	var reply [wire.CookieReplySize]byte
-	if err := local.guard.Reply(now, reply[:], msg, from.Addr); err == nil {
-		e.sendMessage(reply[:], from)
-	}
-	return packet.DropMAC2
 }
 
 // handleInitiation answers an initiation. Nothing is stored, and no endpoint changes, before it has authenticated.

@@ -57,7 +57,7 @@ func TestStagedPacketsAreTaken(t *testing.T) {
 
 // A handshake message that was handed on is taken; one that found the queue full is dropped, and counted.
 func TestHandshakeMessagesAreTaken(t *testing.T) {
-	e := &Engine{work: workqueue.New[message, *Peer](1)} // which nobody serves
+	e := &Engine{work: workqueue.New[message, *Peer](1, 1)} // which nobody serves
 	b := newInBatch()
 	for range 2 {
 		_, free := b.Free()
