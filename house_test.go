@@ -33,7 +33,7 @@ var floors = [][]string{
 	{"."},
 	{"internal/engine"},
 	{"internal/peer", "internal/loadguard"},
-	{"internal/session", "internal/timers", "internal/cookie", "internal/lane", "internal/wheel", "internal/workqueue", "internal/broadcast"},
+	{"internal/session", "internal/timers", "internal/cookie", "internal/lane", "internal/wheel", "internal/workqueue", "internal/broadcast", "internal/staging"},
 	{"internal/noise", "internal/aead", "internal/replay", "internal/allowedips", "internal/index", "internal/ratelimit", "internal/grouping"},
 	{"tun/tuntest", "udp/udptest"},
 	{"tun", "udp"},

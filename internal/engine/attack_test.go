@@ -14,7 +14,6 @@ import (
 	"throughline/internal/mono"
 	"throughline/internal/ratelimit"
 	"throughline/internal/wire"
-	"throughline/internal/workqueue"
 	"throughline/packet"
 	"throughline/udp/udptest"
 	"throughline/wgtypes"
@@ -116,7 +115,7 @@ func TestProvenBeforeAFlood(t *testing.T) {
 	const now = mono.Time(time.Hour)
 	public := wgtypes.PublicKey{1}
 	guard, keys := loadguard.New(public), cookie.KeysFor(public)
-	e := &Engine{work: workqueue.New[message, *Peer](maxMessages, messageBatch)} // which nobody serves
+	e := &Engine{work: loadguard.NewQueue[*Peer]()} // which nobody serves
 	e.identity.Store(&identity{guard: guard})
 	message := func(jar *cookie.Jar) []byte {
 		msg := make([]byte, wire.InitiationSize)
@@ -135,10 +134,10 @@ func TestProvenBeforeAFlood(t *testing.T) {
 	post := func(from netip.AddrPort, msg []byte) packet.Drop {
 		return e.post(binary.LittleEndian.Uint32(msg), msg, &packet.Endpoint{Addr: from}, now)
 	}
-	for i := range 3 * maxMessages {
+	for i := range 3 * loadguard.MaxMessages {
 		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 1000)
 		want := packet.Taken
-		if i >= maxMessages {
+		if i >= loadguard.MaxMessages {
 			want = packet.DropQueue
 		}
 		if why := post(from, message(new(cookie.Jar))); why != want {

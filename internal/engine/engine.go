@@ -7,7 +7,7 @@
 // all peers (timers.go).
 //
 // Locks, outermost first; nobody holds more than three of them. The last is a leaf, and so are those within wheel,
-// workqueue and loadguard:
+// workqueue, staging and loadguard:
 //
 //	Engine.configMu   the peers, their allowed IPs and keepalives, the identity, the sockets; configure.go
 //	Peer.handshakeMu  one peer's handshake state; held through Diffie-Hellman
@@ -21,8 +21,8 @@
 // with.
 //
 // Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait of senders that have proven their address
-// and as many of others, and [wire.MaxStaged] packets a peer;
-// those beyond are dropped and counted. Goroutines are a few for each queue and socket, and none for each peer.
+// and as many of others, and [wire.MaxStaged] packets a peer, within
+// one budget of bytes; those beyond are dropped and counted. Goroutines are a few for each queue and socket, and none for each peer.
 package engine
 
 import (
@@ -42,6 +42,8 @@ import (
 	"throughline/internal/loadguard"
 	"throughline/internal/mono"
 	"throughline/internal/noise"
+	"throughline/internal/ratelimit"
+	"throughline/internal/staging"
 	"throughline/internal/wheel"
 	"throughline/internal/wire"
 	"throughline/internal/workqueue"
@@ -59,6 +61,8 @@ type Options struct {
 	Log     *slog.Logger
 	Workers int                  // goroutines a lane may use; 0: GOMAXPROCS
 	Cipher  *aead.Implementation // seals and opens trains; nil: the fastest that this machine can use
+
+	StagedBytes int // bounds what is staged for all peers; 0: staging.DefaultBytes
 }
 
 // An Engine is a running device. All methods are safe for concurrent use.
@@ -93,9 +97,12 @@ type Engine struct {
 	sinkMu sync.Mutex // guards sink.Write, which the inbound lanes of both address families share
 	sink   tun.Queue  // where packets are delivered: the TUN's first queue
 
-	wheel *wheel.Wheel[*Peer]              // when each peer's timers are to be looked at
-	work  *workqueue.Queue[message, *Peer] // what waits for the handshake workers
+	wheel *wheel.Wheel[*Peer]                        // when each peer's timers are to be looked at
+	work  *workqueue.Queue[loadguard.Message, *Peer] // what waits for the handshake workers
 
+	staged   *staging.Store // the packets that wait for a session, of all peers
+	toKnown  ratelimit.Pace // of initiations
+	toOthers ratelimit.Pace
 	spare    sync.Pool      // of *packet.Batch, for what is sent outside the lanes
 	done     chan struct{}  // closed when the engine closes
 	tunEnded chan struct{}  // closed when no queue of the TUN is read any more
@@ -126,8 +133,9 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		device: o.TUN, network: o.Network, clock: o.Clock, log: o.Log, workers: o.Workers, cipher: o.Cipher,
-		peers: make(map[wgtypes.PublicKey]*Peer),
-		done:  make(chan struct{}), tunEnded: make(chan struct{}),
+		staged: staging.New(o.StagedBytes),
+		peers:  make(map[wgtypes.PublicKey]*Peer),
+		done:   make(chan struct{}), tunEnded: make(chan struct{}),
 	}
 	if e.workers == 0 {
 		e.workers = runtime.GOMAXPROCS(0)
@@ -138,7 +146,7 @@ func New(o Options) (*Engine, error) {
 	e.mtu.Store(int32(mtu))
 	e.spare.New = func() any { return packet.NewSize(spareSize, wire.MaxStaged) }
 	e.wheel = wheel.New[*Peer](e.clock())
-	e.work = workqueue.New[message, *Peer](maxMessages, messageBatch)
+	e.work = loadguard.NewQueue[*Peer]()
 
 	queues := e.device.Queues()
 	e.sink = queues[0]
@@ -239,6 +247,7 @@ func (e *Engine) Close() {
 	close(e.done)
 	e.device.Close() // unblocks the outbound lanes
 	e.tasks.Wait()
+	e.staged.Close()
 	e.events.Close()
 }
 

@@ -31,6 +31,11 @@ func (e *Engine) initiate(p *Peer) {
 	if may && !p.Timers.MayInitiate(now) {
 		may, due = false, p.deferInitiation(now)
 	}
+	if may {
+		if at := e.turn(p, now); at > now {
+			may, due = false, p.Timers.InitiationPaced(at)
+		}
+	}
 	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
 	if !may {
@@ -52,6 +57,8 @@ func (e *Engine) initiate(p *Peer) {
 		p.stateMu.Lock()
 		p.Timers.HandshakeSent(now) // as if: the next packets mustn't each try again
 		p.lastHandshakeSent.Store(int64(now))
+		e.drops.Add(packet.DropHandshake, e.staged.Clear(&p.Staged)) // nothing will ever come of them
+		p.Waiting.Store(p.Flushing)
 		p.stateMu.Unlock()
 		e.log.Warn("handshake: cannot begin", "peer", logName(p.Public), "error", err)
 		return
@@ -67,37 +74,44 @@ func (e *Engine) initiate(p *Peer) {
 	e.sendMessage(msg[:], to)
 }
 
+// How many initiations a second we begin, so that many peers with something to send don't take all the CPU time. Those to
+// peers with which there is or was a session a moment ago don't wait behind those that may never answer.
+const (
+	initiationsToKnown  = 4000
+	initiationsToOthers = 2000
+)
+
+// turn returns when an initiation to p may be sent: now, or later. A turn that has come is used. stateMu is held.
+func (e *Engine) turn(p *Peer, now mono.Time) (at mono.Time) {
+	if p.turn == 0 && p.Sending.Load() != nil {
+		p.turn = e.toKnown.Reserve(now, initiationsToKnown)
+	} else if p.turn == 0 {
+		p.turn = e.toOthers.Reserve(now, initiationsToOthers)
+	}
+	if p.turn > now {
+		return p.turn
+	}
+	p.turn = 0
+	return now
+}
+
 // handleMessage handles a handshake message. It returns why the message was dropped, 0 if it wasn't. If it is to be answered
 // by a cookie, that is added to replies.
-func (e *Engine) handleMessage(m *message, replies *packet.Batch) packet.Drop {
-	local := e.identity.Load()
+func (e *Engine) handleMessage(m *loadguard.Message, replies *packet.Batch) packet.Drop {
+	local, msg, now := e.identity.Load(), m.Bytes(), e.clock()
 	if local == nil {
 		return packet.DropDown
 	}
-	msg, now := m.data[:m.size], e.clock()
-	if m.kind == wire.TypeCookieReply {
+	if m.Kind == wire.TypeCookieReply {
 		return e.handleCookieReply(msg, now)
 	}
-	// §5.3: mac1 shows that the sender knows our public key; without it there is no answer.
-	if !local.guard.CheckMAC1(msg) {
-		return packet.DropMAC1
+	if why := local.guard.Check(now, m, e.work.Messages(), replies); why != 0 {
+		return why
 	}
-	if !m.proven && e.underLoad(local, now) {
-		switch local.guard.Classify(now, msg, m.from.Addr) { // again: it may have come before the load
-		case loadguard.TooMany:
-			return packet.DropRate
-		case loadguard.Unproven:
-			_, free := replies.Free()
-			if err := local.guard.Reply(now, free, msg, m.from.Addr); err == nil {
-				replies.Received(wire.CookieReplySize, 0, m.from)
-			}
-			return packet.DropMAC2
-		}
+	if m.Kind == wire.TypeInitiation {
+		return e.handleInitiation(local, msg, &m.From, now)
 	}
-	if m.kind == wire.TypeInitiation {
-		return e.handleInitiation(local, msg, &m.from, now)
-	}
-	return e.handleResponse(local, msg, &m.from, now)
+	return e.handleResponse(local, msg, &m.From, now)
 }
 
 // handleInitiation answers an initiation. Nothing is stored, and no endpoint changes, before it has authenticated.

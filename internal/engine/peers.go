@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"throughline/internal/mono"
 	"throughline/internal/peer"
 	"throughline/internal/session"
 	"throughline/internal/wheel"
@@ -21,7 +22,8 @@ type Peer struct {
 	id uint64 // unique in this engine, not 0
 
 	handshakeMu sync.Mutex // guards Peer.Handshake
-	stateMu     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Removed, and the cold half of Timers
+	stateMu     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Removed, the cold half of Timers, and turn
+	turn        mono.Time  // when it may be sent an initiation that waits for that; 0: none waits
 
 	lastHandshakeSent atomic.Int64 // mono.Time when we last sent an initiation or a response; 0: never
 
@@ -95,19 +97,26 @@ func (e *Engine) stopRemoved(removed []*Peer) {
 // stopPeer ends a peer's sessions, handshakes and timers, and drops its staged packets. The cause (another identity, no
 // sockets, its removal) was stored before, so no handshake begins or completes between these steps or after them.
 func (e *Engine) stopPeer(p *Peer) {
+	e.endHandshakes(p)
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	why := packet.DropDown
+	if p.Removed {
+		why = packet.DropNoPeer
+	}
+	e.drops.Add(why, e.staged.Clear(&p.Staged))
+	p.Waiting.Store(p.Flushing)
+}
+
+func (e *Engine) endHandshakes(p *Peer) {
 	p.handshakeMu.Lock()
 	defer p.handshakeMu.Unlock()
 	e.erase(p)
 	p.Handshake.Forget()
 	p.stateMu.Lock()
 	p.Timers.Stop()
+	p.turn = 0
 	p.lastHandshakeSent.Store(0)
-	why := packet.DropDown
-	if p.Removed {
-		why = packet.DropNoPeer
-	}
-	e.drops.Add(why, p.Staged.Clear())
-	p.Waiting.Store(p.Flushing)
 	p.stateMu.Unlock()
 	e.wheel.Remove(&p.timer)
 }

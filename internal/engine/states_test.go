@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"throughline/internal/aead"
+	"throughline/internal/loadguard"
 	"throughline/internal/session"
 	"throughline/internal/wire"
 	"throughline/internal/workqueue"
@@ -57,7 +58,7 @@ func TestStagedPacketsAreTaken(t *testing.T) {
 
 // A handshake message that was handed on is taken; one that found the queue full is dropped, and counted.
 func TestHandshakeMessagesAreTaken(t *testing.T) {
-	e := &Engine{work: workqueue.New[message, *Peer](1, 1)} // which nobody serves
+	e := &Engine{work: workqueue.New[loadguard.Message, *Peer](1, 1)} // which nobody serves
 	b := newInBatch()
 	for range 2 {
 		_, free := b.Free()

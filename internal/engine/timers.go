@@ -20,7 +20,7 @@ func (e *Engine) look(p *Peer, now mono.Time) {
 	}
 	do, next := p.Timers.Look(now, jitter())
 	if do&timers.GiveUp != 0 {
-		e.drops.Add(packet.DropHandshake, p.Staged.Clear())
+		e.drops.Add(packet.DropHandshake, e.staged.Clear(&p.Staged))
 		p.Waiting.Store(p.Flushing)
 	}
 	p.stateMu.Unlock()

@@ -1,8 +1,8 @@
 // Package loadguard is the protection of a responder against floods of handshake messages: under load a sender must show by
 // a cookie that it receives at its address, and may then send only so many messages a second. Whitepaper §5.3.
 //
-// The owner says when it is loaded, as it sees by its queues; a [Guard] counts as under load for [Lasts] after that. It
-// checks macs, makes cookie replies and limits rates; it queues and sends nothing.
+// A [Guard] checks macs, makes cookie replies and limits rates; it sends nothing. Messages wait for workers in a queue that
+// [Post] puts them into, and how many do is the load: a Guard counts as under load for [Lasts] after there were too many.
 //
 // What it costs decides what is asked where. A message without a mac2, which most of a flood is, is unproven at the cost of a
 // comparison, so [Guard.Classify] may be called for each message as it is received, and by nothing that is received can
@@ -10,9 +10,9 @@
 // passes: it is left to the workers, who drop what they can't keep up with unseen.
 //
 // Concurrency: all methods may be called from any goroutine. Only [Guard.Classify] takes a lock, for a look
-// into a table, and only under load and for messages with a valid cookie.
+// into a table, and only under load and for messages with a valid cookie; and Post the queue's.
 //
-// Limits: [ratelimit.MaxSources] sources are distinguished.
+// Limits: [ratelimit.MaxSources] sources are distinguished; [MaxMessages] messages of either kind wait.
 package loadguard
 
 import (
