@@ -32,7 +32,7 @@ var floors = [][]string{
 	{"uapi/text"},
 	{"."},
 	{"internal/engine"},
-	{"internal/peer", "internal/loadguard"},
+	{"internal/peer", "internal/loadguard", "internal/receivers"},
 	{"internal/session", "internal/timers", "internal/cookie", "internal/lane", "internal/wheel", "internal/workqueue", "internal/broadcast", "internal/staging"},
 	{"internal/noise", "internal/aead", "internal/replay", "internal/allowedips", "internal/index", "internal/ratelimit", "internal/grouping"},
 	{"tun/tuntest", "udp/udptest"},

@@ -157,7 +157,7 @@ func TestProvenBeforeAFlood(t *testing.T) {
 	if why := post(honest, message(withCookie(honest))); why != packet.Taken {
 		t.Errorf("a message with a cookie, in the flood: %v", why)
 	}
-	index := e.newIndex(&indexEntry{peer: new(Peer)})
+	index := e.indices.Insert(&indexEntry{peer: new(Peer)})
 	for kind, size := range map[uint32]int{wire.TypeResponse: wire.ResponseSize, wire.TypeCookieReply: wire.CookieReplySize} {
 		msg := make([]byte, size)
 		binary.LittleEndian.PutUint32(msg, kind)

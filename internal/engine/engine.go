@@ -12,7 +12,7 @@
 //	Engine.configMu   the peers, their allowed IPs and keepalives, the identity, the sockets; configure.go
 //	Peer.handshakeMu  one peer's handshake state; held through Diffie-Hellman
 //	Peer.stateMu      one peer's keypairs, staged packets and cold timers; held for moments
-//	Engine.indicesMu  writers of the receiver-index table
+//	receivers.Table.mu  writers of the receiver-index table
 //
 // Engine.sinkMu is taken alone, by the inbound lanes.
 //
@@ -37,12 +37,12 @@ import (
 	"throughline/internal/aead"
 	"throughline/internal/allowedips"
 	"throughline/internal/broadcast"
-	"throughline/internal/index"
 	"throughline/internal/lane"
 	"throughline/internal/loadguard"
 	"throughline/internal/mono"
 	"throughline/internal/noise"
 	"throughline/internal/ratelimit"
+	"throughline/internal/receivers"
 	"throughline/internal/staging"
 	"throughline/internal/wheel"
 	"throughline/internal/wire"
@@ -91,8 +91,7 @@ type Engine struct {
 	wantUp     bool // Up was asked for last; the sockets may still be closed, because the port was taken
 	up, closed bool
 
-	indicesMu sync.Mutex // guards the writing of indices, which are read without a lock
-	indices   index.Table[indexEntry]
+	indices receivers.Table[indexEntry]
 
 	sinkMu sync.Mutex // guards sink.Write, which the inbound lanes of both address families share
 	sink   tun.Queue  // where packets are delivered: the TUN's first queue
@@ -100,13 +99,12 @@ type Engine struct {
 	wheel *wheel.Wheel[*Peer]                        // when each peer's timers are to be looked at
 	work  *workqueue.Queue[loadguard.Message, *Peer] // what waits for the handshake workers
 
-	staged   *staging.Store // the packets that wait for a session, of all peers
-	toKnown  ratelimit.Pace // of initiations
-	toOthers ratelimit.Pace
-	spare    sync.Pool      // of *packet.Batch, for what is sent outside the lanes
-	done     chan struct{}  // closed when the engine closes
-	tunEnded chan struct{}  // closed when no queue of the TUN is read any more
-	tasks    sync.WaitGroup // the outbound lanes, the handshake workers, the wheel, the watcher of routes
+	staged   *staging.Store  // the packets that wait for a session, of all peers
+	turns    ratelimit.Turns // of the initiations that we begin
+	spare    sync.Pool       // of *packet.Batch, for what is sent outside the lanes
+	done     chan struct{}   // closed when the engine closes
+	tunEnded chan struct{}   // closed when no queue of the TUN is read any more
+	tasks    sync.WaitGroup  // the outbound lanes, the handshake workers, the wheel, the watcher of routes
 }
 
 // An identity is our static key pair, and what depends on it. It is replaced when the private key changes.

@@ -32,7 +32,7 @@ func (e *Engine) initiate(p *Peer) {
 		may, due = false, p.deferInitiation(now)
 	}
 	if may {
-		if at := e.turn(p, now); at > now {
+		if at := e.turns.Take(now, &p.turn, p.Sending.Load() != nil); at > now {
 			may, due = false, p.Timers.InitiationPaced(at)
 		}
 	}
@@ -49,7 +49,7 @@ func (e *Engine) initiate(p *Peer) {
 	if index, pending := p.Handshake.Pending(); pending {
 		e.deleteIndex(index, p)
 	}
-	index := e.newIndex(&indexEntry{peer: p})
+	index := e.indices.Insert(&indexEntry{peer: p})
 	var msg [wire.InitiationSize]byte
 	err = p.Handshake.Initiate(now, msg[:], local.static, p.Public, ephemeral, index, noise.TAI64N(time.Now()))
 	if err != nil { // the peer's public key is a low-order point
@@ -72,27 +72,6 @@ func (e *Engine) initiate(p *Peer) {
 	e.log.Debug("handshake: initiation sent", "peer", logName(p.Public), "to", to.Addr)
 	p.Tx.Add(uint64(len(msg)))
 	e.sendMessage(msg[:], to)
-}
-
-// How many initiations a second we begin, so that many peers with something to send don't take all the CPU time. Those to
-// peers with which there is or was a session a moment ago don't wait behind those that may never answer.
-const (
-	initiationsToKnown  = 4000
-	initiationsToOthers = 2000
-)
-
-// turn returns when an initiation to p may be sent: now, or later. A turn that has come is used. stateMu is held.
-func (e *Engine) turn(p *Peer, now mono.Time) (at mono.Time) {
-	if p.turn == 0 && p.Sending.Load() != nil {
-		p.turn = e.toKnown.Reserve(now, initiationsToKnown)
-	} else if p.turn == 0 {
-		p.turn = e.toOthers.Reserve(now, initiationsToOthers)
-	}
-	if p.turn > now {
-		return p.turn
-	}
-	p.turn = 0
-	return now
 }
 
 // handleMessage handles a handshake message. It returns why the message was dropped, 0 if it wasn't. If it is to be answered
@@ -131,7 +110,7 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 		return packet.DropInitiation // the identity changed meanwhile
 	}
 	entry := &indexEntry{peer: p}
-	index := e.newIndex(&indexEntry{peer: p}) // replaced by entry, which has the keypair
+	index := e.indices.Insert(&indexEntry{peer: p}) // replaced by entry, which has the keypair
 	var reply [wire.ResponseSize]byte
 	kp, err := p.Handshake.Accept(now, reply[:], r, local.static, rand.Reader, index, e.cipher)
 	if err != nil {
@@ -206,10 +185,7 @@ func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoi
 // meanwhile.
 func (e *Engine) installKeypair(p *Peer, entry *indexEntry, now mono.Time, step func(session.Keypairs, *session.Keypair) (session.Keypairs, session.Retired)) bool {
 	kp := entry.keypair
-	e.indicesMu.Lock()
-	published := e.indices.Replace(kp.LocalIndex, entry)
-	e.indicesMu.Unlock()
-	if !published {
+	if !e.indices.Replace(kp.LocalIndex, entry) {
 		return false
 	}
 	p.stateMu.Lock()

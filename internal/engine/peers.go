@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"sync"
 	"sync/atomic"
 
@@ -142,24 +140,9 @@ func (e *Engine) erase(p *Peer) {
 	e.deleteIndices(retired, p)
 }
 
-// newIndex publishes an entry under a random index. Whitepaper §5.4.2.
-func (e *Engine) newIndex(entry *indexEntry) uint32 {
-	e.indicesMu.Lock()
-	defer e.indicesMu.Unlock()
-	return e.indices.Insert(entry, func() uint32 {
-		var b [4]byte
-		rand.Read(b[:])
-		return binary.LittleEndian.Uint32(b[:])
-	})
-}
-
 // deleteIndex deletes an index if it is p's.
 func (e *Engine) deleteIndex(i uint32, p *Peer) {
-	e.indicesMu.Lock()
-	defer e.indicesMu.Unlock()
-	if entry := e.indices.Lookup(i); entry != nil && entry.peer == p {
-		e.indices.Delete(i, entry)
-	}
+	e.indices.Delete(i, func(entry *indexEntry) bool { return entry.peer == p })
 }
 
 // deleteIndices deletes the indices of p's keypairs that were retired.

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"throughline/internal/mono"
+	"throughline/internal/ratelimit"
 	"throughline/internal/staging"
 	"throughline/internal/wire"
 	"throughline/packet"
@@ -103,6 +105,14 @@ func TestStagedBudget(t *testing.T) {
 	})
 }
 
+// later takes so many seconds' turns of initiations to peers without a session.
+func later(x *node, seconds int) {
+	for range seconds * ratelimit.ToOthers {
+		var turn mono.Time
+		x.turns.Take(x.clock(), &turn, false)
+	}
+}
+
 // Initiations to a crowd that never answers go out at their rate; a peer with a session doesn't wait behind them.
 func TestInitiationsArePaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -110,7 +120,7 @@ func TestInitiationsArePaced(t *testing.T) {
 		a, b := pair(t, net)
 		a.send(datagram(a.inner, b.inner, 1, 100))
 		b.wants(datagram(a.inner, b.inner, 1, 100))
-		a.toOthers.Reserve(a.clock(), 1) // as if a second's worth had been sent
+		later(a, 1) // as if a second's worth had been sent
 		initiations := count(net, wire.TypeInitiation)
 		inner := crowd(a, 4000)
 		for i, at := range inner {
@@ -121,14 +131,11 @@ func TestInitiationsArePaced(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if n := initiations(); n < initiationsToOthers*8/10 || n > initiationsToOthers*11/10 {
-			t.Errorf("%d initiations in a second, want %d", n, initiationsToOthers)
+		if n := initiations(); n < ratelimit.ToOthers*8/10 || n > ratelimit.ToOthers*11/10 {
+			t.Errorf("%d initiations in a second, want %d", n, ratelimit.ToOthers)
 		}
 		time.Sleep(4 * time.Second)
-		a.toOthers.Reserve(a.clock(), 1)
-		for range 30 {
-			a.toOthers.Reserve(a.clock(), 1) // a crowd of half a minute
-		}
+		later(a, 30) // a crowd of half a minute
 		had := a.peer(b).Sending.Load()
 		had.Expire()
 		a.send(datagram(a.inner, b.inner, 2, 100))

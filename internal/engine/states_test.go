@@ -96,7 +96,7 @@ func TestAKeepaliveIsLive(t *testing.T) {
 	// A session that the peer began waits for its first use.
 	k := [wire.KeySize]byte{7}
 	now := e.clock()
-	index := e.newIndex(&indexEntry{peer: p})
+	index := e.indices.Insert(&indexEntry{peer: p})
 	next := session.New(aead.Best(), &k, &k, index, 9, false, now)
 	if !e.installKeypair(p, &indexEntry{peer: p, keypair: next}, now, session.Keypairs.Responded) {
 		t.Fatal("the session was not installed")

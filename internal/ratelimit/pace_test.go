@@ -54,3 +54,30 @@ func TestPaceIsShared(t *testing.T) {
 		t.Errorf("%d turns for %d", len(seen), 4*each)
 	}
 }
+
+// A crowd of others doesn't hold up the known, and a turn that has come is used once.
+func TestTurns(t *testing.T) {
+	now := mono.Time(time.Hour)
+	var turns Turns
+	var first mono.Time
+	for range ToOthers + 1 {
+		if turns.Take(now, &first, false) != now || first != 0 {
+			t.Fatal("a turn of the burst isn't now, or wasn't used")
+		}
+	}
+	var mine mono.Time
+	at := turns.Take(now, &mine, false)
+	if at <= now || mine != at {
+		t.Fatalf("the next turn is after %v, and mine after %v", at.Sub(now), mine.Sub(now))
+	}
+	if again := turns.Take(now, &mine, false); again != at {
+		t.Errorf("asked again, the turn is %v later", again.Sub(at))
+	}
+	var known mono.Time
+	if turns.Take(now, &known, true) != now {
+		t.Error("a known peer waits behind the others")
+	}
+	if turns.Take(at, &mine, false) != at || mine != 0 {
+		t.Error("the turn that has come isn't used")
+	}
+}
