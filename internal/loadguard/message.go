@@ -45,7 +45,7 @@ func NewQueue[T any]() *workqueue.Queue[Message, T] {
 //
 // What shows that its sender receives at its address doesn't wait behind what doesn't: under load an initiation or a
 // response with a cookie; and whatever names a receiver index that we gave out for it, which nobody else can know who isn't
-// on the path. These wait in the fair queue, by their source, or by the index. ours reports whether an index is in use, and
+// on the path. These come first. In either queue sources have their turns; of what names an index, each index. ours reports whether an index is in use, and
 // whether a response is awaited under it.
 func Post[T any](q *workqueue.Queue[Message, T], g *Guard, now mono.Time, kind uint32, msg []byte, from *packet.Endpoint, ours func(index uint32) (used, awaited bool)) packet.Drop {
 	size, ok := wire.HandshakeSize(kind)
@@ -55,18 +55,19 @@ func Post[T any](q *workqueue.Queue[Message, T], g *Guard, now mono.Time, kind u
 	if len(msg) != size {
 		return packet.DropShort
 	}
-	fair, proven, source := false, false, uint64(0)
+	first, proven, source := false, false, ratelimit.Source(from.Addr.Addr())
 	switch kind {
 	case wire.TypeCookieReply:
 		index := binary.LittleEndian.Uint32(msg[wire.CookieReplyReceiver:])
 		if used, _ := ours(index); !used {
 			return packet.DropIndex
 		}
-		fair, source = true, uint64(index)
+		first, source = true, uint64(index)
 	case wire.TypeResponse:
 		index := binary.LittleEndian.Uint32(msg[wire.ResponseReceiver:])
-		_, fair = ours(index)
-		source = uint64(index)
+		if _, first = ours(index); first {
+			source = uint64(index)
+		}
 	}
 	if kind != wire.TypeCookieReply && g != nil {
 		g.look(now, q.Messages())
@@ -74,20 +75,15 @@ func Post[T any](q *workqueue.Queue[Message, T], g *Guard, now mono.Time, kind u
 		case TooMany:
 			return packet.DropRate
 		case Proven:
-			if proven = true; !fair {
-				fair, source = true, ratelimit.Source(from.Addr.Addr())
-			}
+			first, proven = true, true
 		}
-	}
-	if !fair && q.Full() {
-		return packet.DropQueue // before it is copied
 	}
 	m := Message{Kind: kind, From: *from, size: size, proven: proven}
 	copy(m.data[:], msg)
-	if fair && q.PostFair(&m, source) || !fair && q.Post(&m) {
-		return packet.Taken
+	if !q.Post(&m, source, first) {
+		return packet.DropQueue // this one or, in its stead, another
 	}
-	return packet.DropQueue // this one or, in its stead, another
+	return packet.Taken
 }
 
 // look looks whether so many waiting messages are a load.

@@ -38,8 +38,8 @@ type Peer struct {
 	// Guarded by the owner's state lock, which is held for moments only.
 	Keypairs session.Keypairs
 	Staged   staging.Queue // and by its store: packets may give way at any time
-	Flushing bool // a goroutine is sending what was staged
-	Removed  bool // it was removed from the device: it begins no handshake and stages no packet any more
+	Flushing bool          // a goroutine is sending what was staged
+	Removed  bool          // it was removed from the device: it begins no handshake and stages no packet any more
 
 	// Guarded by the owner's configuration lock.
 	Keepalive  time.Duration  // persistent keepalive; 0: off

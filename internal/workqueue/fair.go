@@ -3,7 +3,7 @@ package workqueue
 import "hash/maphash"
 
 // fairBuckets is how many sources a fair queue distinguishes: those that share a bucket wait for each other.
-const fairBuckets = 1024
+const fairBuckets = 8192
 
 // A fair queue serves sources in turn, a message each: stochastic fairness queueing (McKenney, 1990). When it is full the
 // source with the most messages gives way, its oldest, or the new one where nobody has two more: so none can keep another's
@@ -15,6 +15,8 @@ type fair[M any] struct {
 	buckets []bucket
 	last    int // of the buckets that have messages, which are a ring by next; -1: none has
 	n       int
+	most    int   // the messages of the fullest bucket
+	counts  []int // how many buckets have so many messages, but for none
 }
 
 // A slot is a place for a message.
@@ -39,21 +41,20 @@ func (f *fair[M]) push(m M, source uint64, capacity int) bool {
 			f.slots[i].next = i + 1
 		}
 		f.slots[capacity-1].next = -1
+		f.counts = make([]int, capacity+1)
 	}
 	at := int(maphash.Comparable(f.seed, source) % fairBuckets)
 	b, kept := &f.buckets[at], true
 	if f.n == len(f.slots) {
-		kept = false
-		longest := b
-		for i := range f.buckets {
-			if f.buckets[i].n > longest.n {
-				longest = &f.buckets[i]
-			}
-		}
-		if longest.n <= b.n+1 {
+		if f.most <= b.n+1 {
 			return false
 		}
-		f.shift(longest) // which isn't its last
+		kept = false
+		fullest := f.buckets[f.last].next
+		for f.buckets[fullest].n < f.most {
+			fullest = f.buckets[fullest].next
+		}
+		f.shift(&f.buckets[fullest]) // which isn't its last
 	}
 	i := f.free
 	s := &f.slots[i]
@@ -68,8 +69,7 @@ func (f *fair[M]) push(m M, source uint64, capacity int) bool {
 		b.head, b.next, f.buckets[f.last].next, f.last = i, f.buckets[f.last].next, at, at
 	}
 	b.tail = i
-	b.n++
-	f.n++
+	f.count(b, 1)
 	return kept
 }
 
@@ -96,7 +96,18 @@ func (f *fair[M]) shift(b *bucket) (m M) {
 	m, b.head = s.message, s.next
 	*s = slot[M]{next: f.free}
 	f.free = i
-	b.n--
-	f.n--
+	f.count(b, -1)
 	return m
+}
+
+// count counts a message that came or went.
+func (f *fair[M]) count(b *bucket, change int) {
+	f.counts[b.n]--
+	b.n += change
+	f.n += change
+	f.counts[b.n]++
+	f.most = max(f.most, b.n)
+	for f.most > 0 && f.counts[f.most] == 0 {
+		f.most--
+	}
 }

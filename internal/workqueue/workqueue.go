@@ -1,10 +1,9 @@
 // Package workqueue is a queue for a few workers: of messages that came from outside, and of items of ours for which
 // something is to be done.
 //
-// It is generic over both and knows nothing of handshakes or peers. Messages come from anybody, so they wait in bounded
-// queues: those whose source is known in a fair one ([Queue.PostFair]), where one source can't keep out another's, all
-// others in one that refuses what doesn't fit ([Queue.Post]). Items are our own: each is in the list once at most, with a
-// bit for each thing that is to be done for it, so that the list needs no bound.
+// It is generic over both and knows nothing of handshakes or peers. Messages come from anybody, so they wait in two bounded
+// queues, those that come first and the others, in each of which one source can't keep out another's. Items are our own:
+// each is in the list once at most, with a bit for each thing that is to be done for it, so that the list needs no bound.
 //
 // Concurrency: all methods may be called from any goroutine, and none but [Queue.Serve] ever waits. Serve is the loop of
 // one worker; the caller starts as many as it wants. An item may be added again, and served by another worker, while one
@@ -14,9 +13,9 @@
 // adding it allocates nothing. The queue keeps no reference to an item that was taken.
 //
 // Limits: the three take turns where several have something, so neither a flood of messages nor many items can starve
-// the others. Messages that were posted are served in the order in which they came, several at once when many wait; those
-// of the fair queue in the order in which they came from each source, and sources in turn; items in the order in which they
-// were first added. When Serve ends, what waits stays in the queue.
+// the others. Messages are served in the order in which they came from each source, and sources in turn; of those that don't
+// come first several at once when many wait. Items are served in the order in which they were first added. When Serve
+// ends, what waits stays in the queue.
 package workqueue
 
 import (
@@ -39,13 +38,11 @@ type Queue[M, T any] struct {
 	capacity int
 	batch    int
 	ready    chan struct{} // holds one value when something waits
-	posted   atomic.Int64  // how many messages are in the ring; written under mu
-	fairly   atomic.Int64  // how many in the fair queue; written under mu
+	waiting  atomic.Int64  // how many messages; written under mu
 
 	mu         sync.Mutex // guards what follows
-	ring       []M        // what was posted, from first on; nil until the first
-	first      int
-	fair       fair[M]
+	first      fair[M]
+	others     fair[M]
 	head, tail *Node[T]
 	turn       int // which of the three a worker looks at first
 }
@@ -66,42 +63,24 @@ func New[M, T any](capacity, batch int) *Queue[M, T] {
 	return &Queue[M, T]{capacity: capacity, batch: batch, ready: make(chan struct{}, 1)}
 }
 
-// Full reports whether Post would refuse a message. It takes no lock.
-func (q *Queue[M, T]) Full() bool { return q.posted.Load() >= int64(q.capacity) }
-
-// Post queues a message. It reports false, and drops it, when the queue is full.
-func (q *Queue[M, T]) Post(m *M) bool {
-	if q.Full() {
-		return false // without the lock, which a flood would take from the workers
-	}
+// Post queues a message of a source, among those that come first or the others. It reports false when a message was dropped
+// for it: when there is no room, the oldest of the source with the most messages gives way, or this one where no source
+// has two more than its own.
+func (q *Queue[M, T]) Post(m *M, source uint64, first bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n := int(q.posted.Load())
-	if n >= q.capacity {
-		return false
+	f := &q.others
+	if first {
+		f = &q.first
 	}
-	if q.ring == nil {
-		q.ring = make([]M, q.capacity)
-	}
-	q.ring[(q.first+n)%q.capacity] = *m
-	q.posted.Store(int64(n + 1))
-	q.signal()
-	return true
-}
-
-// PostFair queues a message of a source. It reports false when a message was dropped for it: when the queue is full, the
-// oldest of the source with the most messages gives way, or this one where no source has two more than its own.
-func (q *Queue[M, T]) PostFair(m *M, source uint64) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	kept := q.fair.push(*m, source, q.capacity)
-	q.fairly.Store(int64(q.fair.n))
+	kept := f.push(*m, source, q.capacity)
+	q.waiting.Store(int64(q.first.n + q.others.n))
 	q.signal()
 	return kept
 }
 
 // Messages returns how many messages wait, of either kind.
-func (q *Queue[M, T]) Messages() int { return int(q.posted.Load() + q.fairly.Load()) }
+func (q *Queue[M, T]) Messages() int { return int(q.waiting.Load()) }
 
 // Add asks for something to be done for an item: bits, not 0. Each bit reaches a worker once after it was added; a bit
 // that is added again before it was taken counts once.
@@ -158,9 +137,8 @@ func (q *Queue[M, T]) take(ms []M) (n int, item *Node[T], bits uint32) {
 	for tries := 0; tries < 3 && n == 0 && item == nil; tries++ {
 		q.turn = (q.turn + 1) % 3
 		switch {
-		case q.turn == 0 && q.fair.n > 0:
-			ms[0], n = q.fair.pop(), 1
-			q.fairly.Store(int64(q.fair.n))
+		case q.turn == 0 && q.first.n > 0:
+			ms[0], n = q.first.pop(), 1
 		case q.turn == 1 && q.head != nil:
 			item = q.head
 			if q.head = item.next; q.head == nil {
@@ -169,25 +147,15 @@ func (q *Queue[M, T]) take(ms []M) (n int, item *Node[T], bits uint32) {
 			item.next = nil
 			// From here on an Add puts it into the list again, which it can't before the lock is free.
 			bits = item.bits.Swap(0)
-		case q.turn == 2 && q.posted.Load() > 0:
-			n = q.takePosted(ms)
+		case q.turn == 2 && q.others.n > 0:
+			for end := min(len(ms), 1+q.others.n/8); n < end; n++ { // one, and the more wait the more: other workers are to find some
+				ms[n] = q.others.pop()
+			}
 		}
 	}
-	if q.fair.n > 0 || q.head != nil || q.posted.Load() > 0 {
+	q.waiting.Store(int64(q.first.n + q.others.n))
+	if q.first.n > 0 || q.head != nil || q.others.n > 0 {
 		q.signal() // for another worker
 	}
 	return n, item, bits
-}
-
-// takePosted takes posted messages: one, and more at once the more wait, so that other workers find some. The lock is held.
-func (q *Queue[M, T]) takePosted(ms []M) (n int) {
-	waiting := int(q.posted.Load())
-	for ; n < min(len(ms), 1+waiting/8); n++ {
-		m := &q.ring[q.first]
-		ms[n] = *m
-		clear(q.ring[q.first : q.first+1])
-		q.first = (q.first + 1) % q.capacity
-	}
-	q.posted.Store(int64(waiting - n))
-	return n
 }

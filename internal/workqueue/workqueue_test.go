@@ -55,8 +55,7 @@ func TestQueueAgainstLists(t *testing.T) {
 		q := New[int, *item](capacity, batch)
 		items := []*item{newItem(0), newItem(1), newItem(2), newItem(3)}
 		var wishes []wish
-		var messages []int
-		var sources turns
+		var messages, sources turns
 		skipped := [3]int{} // how often something else was served while this waited
 		for step := range rapid.IntRange(1, 100).Draw(t, "steps") {
 			switch rapid.IntRange(0, 6).Draw(t, "step") {
@@ -69,23 +68,19 @@ func TestQueueAgainstLists(t *testing.T) {
 				} else {
 					wishes = append(wishes, wish{i, bits})
 				}
-			case 2, 3:
-				posted := q.Post(&step)
-				if posted != (len(messages) < capacity) {
-					t.Fatalf("with %d messages in a queue of %d, Post reports %v", len(messages), capacity, posted)
+			case 2, 3, 4:
+				source, first := rapid.Uint64Range(0, 3).Draw(t, "source"), rapid.Bool().Draw(t, "first")
+				kept := q.Post(&step, source, first)
+				line, f := &messages, &q.others
+				if first {
+					line, f = &sources, &q.first
 				}
-				if posted {
-					messages = append(messages, step)
-				}
-			case 4:
-				source := rapid.Uint64Range(0, 3).Draw(t, "source")
-				kept := q.PostFair(&step, source)
-				if want := sources.push(bucketOf(&q.fair, source), step, capacity); kept != want {
-					t.Fatalf("PostFair reports %v, want %v; waiting %v", kept, want, sources)
+				if want := line.push(bucketOf(f, source), step, capacity); kept != want {
+					t.Fatalf("Post reports %v, want %v; waiting %v", kept, want, *line)
 				}
 			default:
 				ms := make([]int, batch)
-				waiting := [3]bool{sources.len() > 0, len(wishes) > 0, len(messages) > 0}
+				waiting := [3]bool{sources.len() > 0, len(wishes) > 0, messages.len() > 0}
 				n, node, bits := q.take(ms)
 				served := -1
 				switch {
@@ -94,12 +89,16 @@ func TestQueueAgainstLists(t *testing.T) {
 						t.Fatalf("took %v with bits %b, and %d messages; wishes %v", node, bits, n, wishes)
 					}
 					wishes = wishes[1:]
-				case n > 0 && len(messages) > 0 && ms[0] == messages[0]:
+				case n > 0 && messages.len() > 0 && ms[0] == messages[0].messages[0]:
 					served = 2
-					if n > 1+len(messages)/8 || n > batch || !slices.Equal(ms[:n], messages[:n]) {
+					if n > 1+messages.len()/8 || n > batch {
 						t.Fatalf("took %v of %v", ms[:n], messages)
 					}
-					messages = messages[n:]
+					for _, m := range ms[:n] {
+						if want, _ := messages.pop(); m != want {
+							t.Fatalf("took %d, want %d", m, want)
+						}
+					}
 				case n > 0:
 					served = 0
 					if want, ok := sources.pop(); !ok || n != 1 || ms[0] != want {
@@ -117,7 +116,7 @@ func TestQueueAgainstLists(t *testing.T) {
 					t.Fatalf("nothing was taken of %v", waiting)
 				}
 			}
-			if want := len(messages) + sources.len(); q.Messages() != want {
+			if want := messages.len() + sources.len(); q.Messages() != want {
 				t.Fatalf("%d messages wait, want %d", q.Messages(), want)
 			}
 			if (len(wishes) > 0 || q.Messages() > 0) && len(q.ready) == 0 {
@@ -152,8 +151,8 @@ func (l *turns) push(bucket, m, capacity int) (kept bool) {
 	if l.len() == capacity {
 		kept = false
 		most := -1
-		for i, s := range *l { // of several the first bucket
-			if most < 0 || len(s.messages) > len((*l)[most].messages) || len(s.messages) == len((*l)[most].messages) && s.bucket < (*l)[most].bucket {
+		for i, s := range *l { // of several the one whose turn is first
+			if most < 0 || len(s.messages) > len((*l)[most].messages) {
 				most = i
 			}
 		}
@@ -192,18 +191,18 @@ func TestGreedySourceGivesWay(t *testing.T) {
 	const capacity = 128
 	q := New[int, *item](capacity, 1)
 	for m := range 10 * capacity {
-		q.PostFair(&m, 1)
+		q.Post(&m, 1, true)
 	}
 	others := 0
-	used := map[int]bool{bucketOf(&q.fair, 1): true}
+	used := map[int]bool{bucketOf(&q.first, 1): true}
 	for source := uint64(2); others < 32; source++ {
-		if b := bucketOf(&q.fair, source); used[b] {
+		if b := bucketOf(&q.first, source); used[b] {
 			continue // it would share its fortune
 		} else {
 			used[b] = true
 		}
 		m := -int(source)
-		q.PostFair(&m, source)
+		q.Post(&m, source, true)
 		others++
 	}
 	if n := q.Messages(); n != capacity {
@@ -330,11 +329,11 @@ func TestNeitherStarves(t *testing.T) {
 		i := newItem(1)
 		messages, items, ended := 0, 0, false
 		for m := range flood {
-			if !q.Post(&m) {
+			if !q.Post(&m, 1, false) {
 				t.Fatalf("the queue is full after %d messages", m)
 			}
 		}
-		if m := flood; q.Post(&m) {
+		if m := flood; q.Post(&m, 1, false) {
 			t.Error("a full queue took another message")
 		}
 		q.Add(&i.Node, 1)
@@ -380,10 +379,10 @@ func TestNothingIsAllocated(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		q.Add(&i.Node, 1)
 		q.Add(&i.Node, 2)
-		q.Post(&one)
-		q.Post(&two)
-		q.PostFair(&one, 1)
-		q.PostFair(&two, 2)
+		q.Post(&one, 1, false)
+		q.Post(&two, 2, false)
+		q.Post(&one, 1, true)
+		q.Post(&two, 2, true)
 		q.take(ms)
 		q.take(ms)
 		q.take(ms)
