@@ -9,9 +9,9 @@
 // Locks, outermost first; nobody holds more than three of them. The last is a leaf, and so are those within wheel,
 // workqueue, staging and loadguard:
 //
-//	Engine.configMu   the peers, their allowed IPs and keepalives, the identity, the sockets; configure.go
-//	Peer.handshakeMu  one peer's handshake state; held through Diffie-Hellman
-//	Peer.stateMu      one peer's keypairs, staged packets and cold timers; held for moments
+//	Engine.configMu     the peers, their allowed IPs and keepalives, the identity, the sockets; configure.go
+//	Peer.handshakeMu    one peer's handshake state; held through Diffie-Hellman
+//	Peer.stateMu        one peer's keypairs, staged packets and cold timers; held for moments
 //	receivers.Table.mu  writers of the receiver-index table
 //
 // Engine.sinkMu is taken alone, by the inbound lanes.
@@ -20,9 +20,8 @@
 // Engine.sinkMu, and Peer.stateMu where a packet is staged or was received with another session than the one we send
 // with.
 //
-// Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait of senders that have proven their address
-// and as many of others, and [wire.MaxStaged] packets a peer, within
-// one budget of bytes; those beyond are dropped and counted. Goroutines are a few for each queue and socket, and none for each peer.
+// Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait that a flood can't hold up, and as many others;
+// [wire.MaxStaged] packets a peer, within one budget of bytes. Goroutines are a few for each queue and socket.
 package engine
 
 import (

@@ -147,7 +147,7 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 			b.Packets[i].Drop = packet.DropDown
 			continue
 		}
-		if e.identity.Load() == nil { // no session can come of this: with a key, every peer begins anew
+		if e.identity.Load() == nil { // with a key, every peer begins anew
 			b.Packets[i].Drop = packet.DropNoKey
 			continue
 		}

@@ -195,7 +195,7 @@ func TestMemoryIsGivenBack(t *testing.T) {
 		t.Errorf("%d segments in a list of %d, %d owners, when nothing is staged", s.used, len(s.segments), len(s.owners))
 	}
 	s.Close()
-	if s.used != 0 || s.segments != nil && len(s.segments) > 0 || s.spare != nil {
+	if s.used != 0 || len(s.segments) > 0 || s.spare != nil {
 		t.Error("a closed store has memory")
 	}
 
