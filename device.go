@@ -30,6 +30,11 @@ type Options struct {
 	// CipherImplementation names the code that seals and opens packets, one of [CipherImplementations]; "" stands for the
 	// first of them. All compute ChaCha20-Poly1305, to the bit.
 	CipherImplementation string
+
+	// StagedBytes bounds the memory for packets that wait for a session, of all peers together, beyond the 128 packets
+	// for each: what has waited longest gives way (packet.DropStagedFull). 0 stands for 64 MiB; it is never less than 256
+	// KiB.
+	StagedBytes int
 }
 
 // CipherImplementations returns the names of the code with which this machine can seal and open packets, the fastest
@@ -75,7 +80,7 @@ func newDevice(o Options, clock func() mono.Time) (*Device, error) {
 			return nil, fmt.Errorf("throughline: Options.CipherImplementation: %w", err)
 		}
 	}
-	e, err := engine.New(engine.Options{TUN: o.TUN, Network: o.Network, Clock: clock, Log: o.Logger, Cipher: cipher})
+	e, err := engine.New(engine.Options{TUN: o.TUN, Network: o.Network, Clock: clock, Log: o.Logger, Cipher: cipher, StagedBytes: o.StagedBytes})
 	if err != nil {
 		return nil, fmt.Errorf("throughline: %w", err)
 	}

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 
 	"throughline/internal/allowedips"
-	"throughline/internal/cookie"
+	"throughline/internal/loadguard"
 	"throughline/internal/noise"
 	"throughline/internal/wire"
 	"throughline/packet"
@@ -76,7 +76,7 @@ func (e *Engine) newIdentity(private *wgtypes.PrivateKey) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &identity{static: static, private: *private, checker: cookie.NewChecker(static.Public())}, nil
+	return &identity{static: static, private: *private, guard: loadguard.New(static.Public())}, nil
 }
 
 // rebindSockets applies port and mark. New sockets are open before the old ones close, so that a failure changes nothing.
