@@ -11,18 +11,20 @@ var xcrypto = &Implementation{name: "xcrypto", seal: sealXCrypto, open: openXCry
 func always() bool { return true }
 
 func sealXCrypto(k *Key, slab []byte, train []packet.Packet) {
+	lib := k.library()
 	for i := range train {
 		p := &train[i]
 		if p.Drop != 0 {
 			continue
 		}
 		b := slab[p.Off : p.Off+p.Len : p.Off+p.Len+wire.TagSize]
-		k.lib.Seal(b[:0], p.Nonce(), b, nil)
+		lib.Seal(b[:0], p.Nonce(), b, nil)
 		p.Len += wire.TagSize
 	}
 }
 
 func openXCrypto(k *Key, slab []byte, train []packet.Packet) {
+	lib := k.library()
 	for i := range train {
 		p := &train[i]
 		if p.Drop != 0 {
@@ -34,7 +36,7 @@ func openXCrypto(k *Key, slab []byte, train []packet.Packet) {
 		}
 		b := slab[p.Off : p.Off+p.Len : p.Off+p.Len]
 		plain := p.Len - wire.TagSize
-		if _, err := k.lib.Open(b[:0], p.Nonce(), b, nil); err != nil {
+		if _, err := lib.Open(b[:0], p.Nonce(), b, nil); err != nil {
 			// cipher.AEAD only says that the destination may be overwritten when it fails.
 			clear(b[:plain])
 			p.Drop = packet.DropTag

@@ -146,7 +146,7 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 	}
 	entry.keypair = kp
 	if !e.installKeypair(p, entry, now, session.Keypairs.Responded) {
-		e.deleteIndex(index, p)
+		e.retire(session.Retired{kp}, p)
 		return packet.DropInitiation
 	}
 	// A response counts as a handshake begun: what is staged is sent when the peer confirms this one. Kernel:
@@ -189,7 +189,7 @@ func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoi
 	installed := e.installKeypair(p, &indexEntry{peer: p, keypair: kp}, now, session.Keypairs.Initiated)
 	p.handshakeMu.Unlock()
 	if !installed {
-		e.deleteIndex(kp.LocalIndex, p)
+		e.retire(session.Retired{kp}, p)
 		return packet.DropResponse
 	}
 	p.Rx.Add(uint64(len(msg)))
@@ -229,7 +229,7 @@ func (e *Engine) installKeypair(p *Peer, entry *indexEntry, now mono.Time, step 
 		p.Sending.Store(kp)
 	}
 	p.stateMu.Unlock()
-	e.deleteIndices(retired, p)
+	e.retire(retired, p)
 	e.wheel.Arm(&p.timer, due)
 	return true
 }

@@ -130,7 +130,7 @@ func (e *Engine) erase(p *Peer) {
 	p.Keypairs, retired = p.Keypairs.Erased()
 	p.Sending.Store(nil)
 	p.stateMu.Unlock()
-	e.deleteIndices(retired, p)
+	e.retire(retired, p)
 }
 
 // newIndex publishes an entry under a random index. Whitepaper §5.4.2.
@@ -153,11 +153,12 @@ func (e *Engine) deleteIndex(i uint32, p *Peer) {
 	}
 }
 
-// deleteIndices deletes the indices of p's keypairs that were retired.
-func (e *Engine) deleteIndices(retired session.Retired, p *Peer) {
+// retire deletes the indices of p's keypairs that were retired, and erases their keys. Whitepaper §6.3.
+func (e *Engine) retire(retired session.Retired, p *Peer) {
 	for _, kp := range retired {
 		if kp != nil {
 			e.deleteIndex(kp.LocalIndex, p)
+			kp.Wipe()
 		}
 	}
 }
