@@ -122,6 +122,7 @@ func (d *Device) handleEvent(ev tun.Event) {
 			return
 		}
 		s := d.Status()
+		defer s.Wipe()
 		d.log.Info("interface: up", "port", s.ListenPort, "cipher", s.CipherImplementation, "offloads", s.Offloads)
 	}
 }

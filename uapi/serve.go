@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"throughline/internal/secret"
 	"throughline/uapi/text"
 	"throughline/wgtypes"
 )
@@ -22,7 +23,7 @@ type Device interface {
 	// The client gets the [syscall.Errno] that the error wraps, or else EINVAL.
 	Configure(cfg wgtypes.Config) error
 
-	// Status returns what the device is and does. The caller doesn't change what the Status points to.
+	// Status returns what the device is and does. The Status is the caller's, which wipes the keys in it and in its Peers.
 	Status() wgtypes.Status
 }
 
@@ -198,18 +199,28 @@ func (c *connection) get() error {
 	if err := text.ReadEnd(c.r); err != nil {
 		return c.refuse(err, err)
 	}
-	st := c.s.dev.Status()
-	return text.WriteStatus(c.conn, &st)
+	var err error
+	secret.OnClearedStack(func() {
+		st := c.s.dev.Status()
+		err = text.WriteStatus(c.conn, &st)
+		st.Wipe()
+	})
+	return err
 }
 
 // set answers a set request. The error is the connection's.
 func (c *connection) set() error {
-	cfg, err := text.ReadConfig(c.r)
-	connErr := connError(err)
-	if err == nil {
-		err = c.s.dev.Configure(cfg)
-		text.Wipe(&cfg)
-	}
+	var err, connErr error
+	secret.OnClearedStack(func() {
+		var cfg wgtypes.Config
+		cfg, err = text.ReadConfig(c.r)
+		connErr = connError(err)
+		text.WipeBuffer(c.r, c.conn)
+		if err == nil {
+			err = c.s.dev.Configure(cfg)
+			cfg.Wipe()
+		}
+	})
 	if err != nil {
 		c.s.log.Warn("configuration refused", "error", err)
 	}

@@ -105,8 +105,7 @@ type Engine struct {
 
 // An identity is our static key pair, and what depends on it. It is replaced when the private key changes.
 type identity struct {
-	static  *noise.Identity
-	private wgtypes.PrivateKey // as it was set; for a status only
+	static *noise.Identity
 
 	checker   *cookie.Checker // CheckMAC1 by any goroutine, the rest under checkerMu
 	checkerMu sync.Mutex      // guards checker's secret and limiter
@@ -236,7 +235,7 @@ func (e *Engine) Close() {
 	e.closed = true
 	e.removePeers(e.order)
 	if s := e.identity.Swap(nil); s != nil {
-		clear(s.private[:])
+		s.static.Wipe()
 	}
 	e.configMu.Unlock()
 

@@ -79,9 +79,6 @@ func (e *Engine) stopRemoved(removed []*Peer) {
 		p.Removed = true
 		p.stateMu.Unlock()
 		e.stopPeer(p)
-		p.handshakeMu.Lock()
-		p.Handshake.SetPreshared(nil)
-		p.handshakeMu.Unlock()
 	}
 	kept := make([]*Peer, 0, max(len(e.order)-len(removed), 0))
 	for _, p := range e.order {
@@ -105,6 +102,7 @@ func (e *Engine) stopPeer(p *Peer) {
 	why := packet.DropDown
 	if p.Removed {
 		why = packet.DropNoPeer
+		p.Handshake.SetPreshared(nil)
 	}
 	e.drops.Add(why, p.Staged.Clear())
 	p.Waiting.Store(p.Flushing)

@@ -5,21 +5,5 @@ package secret
 // ByRuntime says whether Do has the runtime erase the registers, the stack and the heap that its function used.
 const ByRuntime = false
 
-// stackCleared is how many bytes of stack Do clears. A handshake with X25519, BLAKE2s and ChaCha20 uses less than half.
-const stackCleared = 8 << 10
-
-// Do calls f, which derives keys, and clears the stack that it used. It makes the stack large enough first: growing it
-// copies it, and what was there isn't cleared.
-func Do(f func()) {
-	clearStack()
-	f()
-	clearStack()
-}
-
-// clearStack clears the stack below its caller's frame, where other calls had theirs.
-//
-//go:noinline
-func clearStack() {
-	var b [stackCleared]byte
-	Clear(b[:])
-}
+// Do calls f, which derives keys, and erases what it left behind on the stack, as [OnClearedStack] does.
+func Do(f func()) { OnClearedStack(f) }

@@ -31,11 +31,25 @@ func ClearAEAD(a cipher.AEAD) {
 // ClearX25519 overwrites the scalar of an X25519 key, for which crypto/ecdh has no method; nil has none. Afterwards the
 // key must not be used.
 func ClearX25519(k *ecdh.PrivateKey) {
-	if k == nil {
+	if k != nil {
+		Clear(scalar(k))
+	}
+}
+
+// X25519 copies the scalar of an X25519 key to dst, and nowhere else: [ecdh.PrivateKey.Bytes] leaves a copy on the stack.
+func X25519(dst []byte, k *ecdh.PrivateKey) {
+	if b := scalar(k); len(b) > 0 {
+		copy(dst, b)
 		return
 	}
-	// Value.Bytes is the slice that the key holds, not a copy. A test tells when the field has another name or type.
-	if f := reflect.ValueOf(k).Elem().FieldByName("privateKey"); f.IsValid() && f.Kind() == reflect.Slice && f.Type().Elem().Kind() == reflect.Uint8 {
-		Clear(f.Bytes())
+	copy(dst, k.Bytes())
+}
+
+// scalar returns the bytes that an X25519 key holds, nil if its type is no longer as it was. A test tells then.
+func scalar(k *ecdh.PrivateKey) []byte {
+	f := reflect.ValueOf(k).Elem().FieldByName("privateKey")
+	if !f.IsValid() || f.Kind() != reflect.Slice || f.Type().Elem().Kind() != reflect.Uint8 {
+		return nil
 	}
+	return f.Bytes() // the slice itself
 }

@@ -32,6 +32,10 @@ func TestClearLibraries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	got := make([]byte, 32)
+	if X25519(got, k); !bytes.Equal(got, key) {
+		t.Error("the scalar is another")
+	}
 	ClearX25519(k)
 	if !bytes.Equal(k.Bytes(), make([]byte, 32)) {
 		t.Error("a private key that was cleared isn't zero")
