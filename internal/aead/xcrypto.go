@@ -1,6 +1,7 @@
 package aead
 
 import (
+	"throughline/internal/secret"
 	"throughline/internal/wire"
 	"throughline/packet"
 )
@@ -21,6 +22,7 @@ func sealXCrypto(k *Key, slab []byte, train []packet.Packet) {
 		lib.Seal(b[:0], p.Nonce(), b, nil)
 		p.Len += wire.TagSize
 	}
+	clearStack()
 }
 
 func openXCrypto(k *Key, slab []byte, train []packet.Packet) {
@@ -44,4 +46,16 @@ func openXCrypto(k *Key, slab []byte, train []packet.Packet) {
 		}
 		p.Len = plain
 	}
+	clearStack()
 }
+
+// clearStack clears the stack below its caller's frame, where x/crypto has laid the key before its assembly.
+//
+//go:noinline
+func clearStack() {
+	var b [stackXCrypto]byte
+	secret.Clear(b[:])
+}
+
+// stackXCrypto is how many bytes of stack x/crypto uses, and some more. TestMemoryOfKeys of the module finds what is left.
+const stackXCrypto = 768
