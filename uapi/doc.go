@@ -8,7 +8,7 @@
 // Concurrency: a [Client] is for one goroutine at a time; a [Listener] may be closed from anywhere. Serve starts one
 // goroutine a connection and waits for all of them; a Listener has one, which Close waits for.
 //
-// Ownership: Serve owns its listener, and wipes the keys of a request after Configure.
+// Ownership: Serve owns its listener, and wipes the keys of a status that it got, and those of a request after Configure.
 //
 // Limits: 64 connections at a time, 30 seconds for each read and write, and those of package text.
 package uapi
