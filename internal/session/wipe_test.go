@@ -63,8 +63,10 @@ func isZero(k *aead.Key) bool {
 // A use that is under way when the keypair is retired ends with the right key, and then clears it.
 func TestWipeWaitsForUsers(t *testing.T) {
 	a, z := twins()
-	if !a.send.users.Begin() || !a.send.users.Begin() {
-		t.Fatal("no use begins")
+	for range 2 {
+		if !a.send.users.Begin() {
+			t.Fatal("no use begins")
+		}
 	}
 	a.Wipe()
 	b := train(t, 1420, 0, 100)
