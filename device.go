@@ -11,6 +11,7 @@ import (
 	"throughline/internal/aead"
 	"throughline/internal/engine"
 	"throughline/internal/mono"
+	"throughline/internal/secret"
 	"throughline/tun"
 	"throughline/udp"
 )
@@ -126,8 +127,11 @@ func (d *Device) handleEvent(ev tun.Event) {
 			d.log.Error("interface: up, but its sockets can't be opened", "error", err)
 			return
 		}
-		s := d.Status()
-		d.log.Info("interface: up", "port", s.ListenPort, "cipher", s.CipherImplementation, "offloads", s.Offloads)
+		secret.OnClearedStack(func() { // a Status has keys in it
+			s := d.Status()
+			d.log.Info("interface: up", "port", s.ListenPort, "cipher", s.CipherImplementation, "offloads", s.Offloads)
+			s.Wipe()
+		})
 	}
 }
 
@@ -180,5 +184,6 @@ func wrap(err error) error {
 	return fmt.Errorf("throughline: %w", err)
 }
 
-// Status returns what the device is and does, its private key included.
+// Status returns what the device is and does, its private key included. The Status is the caller's, which may [Status.Wipe]
+// it.
 func (d *Device) Status() Status { return d.engine.Status() }

@@ -34,7 +34,7 @@ const (
 	DropShort       // too short for any message, or not of the length its type has
 	DropType        // no known message type
 	DropIndex       // no session or handshake has this receiver index
-	DropExpired     // the session is too old, or its counter used up
+	DropExpired     // the session is too old, its counter used up, or it was erased meanwhile
 	DropTag         // the authentication tag is wrong
 	DropReplay      // the counter was received before, or is older than the replay window
 	DropInner       // the inner packet is no IP packet, or shorter than its header says

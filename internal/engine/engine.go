@@ -112,9 +112,8 @@ type Engine struct {
 
 // An identity is our static key pair, and what depends on it. It is replaced when the private key changes.
 type identity struct {
-	static  *noise.Identity
-	private wgtypes.PrivateKey // as it was set; for a status only
-	guard   *loadguard.Guard   // protects handshakes against floods
+	static *noise.Identity
+	guard  *loadguard.Guard // protects handshakes against floods
 }
 
 // A sockets is what one udp.Network.Listen opened, and the lanes that receive from it.
@@ -273,7 +272,7 @@ func (e *Engine) Close() {
 	e.closed = true
 	e.removePeers(e.order)
 	if s := e.identity.Swap(nil); s != nil {
-		clear(s.private[:])
+		s.static.Wipe()
 	}
 	e.configMu.Unlock()
 

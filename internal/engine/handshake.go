@@ -50,8 +50,11 @@ func (e *Engine) initiate(p *Peer) {
 	index := e.indices.Insert(&indexEntry{peer: p})
 	var msg [wire.InitiationSize]byte
 	err = p.Handshake.Initiate(now, msg[:], local.static, p.Public, ephemeral, index, noise.TAI64N(time.Now()))
-	if err != nil { // the peer's public key is a low-order point
+	if err != nil { // the peer's public key is a low-order point, or local was replaced meanwhile, and its key wiped
 		e.deleteIndex(index, p)
+		if e.identity.Load() != local {
+			return // setIdentity is about to stop the peer
+		}
 		p.stateMu.Lock()
 		p.Timers.HandshakeSent(now) // as if it were: the next packets mustn't each try again
 		p.lastHandshakeSent.Store(int64(now))
@@ -118,7 +121,7 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 	}
 	entry.keypair = kp
 	if !e.installKeypair(p, entry, now, session.Keypairs.Responded) {
-		e.deleteIndex(index, p)
+		e.retire(session.Retired{kp}, p)
 		return packet.DropInitiation
 	}
 	// A response counts as a handshake begun: what is staged is sent when the peer confirms this one. Kernel:
@@ -162,7 +165,7 @@ func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoi
 	installed := e.installKeypair(p, &indexEntry{peer: p, keypair: kp}, now, session.Keypairs.Initiated)
 	p.handshakeMu.Unlock()
 	if !installed {
-		e.deleteIndex(kp.LocalIndex, p)
+		e.retire(session.Retired{kp}, p)
 		return packet.DropResponse
 	}
 	p.Rx.Add(uint64(len(msg)))
@@ -199,7 +202,7 @@ func (e *Engine) installKeypair(p *Peer, entry *indexEntry, now mono.Time, step 
 		p.Sending.Store(kp)
 	}
 	p.stateMu.Unlock()
-	e.deleteIndices(retired, p)
+	e.retire(retired, p)
 	e.wheel.Arm(&p.timer, due)
 	return true
 }

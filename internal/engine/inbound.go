@@ -188,7 +188,7 @@ func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
 	p.stateMu.Unlock()
 
 	e.recordHandshake(p)
-	e.deleteIndices(retired, p)
+	e.retire(retired, p)
 	if staged {
 		e.work.Add(&p.work, wantFlush)
 	}

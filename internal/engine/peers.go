@@ -77,9 +77,6 @@ func (e *Engine) stopRemoved(removed []*Peer) {
 		p.Removed = true
 		p.stateMu.Unlock()
 		e.stopPeer(p)
-		p.handshakeMu.Lock()
-		p.Handshake.SetPreshared(nil)
-		p.handshakeMu.Unlock()
 	}
 	kept := make([]*Peer, 0, max(len(e.order)-len(removed), 0))
 	for _, p := range e.order {
@@ -110,7 +107,7 @@ func (e *Engine) stopPeer(p *Peer) {
 	}
 }
 
-// endHandshakes ends a peer's sessions, handshakes and timers.
+// endHandshakes ends a peer's sessions, handshakes and timers, and wipes its preshared key if it was removed.
 func (e *Engine) endHandshakes(p *Peer) {
 	p.handshakeMu.Lock()
 	defer p.handshakeMu.Unlock()
@@ -120,6 +117,9 @@ func (e *Engine) endHandshakes(p *Peer) {
 	p.Timers.Stop()
 	p.turn = 0
 	p.lastHandshakeSent.Store(0)
+	if p.Removed {
+		p.Handshake.SetPreshared(nil)
+	}
 	p.stateMu.Unlock()
 	e.wheel.Remove(&p.timer)
 }
@@ -155,7 +155,7 @@ func (e *Engine) erase(p *Peer) {
 	p.Keypairs, retired = p.Keypairs.Erased()
 	p.Sending.Store(nil)
 	p.stateMu.Unlock()
-	e.deleteIndices(retired, p)
+	e.retire(retired, p)
 }
 
 // deleteIndex deletes an index if it is p's.
@@ -163,11 +163,12 @@ func (e *Engine) deleteIndex(i uint32, p *Peer) {
 	e.indices.Delete(i, func(entry *indexEntry) bool { return entry.peer == p })
 }
 
-// deleteIndices deletes the indices of p's keypairs that were retired.
-func (e *Engine) deleteIndices(retired session.Retired, p *Peer) {
+// retire deletes the indices of p's keypairs that were retired, and erases their keys. Whitepaper §6.3.
+func (e *Engine) retire(retired session.Retired, p *Peer) {
 	for _, kp := range retired {
 		if kp != nil {
 			e.deleteIndex(kp.LocalIndex, p)
+			kp.Wipe()
 		}
 	}
 }
