@@ -11,6 +11,7 @@ import (
 	"throughline/internal/aead"
 	"throughline/internal/engine"
 	"throughline/internal/mono"
+	"throughline/internal/secret"
 	"throughline/tun"
 	"throughline/udp"
 )
@@ -30,6 +31,11 @@ type Options struct {
 	// CipherImplementation names the code that seals and opens packets, one of [CipherImplementations]; "" stands for the
 	// first of them. All compute ChaCha20-Poly1305, to the bit.
 	CipherImplementation string
+
+	// StagedBytes bounds the memory for packets that wait for a session, of all peers together, beyond the 128 packets
+	// for each: what has waited longest gives way (packet.DropStagedFull). 0 stands for 64 MiB; it is never less than 256
+	// KiB.
+	StagedBytes int
 }
 
 // CipherImplementations returns the names of the code with which this machine can seal and open packets, the fastest
@@ -75,7 +81,7 @@ func newDevice(o Options, clock func() mono.Time) (*Device, error) {
 			return nil, fmt.Errorf("throughline: Options.CipherImplementation: %w", err)
 		}
 	}
-	e, err := engine.New(engine.Options{TUN: o.TUN, Network: o.Network, Clock: clock, Log: o.Logger, Cipher: cipher})
+	e, err := engine.New(engine.Options{TUN: o.TUN, Network: o.Network, Clock: clock, Log: o.Logger, Cipher: cipher, StagedBytes: o.StagedBytes})
 	if err != nil {
 		return nil, fmt.Errorf("throughline: %w", err)
 	}
@@ -121,8 +127,11 @@ func (d *Device) handleEvent(ev tun.Event) {
 			d.log.Error("interface: up, but its sockets can't be opened", "error", err)
 			return
 		}
-		s := d.Status()
-		d.log.Info("interface: up", "port", s.ListenPort, "cipher", s.CipherImplementation, "offloads", s.Offloads)
+		secret.OnClearedStack(func() { // a Status has keys in it
+			s := d.Status()
+			d.log.Info("interface: up", "port", s.ListenPort, "cipher", s.CipherImplementation, "offloads", s.Offloads)
+			s.Wipe()
+		})
 	}
 }
 
@@ -175,5 +184,6 @@ func wrap(err error) error {
 	return fmt.Errorf("throughline: %w", err)
 }
 
-// Status returns what the device is and does, its private key included.
+// Status returns what the device is and does, its private key included. The Status is the caller's, which may [Status.Wipe]
+// it.
 func (d *Device) Status() Status { return d.engine.Status() }

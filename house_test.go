@@ -32,22 +32,22 @@ var floors = [][]string{
 	{"uapi/text"},
 	{"."},
 	{"internal/engine"},
-	{"internal/peer"},
-	{"internal/session", "internal/timers", "internal/cookie", "internal/lane", "internal/wheel", "internal/workqueue", "internal/broadcast", "internal/loglimit"},
+	{"internal/peer", "internal/loadguard", "internal/receivers"},
+	{"internal/session", "internal/timers", "internal/cookie", "internal/lane", "internal/wheel", "internal/workqueue", "internal/broadcast", "internal/staging", "internal/loglimit"},
 	{"internal/noise", "internal/aead", "internal/replay", "internal/allowedips", "internal/index", "internal/ratelimit", "internal/grouping"},
 	{"tun/tuntest", "udp/udptest"},
 	{"tun", "udp"},
 	{"tun/offload", "udp/internal/zone", "udp/internal/cmsg", "internal/rtnl"},
 	{"wgtypes"},
 	{"packet"},
-	{"internal/wire", "internal/mono", "internal/ipheader", "internal/linux", "internal/promtext"},
+	{"internal/wire", "internal/mono", "internal/ipheader", "internal/linux", "internal/promtext", "internal/secret"},
 }
 
 // pure are the rooms that take time, randomness and bytes as arguments.
 var pure = []string{
 	"internal/peer", "internal/session", "internal/timers", "internal/cookie", "internal/noise", "internal/aead",
 	"internal/replay", "internal/allowedips", "internal/index", "internal/ratelimit", "internal/wire", "internal/mono",
-	"internal/grouping", "internal/ipheader", "packet", "tun/offload",
+	"internal/grouping", "internal/ipheader", "internal/secret", "packet", "tun/offload",
 }
 
 // A source is one Go file that isn't a test.

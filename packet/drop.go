@@ -23,17 +23,18 @@ const (
 	DropMalformed  Drop = iota + 1 // not an IP packet, or a virtio header that doesn't fit it
 	DropNoPeer                     // no peer's allowed IPs contain the destination
 	DropNoEndpoint                 // the peer's endpoint is not known yet
-	DropStagedFull                 // the oldest of too many packets waiting for a session
+	DropStagedFull                 // gave way to newer ones: too many wait for a session
 	DropHandshake                  // staged when the handshake was given up
 	DropSend                       // the socket refused it
 	DropDown                       // the device is down
 	DropLoop                       // a datagram of our own to the peer, which a route led back into the tunnel
+	DropNoKey                      // the device has no private key
 
 	// Inbound, from the socket.
 	DropShort       // too short for any message, or not of the length its type has
 	DropType        // no known message type
 	DropIndex       // no session or handshake has this receiver index
-	DropExpired     // the session is too old, or its counter used up
+	DropExpired     // the session is too old, its counter used up, or it was erased meanwhile
 	DropTag         // the authentication tag is wrong
 	DropReplay      // the counter was received before, or is older than the replay window
 	DropInner       // the inner packet is no IP packet, or shorter than its header says
@@ -53,7 +54,7 @@ const (
 var dropNames = [NumDrops]string{
 	0: "none", DropMalformed: "malformed", DropNoPeer: "no_peer", DropNoEndpoint: "no_endpoint",
 	DropStagedFull: "staged_full", DropHandshake: "handshake_given_up", DropSend: "send_refused", DropDown: "down",
-	DropLoop:  "routing_loop",
+	DropLoop: "routing_loop", DropNoKey: "no_key",
 	DropShort: "short", DropType: "unknown_type", DropIndex: "unknown_index", DropExpired: "expired",
 	DropTag: "bad_tag", DropReplay: "replay", DropInner: "bad_inner", DropNotAllowed: "not_allowed",
 	DropTUN: "tun_refused", DropMAC1: "bad_mac1", DropMAC2: "no_cookie", DropRate: "rate_limited",

@@ -38,6 +38,7 @@ func (c *Client) Get() (wgtypes.Status, error) {
 		return wgtypes.Status{}, c.fail(err)
 	}
 	st, err := text.ReadStatus(c.r)
+	text.WipeBuffer(c.r, c.conn)
 	if err != nil {
 		c.fail(err) // whatever err is, the answer may not have been read to its end
 	}

@@ -10,7 +10,9 @@ import (
 	"syscall"
 	"time"
 
+	"throughline/internal/secret"
 	"throughline/uapi/text"
+	"throughline/wgtypes"
 )
 
 const (
@@ -193,25 +195,35 @@ func (c *connection) get() error {
 	if !c.s.take(c, inAnswer) || !c.working() {
 		return errEvicted
 	}
-	st := c.s.dev.Status()
-	if !c.answering() {
-		return errEvicted
-	}
-	return text.WriteStatus(c, &st)
+	var err error
+	secret.OnClearedStack(func() {
+		st := c.s.dev.Status()
+		if err = errEvicted; c.answering() {
+			err = text.WriteStatus(c, &st)
+		}
+		st.Wipe()
+	})
+	return err
 }
 
 // set answers a set request. It returns an error if the connection failed.
 func (c *connection) set() error {
-	cfg, err := text.ReadConfig(c.r)
-	connErr := connError(err)
-	if err == nil {
+	var err, connErr error
+	secret.OnClearedStack(func() {
+		var cfg wgtypes.Config
+		cfg, err = text.ReadConfig(c.r)
+		connErr = connError(err)
+		text.WipeBuffer(c.r, c)
+		if err != nil {
+			return
+		}
 		if c.working() {
 			err = c.s.dev.Configure(cfg)
 		} else {
 			connErr = errEvicted // nobody would know whether it was applied
 		}
-		text.Wipe(&cfg)
-	}
+		cfg.Wipe()
+	})
 	if !c.answering() {
 		return errEvicted
 	}

@@ -8,7 +8,7 @@
 // Concurrency: a [Client] is for one goroutine at a time; a [Listener] may be used by several at once. Serve starts one
 // goroutine for each connection and waits for all of them; a Listener has one, which Close waits for.
 //
-// Ownership: Serve owns its listener, and wipes the keys of a request after Configure.
+// Ownership: Serve owns its listener, and wipes the keys of a status that it got, and those of a request after Configure.
 //
 // Limits: 64 connections at a time, of which the one without progress for longest gives way; 30 seconds without progress;
 // for a whole request or answer a minute, and a second more for each 64 KiB, up to ten minutes; 768 MiB for a request; one

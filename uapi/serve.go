@@ -18,7 +18,8 @@ type Device interface {
 	// client gets the [syscall.Errno] that the error wraps, or else EINVAL.
 	Configure(cfg wgtypes.Config) error
 
-	// Status returns the device's configuration and counters. Serve only reads what the Status points to.
+	// Status returns the device's configuration and counters. The Status is the caller's: Serve wipes the keys in it and in
+	// its Peers.
 	Status() wgtypes.Status
 }
 

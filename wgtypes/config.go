@@ -33,6 +33,14 @@ type PeerConfig struct {
 // MaxKeepalive is the longest interval of a persistent keepalive: what the configuration protocol can say.
 const MaxKeepalive = 65535 * time.Second
 
+// Wipe overwrites the secret keys that c points to with zeros: the caller's, once the change was applied.
+func (c *Config) Wipe() {
+	c.PrivateKey.Wipe()
+	for i := range c.Peers {
+		c.Peers[i].PresharedKey.Wipe()
+	}
+}
+
 // Canonical returns the change in the form in which a device applies it: the private key clamped, addresses and prefixes
 // unmapped, prefixes masked. It shares no memory with c that a device would keep or write to. An error says which peer is
 // wrong, and how.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"throughline/internal/secret"
 	"throughline/internal/wire"
 )
 
@@ -71,7 +72,7 @@ func parseKey(s string) (k [wire.KeySize]byte, err error) {
 		return k, errKeyForm // s may be a secret: it is not repeated
 	}
 	copy(k[:], b)
-	clear(b)
+	secret.Clear(b)
 	return k, nil
 }
 
@@ -97,7 +98,22 @@ func (k PrivateKey) Public() PublicKey {
 	if err != nil {
 		panic("throughline: BUG: 32 bytes are not a private key: " + err.Error())
 	}
+	defer secret.ClearX25519(priv)
 	return PublicKey(priv.PublicKey().Bytes())
+}
+
+// Wipe overwrites the key with zeros. A nil pointer has none.
+func (k *PrivateKey) Wipe() {
+	if k != nil {
+		secret.Clear(k[:])
+	}
+}
+
+// Wipe overwrites the key with zeros. A nil pointer has none.
+func (k *PresharedKey) Wipe() {
+	if k != nil {
+		secret.Clear(k[:])
+	}
 }
 
 // Base64 returns the key itself, as configuration files hold it.

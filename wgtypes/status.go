@@ -34,3 +34,11 @@ type PeerStatus struct {
 	RxBytes, TxBytes    uint64         // whole datagrams, as on the wire without outer headers
 	AllowedIPs          []netip.Prefix // sorted
 }
+
+// Wipe overwrites the secret keys in s with zeros: a caller that has used the status keeps no copy of them.
+func (s *Status) Wipe() {
+	s.PrivateKey.Wipe()
+	for i := range s.Peers {
+		s.Peers[i].PresharedKey.Wipe()
+	}
+}

@@ -25,6 +25,7 @@ func (d *daemon) run(ready func()) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
 	defer stop()
 	log := d.logger(slog.LevelError)
+	hideMemory()
 	ignoreBrokenPipes() // the daemon goes on when nobody reads its log any more
 
 	t, err := d.openTUN()

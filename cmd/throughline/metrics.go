@@ -13,6 +13,7 @@ import (
 
 // writeMetrics writes a device's counters in Prometheus' text format.
 func writeMetrics(w io.Writer, s throughline.Status) error {
+	defer s.Wipe()
 	var t promtext.Text
 	t.Metric("throughline_peers", promtext.Gauge, "Peers that are configured.")
 	t.Sample(uint64(len(s.Peers)))

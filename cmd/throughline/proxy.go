@@ -125,6 +125,7 @@ func runProxy(args []string, stdout io.Writer) error {
 		_, err := fmt.Fprintf(stdout, "%s: ok\n", path)
 		return err
 	}
+	hideMemory()
 	cfg.Stdin, cfg.Stdout = os.Stdin, os.Stdout
 	p := &proxyCall{
 		file: f, cfg: cfg, health: *health, host: env.host, cipher: env.cipher, names: endpoint.System,

@@ -7,7 +7,8 @@
 //
 // Several implementations compute the same bytes ([Implementation]); the fastest depends on the machine, and is chosen
 // when the device is made. A [Key] may be used by several goroutines at once, on packets that share no bytes. Slab and
-// train are borrowed until a call returns. Nothing is allocated.
+// train are borrowed until a call returns. Nothing is allocated, but that the first packet of a key that is left to x/crypto
+// makes its cipher.
 //
 // Limits: a train is no longer than its slab. How many packets one key may seal is for the session to limit.
 package aead
@@ -15,9 +16,11 @@ package aead
 import (
 	"crypto/cipher"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"throughline/internal/secret"
 	"throughline/internal/wire"
 	"throughline/packet"
 )
@@ -25,18 +28,43 @@ import (
 // A Key seals and opens trains. Printing it shows no secret.
 type Key struct {
 	impl *Implementation
-	raw  [wire.KeySize]byte // for the implementations of this package
-	lib  cipher.AEAD        // the same key for x/crypto, which the others use for some packets
+	raw  [wire.KeySize]byte
+	lib  *xcryptoCipher // the same key for x/crypto, which the others use for some packets
+}
+
+// An xcryptoCipher is x/crypto's cipher of one key. It has a copy of the key, so it is made when a packet first needs it.
+type xcryptoCipher struct {
+	made atomic.Pointer[cipher.AEAD]
 }
 
 // NewKey returns a Key for this implementation made from key, which is copied.
 func (im *Implementation) NewKey(key *[wire.KeySize]byte) *Key {
-	lib, err := chacha20poly1305.New(key[:])
+	return &Key{impl: im, raw: *key, lib: new(xcryptoCipher)}
+}
+
+// Wipe overwrites the key with zeros, wherever it is. The key must not be in use, nor be used afterwards.
+func (k *Key) Wipe() {
+	secret.Clear(k.raw[:])
+	if lib := k.lib.made.Swap(nil); lib != nil {
+		secret.ClearAEAD(*lib)
+	}
+}
+
+// library returns x/crypto's cipher of the key. Of those that goroutines make at once, one stays.
+func (k *Key) library() cipher.AEAD {
+	if lib := k.lib.made.Load(); lib != nil {
+		return *lib
+	}
+	lib, err := chacha20poly1305.New(k.raw[:])
 	if err != nil {
 		// The length is right, so this process was told to run without this cipher.
 		panic("aead: WireGuard has no other cipher (is GODEBUG=fips140=only set?): " + err.Error())
 	}
-	return &Key{impl: im, raw: *key, lib: lib}
+	if !k.lib.made.CompareAndSwap(nil, &lib) {
+		secret.ClearAEAD(lib)
+		return *k.lib.made.Load()
+	}
+	return lib
 }
 
 // Seal encrypts each packet slab[Off:Off+Len] of train in place and appends its tag, so that Len grows by

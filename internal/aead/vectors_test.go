@@ -82,7 +82,7 @@ func (v vector) keyNonce(t *testing.T) (key, nonce []byte) {
 func (v vector) checkParts(t *testing.T) {
 	key, nonce := v.keyNonce(t)
 	ad, text, sealed := unhex(t, v.ad), unhex(t, v.text), unhex(t, v.sealed)
-	lib := Best().NewKey((*[32]byte)(key)).lib
+	lib := Best().NewKey((*[32]byte)(key)).library()
 
 	got, err := lib.Open(nil, nonce, sealed, ad)
 	ref, ok := refOpen(key, nonce, ad, sealed)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"sync"
@@ -125,8 +126,8 @@ func TestSecretAge(t *testing.T) {
 	c, keys := NewChecker(public), KeysFor(public)
 	var early, late Jar
 	bake(t, start, c, &early, &keys, v4, rnd)
-	first := c.secret
-	if first == [32]byte{} {
+	first := c.secret.Load()
+	if first == nil || first.key == [32]byte{} {
 		t.Fatal("no secret was drawn")
 	}
 	msg := initiation()
@@ -140,7 +141,7 @@ func TestSecretAge(t *testing.T) {
 	}
 
 	bake(t, end-1, c, &late, &keys, v4, rnd)
-	if c.secret != first {
+	if c.secret.Load() != first {
 		t.Error("the secret changed before its time")
 	}
 	if late.cookie != early.cookie {
@@ -149,7 +150,7 @@ func TestSecretAge(t *testing.T) {
 	msg = initiation()
 	late.AddMACs(end-1, &keys, msg)
 	bake(t, end, c, &early, &keys, v4, rnd)
-	if c.secret == first {
+	if c.secret.Load() == first {
 		t.Error("the secret didn't change in time")
 	}
 	if c.CheckMAC2(end, msg, v4) {
@@ -165,7 +166,7 @@ func TestNoSecretYet(t *testing.T) {
 	// The cookie that a Checker without a secret would make, in the first seconds of the clock too.
 	for _, now := range []mono.Time{1, mono.Time(time.Second), start} {
 		c, keys := NewChecker(public), KeysFor(public)
-		j := Jar{cookie: c.cookie(v4), born: now}
+		j := Jar{cookie: new(secret).cookie(v4), born: now}
 		msg := initiation()
 		if j.AddMACs(now, &keys, msg); c.CheckMAC2(now, msg, v4) {
 			t.Errorf("accepted a cookie made of the zero secret at %d", now)
@@ -182,7 +183,7 @@ func TestRandomFails(t *testing.T) {
 		if err := c.Reply(start, reply, msg, v4, io.LimitReader(random(), int64(n))); err == nil {
 			t.Errorf("a reply of %d random bytes", n)
 		}
-		if drawn := c.born != 0; drawn != (n >= 32) || (c.secret != [32]byte{}) != drawn {
+		if drawn := c.secret.Load() != nil; drawn != (n >= 32) {
 			t.Errorf("after %d random bytes: secret drawn is %t", n, drawn)
 		}
 	}
@@ -208,7 +209,7 @@ func TestNonces(t *testing.T) {
 	}
 }
 
-// CheckMAC1 beside itself, and beside the methods that the caller serializes; for the race detector.
+// All methods beside each other, while secrets come and go; for the race detector.
 func TestConcurrent(t *testing.T) {
 	c, j, keys := withCookie(t, start, v4)
 	msg := initiation()
@@ -223,20 +224,44 @@ func TestConcurrent(t *testing.T) {
 					t.Error("CheckMAC1 is wrong beside itself")
 					return
 				}
+				c.CheckMAC2(start, msg, v4)
+				if c.CheckMAC2(start, bad, v4) {
+					t.Error("CheckMAC2 accepted a forgery beside Reply")
+					return
+				}
 			}
 		})
 	}
-	rnd, reply := random(), make([]byte, wire.CookieReplySize)
-	for n := range 100 {
-		if err := c.Reply(start.Add(time.Duration(n)*time.Minute), reply, msg, v4, rnd); err != nil {
-			t.Error(err)
+	for range 2 {
+		wg.Go(func() {
+			rnd, reply := random(), make([]byte, wire.CookieReplySize)
+			for n := range 100 {
+				if err := c.Reply(start.Add(time.Duration(n)*time.Minute), reply, msg, v4, rnd); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Of several that find the secret expired at once one draws the next, and all cookies are of that.
+func TestOneSecretOfSeveral(t *testing.T) {
+	for round := range 50 {
+		c, keys := NewChecker(public), KeysFor(public)
+		var jars [4]Jar
+		var wg sync.WaitGroup
+		for i := range jars {
+			wg.Go(func() { bake(t, start, c, &jars[i], &keys, v4, rand.NewChaCha8([32]byte{byte(i), byte(round)})) })
+		}
+		wg.Wait()
+		for i := range jars {
+			msg := initiation()
+			if jars[i].AddMACs(start, &keys, msg); !c.CheckMAC2(start, msg, v4) {
+				t.Fatalf("round %d: cookie %d is of a secret that isn't there", round, i)
+			}
 		}
 	}
-	wg.Wait()
-	for range 2 {
-		wg.Go(func() { c.CheckMAC2(start, msg, v4) })
-	}
-	wg.Wait()
 }
 
 func TestSecretsDontPrint(t *testing.T) {

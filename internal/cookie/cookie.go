@@ -8,9 +8,8 @@
 // The package doesn't decide when a responder is under load, limits no rate and knows no receiver index; it reads no
 // clock, and no randomness but what it is given.
 //
-// Concurrency: [Keys] may be shared freely. [Checker.CheckMAC1] may be called from any goroutine at any time, and
-// [Checker.CheckMAC2] by several at once. All other calls of a Checker's methods, and those of a Jar's, are the caller's
-// to serialize.
+// Concurrency: [Keys] may be shared freely, and the methods of a [Checker] may be called from any goroutine at any time:
+// its secret is an immutable snapshot. Those of a Jar are the caller's to serialize.
 //
 // Ownership: messages passed in are borrowed until the call returns.
 //

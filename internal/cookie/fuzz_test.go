@@ -41,7 +41,7 @@ func FuzzConsumeReply(f *testing.F) {
 		if !sent || !bytes.Equal(reply[:4], genuine[:4]) || !bytes.Equal(reply[8:], genuine[8:]) {
 			t.Fatalf("accepted a forgery: %x", reply)
 		}
-		if k.cookie != c.cookie(v4) {
+		if k.cookie != c.secret.Load().cookie(v4) {
 			t.Fatal("kept another cookie")
 		}
 	})

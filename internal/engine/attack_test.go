@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"throughline/internal/cookie"
+	"throughline/internal/loadguard"
+	"throughline/internal/mono"
+	"throughline/internal/ratelimit"
 	"throughline/internal/wire"
 	"throughline/packet"
 	"throughline/udp/udptest"
@@ -52,8 +55,8 @@ func TestUnderLoad(t *testing.T) {
 		if b.drops[packet.DropMAC2].Load() == 0 {
 			t.Errorf("nobody was asked for a cookie; drops: %v", b.reasons())
 		}
-		time.Sleep(2 * underLoadFor)
-		if last := b.lastLoaded.Load(); b.clock().Sub(0)-time.Duration(last) < underLoadFor {
+		time.Sleep(2 * loadguard.Lasts)
+		if b.identity.Load().guard.UnderLoad(b.clock()) {
 			t.Error("the load doesn't end")
 		}
 		// And without a flood nobody is asked.
@@ -84,17 +87,17 @@ func TestRateUnderLoad(t *testing.T) {
 		binary.LittleEndian.PutUint32(msg, wire.TypeInitiation)
 		jar.AddMACs(b.clock(), &keys, msg)
 		reply := make([]byte, wire.CookieReplySize)
-		if err := local.checker.Reply(b.clock(), reply, msg, from, rand.Reader); err != nil {
+		if err := local.guard.Reply(b.clock(), reply, msg, from); err != nil {
 			t.Fatal(err)
 		}
 		if !jar.ConsumeReply(b.clock(), &keys, reply) {
 			t.Fatal("no cookie")
 		}
 		jar.AddMACs(b.clock(), &keys, msg)
-		b.lastLoaded.Store(int64(b.clock()))
+		local.guard.Loaded(b.clock())
 		passed := 0
 		for range 100 {
-			if why := b.checkLoad(local, msg, &packet.Endpoint{Addr: from}, b.clock()); why == 0 {
+			if why := b.post(wire.TypeInitiation, msg, &packet.Endpoint{Addr: from}, b.clock()); why == packet.Taken {
 				passed++
 			} else if why != packet.DropRate {
 				t.Fatalf("dropped: %v", why)
@@ -104,6 +107,74 @@ func TestRateUnderLoad(t *testing.T) {
 			t.Errorf("%d of 100 at once passed, want the burst of 5", passed)
 		}
 	})
+}
+
+// Under a flood that keeps the queue full, what has shown its address isn't kept out, nor what answers us; and a source
+// that has a cookie may not fill the queue of those that have.
+func TestProvenBeforeAFlood(t *testing.T) {
+	const now = mono.Time(time.Hour)
+	public := wgtypes.PublicKey{1}
+	guard, keys := loadguard.New(public), cookie.KeysFor(public)
+	e := &Engine{work: loadguard.NewQueue[*Peer]()} // which nobody serves
+	e.identity.Store(&identity{guard: guard})
+	message := func(jar *cookie.Jar) []byte {
+		msg := make([]byte, wire.InitiationSize)
+		binary.LittleEndian.PutUint32(msg, wire.TypeInitiation)
+		jar.AddMACs(now, &keys, msg)
+		return msg
+	}
+	withCookie := func(from netip.AddrPort) *cookie.Jar {
+		var jar cookie.Jar
+		reply := make([]byte, wire.CookieReplySize)
+		if err := guard.Reply(now, reply, message(&jar), from); err != nil || !jar.ConsumeReply(now, &keys, reply) {
+			t.Fatal("no cookie", err)
+		}
+		return &jar
+	}
+	post := func(from netip.AddrPort, msg []byte) packet.Drop {
+		return e.post(binary.LittleEndian.Uint32(msg), msg, &packet.Endpoint{Addr: from}, now)
+	}
+	for i := range 3 * loadguard.MaxMessages {
+		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 1000)
+		want := packet.Taken
+		if i >= loadguard.MaxMessages {
+			want = packet.DropQueue
+		}
+		if why := post(from, message(new(cookie.Jar))); why != want {
+			t.Fatalf("message %d of the flood: %v, want %v", i, why, want)
+		}
+	}
+	greedy, honest := netip.MustParseAddrPort("203.0.113.1:1"), netip.MustParseAddrPort("203.0.113.2:1")
+	g, refused := withCookie(greedy), 0
+	for range 100 {
+		if post(greedy, message(g)) == packet.DropRate {
+			refused++
+		}
+	}
+	if refused != 100-ratelimit.Burst {
+		t.Errorf("%d of 100 messages of one source with a cookie were refused, want all but the burst of %d", refused, ratelimit.Burst)
+	}
+	if why := post(honest, message(withCookie(honest))); why != packet.Taken {
+		t.Errorf("a message with a cookie, in the flood: %v", why)
+	}
+	index := e.indices.Insert(&indexEntry{peer: new(Peer)})
+	for kind, size := range map[uint32]int{wire.TypeResponse: wire.ResponseSize, wire.TypeCookieReply: wire.CookieReplySize} {
+		msg := make([]byte, size)
+		binary.LittleEndian.PutUint32(msg, kind)
+		at := map[uint32]int{wire.TypeResponse: wire.ResponseReceiver, wire.TypeCookieReply: wire.CookieReplyReceiver}[kind]
+		binary.LittleEndian.PutUint32(msg[at:], index+1)
+		if why := post(honest, msg); why != packet.DropQueue && why != packet.DropIndex {
+			t.Errorf("type %d, to nothing of ours, in the flood: %v", kind, why)
+		}
+		binary.LittleEndian.PutUint32(msg[at:], index)
+		if why := post(honest, msg); why != packet.Taken {
+			t.Errorf("type %d, to an initiation of ours, in the flood: %v", kind, why)
+		}
+	}
+	none := message(new(cookie.Jar))
+	if n := testing.AllocsPerRun(100, func() { post(honest, none) }); n > 0 {
+		t.Errorf("%v allocations for a message of the flood", n)
+	}
 }
 
 // What is no message of the protocol, or not for us, is counted, and nothing else happens.

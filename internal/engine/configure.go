@@ -6,7 +6,7 @@ import (
 	"net/netip"
 
 	"throughline/internal/allowedips"
-	"throughline/internal/cookie"
+	"throughline/internal/loadguard"
 	"throughline/internal/noise"
 	"throughline/internal/wire"
 	"throughline/packet"
@@ -20,6 +20,7 @@ func (e *Engine) Configure(change *wgtypes.Config) error {
 	if err != nil {
 		return err
 	}
+	defer canonical.PrivateKey.Wipe() // a copy
 	c := &canonical
 	e.configMu.Lock()
 	defer e.configMu.Unlock()
@@ -34,6 +35,9 @@ func (e *Engine) Configure(change *wgtypes.Config) error {
 		return err
 	}
 	if err := e.rebindSockets(c.ListenPort, c.Mark); err != nil {
+		if local != nil {
+			local.static.Wipe()
+		}
 		return err
 	}
 
@@ -66,7 +70,7 @@ func (e *Engine) newIdentity(private *wgtypes.PrivateKey) (*identity, error) {
 	if private == nil {
 		return nil, nil
 	}
-	if old := e.identity.Load(); old != nil && old.private == *private || old == nil && private.IsZero() {
+	if old := e.identity.Load(); old != nil && old.static.Private() == *private || old == nil && private.IsZero() {
 		return nil, nil
 	}
 	if private.IsZero() {
@@ -76,7 +80,7 @@ func (e *Engine) newIdentity(private *wgtypes.PrivateKey) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &identity{static: static, private: *private, checker: cookie.NewChecker(static.Public())}, nil
+	return &identity{static: static, guard: loadguard.New(static.Public())}, nil
 }
 
 // rebindSockets applies port and mark. New sockets are open before the old ones close, so that a failure changes nothing.
@@ -136,7 +140,7 @@ func (e *Engine) setIdentity(local *identity) {
 	}
 	e.identity.Store(local)
 	if old != nil {
-		clear(old.private[:])
+		old.static.Wipe()
 	}
 	for _, p := range e.order {
 		e.stopPeer(p)

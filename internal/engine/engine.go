@@ -6,21 +6,22 @@
 // their own (handshake.go) and never in a lane: they serve a work queue (work.go). One goroutine looks at the timers of
 // all peers (timers.go).
 //
-// Locks, outermost first; nobody holds more than three of them. Those within wheel, workqueue and loglimit are leaves:
+// Locks, outermost first; nobody holds more than three of them. Those within wheel, workqueue, staging, loadguard and
+// loglimit are leaves:
 //
 //	Engine.configMu     the peers, their allowed IPs and keepalives, the identity, the sockets; configure.go
 //	Peer.handshakeMu    one peer's handshake state; held through Diffie-Hellman
 //	Peer.stateMu        one peer's keypairs, staged packets and cold timers; held for moments
-//	Engine.indicesMu    writers of the receiver-index table
-//	identity.checkerMu  cookies, under load, by the handshake workers
+//	receivers.Table.mu  writers of the receiver-index table
 //	Engine.sinkMu       the TUN's writing half, by the inbound lanes
 //
 // Of the engine's locks the packet path takes only these: once for each train that arrives indexEntry.windowMu (for the
 // replay window), once for each batch that is delivered Engine.sinkMu, and Peer.stateMu where a packet is staged or was
 // received with another session than the one we send with.
 //
-// Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait, and [wire.MaxStaged] packets a peer;
-// those beyond are dropped and counted. What packets can make it log is bounded by loglimit. Goroutines are a few for each queue and socket, and none for each peer.
+// Limits: at most [wire.MaxPeers] peers; at most 1,024 handshake messages wait that a flood can't hold up, and as many others;
+// [wire.MaxStaged] packets a peer, within one budget of bytes; those beyond are dropped and counted. What packets can make it
+// log is bounded by loglimit. Goroutines are a few for each queue and socket, and none for each peer.
 package engine
 
 import (
@@ -36,13 +37,14 @@ import (
 	"throughline/internal/aead"
 	"throughline/internal/allowedips"
 	"throughline/internal/broadcast"
-	"throughline/internal/cookie"
-	"throughline/internal/index"
 	"throughline/internal/lane"
+	"throughline/internal/loadguard"
 	"throughline/internal/loglimit"
 	"throughline/internal/mono"
 	"throughline/internal/noise"
 	"throughline/internal/ratelimit"
+	"throughline/internal/receivers"
+	"throughline/internal/staging"
 	"throughline/internal/wheel"
 	"throughline/internal/wire"
 	"throughline/internal/workqueue"
@@ -60,6 +62,8 @@ type Options struct {
 	Log     *slog.Logger
 	Workers int                  // goroutines a lane may use; 0: GOMAXPROCS
 	Cipher  *aead.Implementation // seals and opens trains; nil: the fastest that this machine can use
+
+	StagedBytes int // bounds what is staged for all peers; 0: staging.DefaultBytes
 }
 
 // An Engine is a running device. All methods are safe for concurrent use.
@@ -73,14 +77,13 @@ type Engine struct {
 	cipher  *aead.Implementation
 
 	// What the packet path reads without a lock.
-	identity   atomic.Pointer[identity] // nil without a private key
-	sockets    atomic.Pointer[sockets]  // nil while down
-	allowed    allowedips.Table[*Peer]
-	mtu        atomic.Int32
-	link       atomic.Int32 // of linkUnknown, linkUp, linkHeld: what becomes of packets while sockets is nil
-	drops      packet.Drops
-	events     broadcast.Topic[wgtypes.Event]
-	lastLoaded atomic.Int64 // mono.Time when the work queue was last seen under load; 0: never
+	identity atomic.Pointer[identity] // nil without a private key
+	sockets  atomic.Pointer[sockets]  // nil while down
+	allowed  allowedips.Table[*Peer]
+	mtu      atomic.Int32
+	link     atomic.Int32 // of linkUnknown, linkUp, linkHeld: what becomes of packets while sockets is nil
+	drops    packet.Drops
+	events   broadcast.Topic[wgtypes.Event]
 
 	configMu   sync.RWMutex // guards what follows, to the blank line
 	peers      map[wgtypes.PublicKey]*Peer
@@ -91,29 +94,26 @@ type Engine struct {
 	wantUp     bool // Up was asked for last; the sockets may still be closed, because the port was taken
 	up, closed bool
 
-	indicesMu sync.Mutex // guards the writing of indices, which are read without a lock
-	indices   index.Table[indexEntry]
+	indices receivers.Table[indexEntry]
 
 	sinkMu sync.Mutex // guards sink.Write, which the inbound lanes of both address families share
 	sink   tun.Queue  // where packets are delivered: the TUN's first queue
 
-	wheel *wheel.Wheel[*Peer]              // when each peer's timers are to be looked at
-	work  *workqueue.Queue[message, *Peer] // what waits for the handshake workers
+	wheel *wheel.Wheel[*Peer]                        // when each peer's timers are to be looked at
+	work  *workqueue.Queue[loadguard.Message, *Peer] // what waits for the handshake workers
 
-	spare    sync.Pool      // of *packet.Batch, for what is sent outside the lanes
-	done     chan struct{}  // closed when the engine closes
-	tunEnded chan struct{}  // closed when no queue of the TUN is read any more
-	tasks    sync.WaitGroup // the outbound lanes, the handshake workers, the wheel, the watcher of routes
+	staged   *staging.Store  // the packets that wait for a session, of all peers
+	turns    ratelimit.Turns // of the initiations that we begin
+	spare    sync.Pool       // of *packet.Batch, for what is sent outside the lanes
+	done     chan struct{}   // closed when the engine closes
+	tunEnded chan struct{}   // closed when no queue of the TUN is read any more
+	tasks    sync.WaitGroup  // the outbound lanes, the handshake workers, the wheel, the watcher of routes
 }
 
 // An identity is our static key pair, and what depends on it. It is replaced when the private key changes.
 type identity struct {
-	static  *noise.Identity
-	private wgtypes.PrivateKey // as it was set; for a status only
-
-	checker   *cookie.Checker // CheckMAC1 by any goroutine, the rest under checkerMu
-	checkerMu sync.Mutex      // guards checker's secret and limiter
-	limiter   ratelimit.Limiter
+	static *noise.Identity
+	guard  *loadguard.Guard // protects handshakes against floods
 }
 
 // A sockets is what one udp.Network.Listen opened, and the lanes that receive from it.
@@ -132,9 +132,11 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		device: o.TUN, network: o.Network, clock: o.Clock, log: o.Log, limited: loglimit.New(o.Log, o.Clock), workers: o.Workers, cipher: o.Cipher,
-		peers: make(map[wgtypes.PublicKey]*Peer),
-		done:  make(chan struct{}), tunEnded: make(chan struct{}),
+		device: o.TUN, network: o.Network, clock: o.Clock, log: o.Log, limited: loglimit.New(o.Log, o.Clock),
+		workers: o.Workers, cipher: o.Cipher,
+		staged: staging.New(o.StagedBytes),
+		peers:  make(map[wgtypes.PublicKey]*Peer),
+		done:   make(chan struct{}), tunEnded: make(chan struct{}),
 	}
 	if e.workers == 0 {
 		e.workers = runtime.GOMAXPROCS(0)
@@ -145,7 +147,7 @@ func New(o Options) (*Engine, error) {
 	e.mtu.Store(int32(mtu))
 	e.spare.New = func() any { return packet.NewSize(spareSize, wire.MaxStaged) }
 	e.wheel = wheel.New[*Peer](e.clock())
-	e.work = workqueue.New[message, *Peer](maxMessages)
+	e.work = loadguard.NewQueue[*Peer]()
 
 	queues := e.device.Queues()
 	e.sink = queues[0]
@@ -270,13 +272,14 @@ func (e *Engine) Close() {
 	e.closed = true
 	e.removePeers(e.order)
 	if s := e.identity.Swap(nil); s != nil {
-		clear(s.private[:])
+		s.static.Wipe()
 	}
 	e.configMu.Unlock()
 
 	close(e.done)
 	e.device.Close() // unblocks the outbound lanes
 	e.tasks.Wait()
+	e.staged.Close()
 	e.events.Close()
 }
 

@@ -54,23 +54,19 @@ func (e *Engine) flush(p *Peer) {
 // with; false when nothing is staged, or there is no session or endpoint. stateMu is held.
 func (e *Engine) unstage(p *Peer, b *packet.Batch, now mono.Time) (*session.Keypair, bool) {
 	to := p.Endpoint()
-	if p.Staged.Len() == 0 || to == nil {
+	if to == nil {
 		return nil, false
 	}
 	b.Reset()
 	b.MTU = int(e.mtu.Load())
-	n := 0
-	for n < p.Staged.Len() && b.Append(p.Staged.At(n)) {
-		n++
-	}
-	if n == 0 {
-		panic("engine: BUG: a staged packet is larger than a spare batch")
-	}
-	kp, counter, ok := p.Reserve(now, n)
-	if !ok {
+	var kp *session.Keypair
+	var counter uint64
+	if !e.staged.MoveTo(&p.Staged, b, func(n int) (ok bool) {
+		kp, counter, ok = p.Reserve(now, n)
+		return ok
+	}) {
 		return nil, false
 	}
-	p.Staged.Pop(n)
 	b.SetTrain(counter, *to)
 	return kp, true
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"throughline/internal/loadguard"
 	"throughline/internal/mono"
 	"throughline/internal/noise"
 	"throughline/internal/peer"
@@ -28,6 +29,11 @@ func (e *Engine) initiate(p *Peer) {
 	if may && !p.Timers.MayInitiate(now) {
 		may, due = false, p.DeferInitiation(now, jitter())
 	}
+	if may {
+		if at := e.turns.Take(now, &p.turn, p.Sending.Load() != nil); at > now {
+			may, due = false, p.Timers.InitiationPaced(at)
+		}
+	}
 	p.stateMu.Unlock()
 	e.wheel.Arm(&p.timer, due)
 	if !may {
@@ -41,14 +47,18 @@ func (e *Engine) initiate(p *Peer) {
 	if index, pending := p.Handshake.Pending(); pending {
 		e.deleteIndex(index, p)
 	}
-	index := e.newIndex(&indexEntry{peer: p})
+	index := e.indices.Insert(&indexEntry{peer: p})
 	var msg [wire.InitiationSize]byte
 	err = p.Handshake.Initiate(now, msg[:], local.static, p.Public, ephemeral, index, noise.TAI64N(time.Now()))
-	if err != nil { // the peer's public key is a low-order point
+	if err != nil { // the peer's public key is a low-order point, or local was replaced meanwhile, and its key wiped
 		e.deleteIndex(index, p)
+		if e.identity.Load() != local {
+			return // setIdentity is about to stop the peer
+		}
 		p.stateMu.Lock()
 		p.Timers.HandshakeSent(now) // as if it were: the next packets mustn't each try again
 		p.lastHandshakeSent.Store(int64(now))
+		e.clearStaged(p, packet.DropHandshake) // nothing will ever come of them
 		p.stateMu.Unlock()
 		e.limited.Warn(p.id, "handshake: cannot begin", "peer", p.LogName(), "error", err)
 		return
@@ -63,55 +73,23 @@ func (e *Engine) initiate(p *Peer) {
 	p.Tx.Add(e.sendMessage(msg[:], to))
 }
 
-// handleMessage handles a handshake message. It returns why the message was dropped, 0 if it wasn't.
-func (e *Engine) handleMessage(m *message) packet.Drop {
-	local := e.identity.Load()
+// handleMessage handles a handshake message. It returns why the message was dropped, 0 if it wasn't. If it is to be answered
+// by a cookie, that is added to replies.
+func (e *Engine) handleMessage(m *loadguard.Message, replies *packet.Batch) packet.Drop {
+	local, msg, now := e.identity.Load(), m.Bytes(), e.clock()
 	if local == nil {
 		return packet.DropDown
 	}
-	msg, now := m.data[:m.size], e.clock()
-	if m.kind == wire.TypeCookieReply {
+	if m.Kind == wire.TypeCookieReply {
 		return e.handleCookieReply(msg, now)
 	}
-	// §5.3: mac1 shows that the sender knows our public key; without it there is no answer.
-	if !local.checker.CheckMAC1(msg) {
-		return packet.DropMAC1
-	}
-	if why := e.checkLoad(local, msg, &m.from, now); why != 0 {
+	if why := local.guard.Check(now, m, e.work.Messages(), replies); why != 0 {
 		return why
 	}
-	if m.kind == wire.TypeInitiation {
-		return e.handleInitiation(local, msg, &m.from, now)
+	if m.Kind == wire.TypeInitiation {
+		return e.handleInitiation(local, msg, &m.From, now)
 	}
-	return e.handleResponse(local, msg, &m.from, now)
-}
-
-// underLoadFor is how long after the queue was last seen under load the engine counts as being so. Kernel:
-// wg_receive_handshake_packet.
-const underLoadFor = time.Second
-
-// checkLoad is the protection against denial of service: under load the sender must own its address, shown by a cookie,
-// and may send only so many messages a second. Whitepaper §5.3.
-func (e *Engine) checkLoad(local *identity, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
-	if e.work.Messages() >= underLoad {
-		e.lastLoaded.Store(int64(now))
-	}
-	if last := mono.Time(e.lastLoaded.Load()); last == 0 || now.Sub(last) >= underLoadFor {
-		return 0
-	}
-	local.checkerMu.Lock()
-	defer local.checkerMu.Unlock()
-	if !local.checker.CheckMAC2(now, msg, from.Addr) {
-		var reply [wire.CookieReplySize]byte
-		if err := local.checker.Reply(now, reply[:], msg, from.Addr, rand.Reader); err == nil {
-			e.sendMessage(reply[:], from)
-		}
-		return packet.DropMAC2
-	}
-	if !local.limiter.Allow(now, from.Addr.Addr()) {
-		return packet.DropRate
-	}
-	return 0
+	return e.handleResponse(local, msg, &m.From, now)
 }
 
 // handleInitiation answers an initiation. Nothing is stored, and no endpoint changes, before it has authenticated.
@@ -131,7 +109,7 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 		return packet.DropInitiation // the identity changed meanwhile
 	}
 	entry := &indexEntry{peer: p}
-	index := e.newIndex(&indexEntry{peer: p}) // replaced by entry, which has the keypair
+	index := e.indices.Insert(&indexEntry{peer: p}) // replaced by entry, which has the keypair
 	var reply [wire.ResponseSize]byte
 	kp, err := p.Handshake.Accept(now, reply[:], r, local.static, rand.Reader, index, e.cipher)
 	if err != nil {
@@ -143,7 +121,7 @@ func (e *Engine) handleInitiation(local *identity, msg []byte, from *packet.Endp
 	}
 	entry.keypair = kp
 	if !e.installKeypair(p, entry, now, session.Keypairs.Responded) {
-		e.deleteIndex(index, p)
+		e.retire(session.Retired{kp}, p)
 		return packet.DropInitiation
 	}
 	// A response counts as a handshake begun: what is staged is sent when the peer confirms this one. Kernel:
@@ -187,7 +165,7 @@ func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoi
 	installed := e.installKeypair(p, &indexEntry{peer: p, keypair: kp}, now, session.Keypairs.Initiated)
 	p.handshakeMu.Unlock()
 	if !installed {
-		e.deleteIndex(kp.LocalIndex, p)
+		e.retire(session.Retired{kp}, p)
 		return packet.DropResponse
 	}
 	p.Rx.Add(uint64(len(msg)))
@@ -207,10 +185,7 @@ func (e *Engine) handleResponse(local *identity, msg []byte, from *packet.Endpoi
 // meanwhile.
 func (e *Engine) installKeypair(p *Peer, entry *indexEntry, now mono.Time, step func(session.Keypairs, *session.Keypair) (session.Keypairs, session.Retired)) bool {
 	kp := entry.keypair
-	e.indicesMu.Lock()
-	published := e.indices.Replace(kp.LocalIndex, entry)
-	e.indicesMu.Unlock()
-	if !published {
+	if !e.indices.Replace(kp.LocalIndex, entry) {
 		return false
 	}
 	p.stateMu.Lock()
@@ -227,7 +202,7 @@ func (e *Engine) installKeypair(p *Peer, entry *indexEntry, now mono.Time, step 
 		p.Sending.Store(kp)
 	}
 	p.stateMu.Unlock()
-	e.deleteIndices(retired, p)
+	e.retire(retired, p)
 	e.wheel.Arm(&p.timer, due)
 	return true
 }

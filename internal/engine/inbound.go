@@ -87,7 +87,7 @@ func (e *Engine) classify(b *inBatch, run int) (size int) {
 		}
 		// The three reserved bytes are part of the type: they must be zero. Whitepaper §5.4.
 		if kind := binary.LittleEndian.Uint32(msg); kind != wire.TypeTransport {
-			p.Drop = e.post(kind, msg, &r.Endpoint)
+			p.Drop = e.post(kind, msg, &r.Endpoint, b.now)
 			continue
 		}
 		index := binary.LittleEndian.Uint32(msg[wire.TransportReceiver:])
@@ -188,7 +188,7 @@ func (e *Engine) confirm(p *Peer, kp *session.Keypair) {
 	p.stateMu.Unlock()
 
 	e.recordHandshake(p)
-	e.deleteIndices(retired, p)
+	e.retire(retired, p)
 	if staged {
 		e.work.Add(&p.work, wantFlush)
 	}

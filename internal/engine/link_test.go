@@ -8,6 +8,7 @@ import (
 	"throughline/internal/wire"
 	"throughline/packet"
 	"throughline/udp/udptest"
+	"throughline/wgtypes"
 )
 
 // A packet that is read before the event is handled that the TUN is up leaves with the first handshake.
@@ -98,4 +99,36 @@ func TestHeldDown(t *testing.T) {
 		}
 		b.wantsNothing(wire.RekeyTimeout + time.Second)
 	})
+}
+
+// What waits for the event that the TUN is up waits within the budget of all that is staged, and leaves it when the time is
+// over, or when the key goes without which no session can come of it.
+func TestWhatWaitsForTheLinkLeavesTheBudget(t *testing.T) {
+	for _, c := range []struct {
+		what string
+		end  func(a *node)
+	}{
+		{"no event", func(*node) { time.Sleep(upWithin + 100*time.Millisecond) }},
+		{"no key", func(a *node) { a.configure(&wgtypes.Config{PrivateKey: &wgtypes.PrivateKey{}}) }},
+		{"held", func(a *node) { a.Down() }},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := udptest.New(1, udptest.Options{})
+				a, b := pair(t, net)
+				a.LinkDown()
+				a.send(datagram(a.inner, b.inner, 1, 100))
+				synctest.Wait()
+				p := a.peer(b)
+				if n := p.Staged.Len(); n != 1 {
+					t.Fatalf("%d packets are staged, want 1", n)
+				}
+				c.end(a)
+				synctest.Wait()
+				if n := p.Staged.Len(); n != 0 || p.Waiting.Load() || a.drops[packet.DropDown].Load() != 1 {
+					t.Errorf("%d packets are staged, waiting: %v; drops: %v", n, p.Waiting.Load(), a.reasons())
+				}
+			})
+		})
+	}
 }

@@ -179,9 +179,11 @@ func (e *Engine) reserve(b *outBatch, p *Peer, first, n int) (*session.Keypair, 
 			b.Packets[i].Drop = packet.DropDown
 			continue
 		}
-		if p.Staged.Push(b.Bytes(i)) {
-			e.drops.Add(packet.DropStagedFull, 1)
+		if e.identity.Load() == nil { // with a key, every peer begins anew
+			b.Packets[i].Drop = packet.DropNoKey
+			continue
 		}
+		e.drops.Add(packet.DropStagedFull, e.staged.Push(&p.Staged, b.Bytes(i)))
 		b.Packets[i].Drop = packet.Taken
 		p.Waiting.Store(true)
 	}

@@ -139,7 +139,7 @@ func newPath(t testing.TB, packets ...[]byte) (*Engine, *scripted, *outbound, *i
 	p := e.order[0]
 	k1, k2 := [wire.KeySize]byte{1}, [wire.KeySize]byte{2}
 	r := &indexEntry{peer: p}
-	index := e.newIndex(r)
+	index := e.indices.Insert(r)
 	kp := session.New(aead.Best(), &k1, &k2, index, 2, true, now)
 	s.twin = session.New(aead.Best(), &k2, &k1, 2, index, false, now)
 	if !e.installKeypair(p, &indexEntry{peer: p, keypair: kp}, now, session.Keypairs.Initiated) {
@@ -192,7 +192,7 @@ func TestOutboundToManyPeersAllocatesNothing(t *testing.T) {
 		}
 		k := [wire.KeySize]byte{i}
 		p := e.lookup([wire.KeySize]byte{50 + i})
-		index := e.newIndex(&indexEntry{peer: p})
+		index := e.indices.Insert(&indexEntry{peer: p})
 		if !e.installKeypair(p, &indexEntry{peer: p, keypair: session.New(aead.Best(), &k, &k, index, 9, true, e.clock())}, e.clock(), session.Keypairs.Initiated) {
 			t.Fatal("the session was not installed")
 		}

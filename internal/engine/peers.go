@@ -1,11 +1,10 @@
 package engine
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"sync"
 	"sync/atomic"
 
+	"throughline/internal/mono"
 	"throughline/internal/peer"
 	"throughline/internal/session"
 	"throughline/internal/wheel"
@@ -21,7 +20,8 @@ type Peer struct {
 	id uint64 // unique in this engine, not 0
 
 	handshakeMu sync.Mutex // guards Peer.Handshake
-	stateMu     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Removed, and the cold half of Timers
+	stateMu     sync.Mutex // guards Peer.Keypairs, Staged, Flushing, Removed, the cold half of Timers, and turn
+	turn        mono.Time  // when it may be sent an initiation that waits for that; 0: none waits
 
 	lastHandshakeSent atomic.Int64 // mono.Time when we last sent an initiation or a response; 0: never
 
@@ -77,9 +77,6 @@ func (e *Engine) stopRemoved(removed []*Peer) {
 		p.Removed = true
 		p.stateMu.Unlock()
 		e.stopPeer(p)
-		p.handshakeMu.Lock()
-		p.Handshake.SetPreshared(nil)
-		p.handshakeMu.Unlock()
 	}
 	kept := make([]*Peer, 0, max(len(e.order)-len(removed), 0))
 	for _, p := range e.order {
@@ -93,26 +90,38 @@ func (e *Engine) stopRemoved(removed []*Peer) {
 // stopPeer ends a peer's sessions, handshakes and timers, and drops its staged packets. The cause (another identity, no
 // sockets, its removal) was stored before, so no handshake begins or completes between these steps or after them.
 func (e *Engine) stopPeer(p *Peer) {
+	e.endHandshakes(p)
+	p.stateMu.Lock()
+	why := packet.DropDown
+	if p.Removed {
+		why = packet.DropNoPeer
+	}
+	// The TUN may be up again, and then they are sent if there is a key; if it isn't, look drops them.
+	keep := !p.Removed && e.link.Load() == linkUnknown && e.identity.Load() != nil
+	if !keep {
+		e.clearStaged(p, why)
+	}
+	p.stateMu.Unlock()
+	if keep && p.Waiting.Load() {
+		e.wheel.Arm(&p.timer, e.clock().Add(upWithin))
+	}
+}
+
+// endHandshakes ends a peer's sessions, handshakes and timers, and wipes its preshared key if it was removed.
+func (e *Engine) endHandshakes(p *Peer) {
 	p.handshakeMu.Lock()
 	defer p.handshakeMu.Unlock()
 	e.erase(p)
 	p.Handshake.Forget()
 	p.stateMu.Lock()
 	p.Timers.Stop()
+	p.turn = 0
 	p.lastHandshakeSent.Store(0)
-	why := packet.DropDown
 	if p.Removed {
-		why = packet.DropNoPeer
-	}
-	keep := !p.Removed && e.link.Load() == linkUnknown // the TUN may be up again; if it isn't, look drops what is staged
-	if !keep {
-		e.clearStaged(p, why)
+		p.Handshake.SetPreshared(nil)
 	}
 	p.stateMu.Unlock()
 	e.wheel.Remove(&p.timer)
-	if keep && p.Waiting.Load() {
-		e.wheel.Arm(&p.timer, e.clock().Add(upWithin))
-	}
 }
 
 // dropStaged drops a peer's staged packets.
@@ -124,7 +133,7 @@ func (e *Engine) dropStaged(p *Peer, why packet.Drop) {
 
 // clearStaged is dropStaged with stateMu held.
 func (e *Engine) clearStaged(p *Peer, why packet.Drop) {
-	e.drops.Add(why, p.Staged.Clear())
+	e.drops.Add(why, e.staged.Clear(&p.Staged))
 	p.Waiting.Store(p.Flushing)
 }
 
@@ -146,34 +155,20 @@ func (e *Engine) erase(p *Peer) {
 	p.Keypairs, retired = p.Keypairs.Erased()
 	p.Sending.Store(nil)
 	p.stateMu.Unlock()
-	e.deleteIndices(retired, p)
-}
-
-// newIndex publishes an entry under a random index. Whitepaper §5.4.2.
-func (e *Engine) newIndex(entry *indexEntry) uint32 {
-	e.indicesMu.Lock()
-	defer e.indicesMu.Unlock()
-	return e.indices.Insert(entry, func() uint32 {
-		var b [4]byte
-		rand.Read(b[:])
-		return binary.LittleEndian.Uint32(b[:])
-	})
+	e.retire(retired, p)
 }
 
 // deleteIndex deletes an index if it is p's.
 func (e *Engine) deleteIndex(i uint32, p *Peer) {
-	e.indicesMu.Lock()
-	defer e.indicesMu.Unlock()
-	if entry := e.indices.Lookup(i); entry != nil && entry.peer == p {
-		e.indices.Delete(i, entry)
-	}
+	e.indices.Delete(i, func(entry *indexEntry) bool { return entry.peer == p })
 }
 
-// deleteIndices deletes the indices of p's keypairs that were retired.
-func (e *Engine) deleteIndices(retired session.Retired, p *Peer) {
+// retire deletes the indices of p's keypairs that were retired, and erases their keys. Whitepaper §6.3.
+func (e *Engine) retire(retired session.Retired, p *Peer) {
 	for _, kp := range retired {
 		if kp != nil {
 			e.deleteIndex(kp.LocalIndex, p)
+			kp.Wipe()
 		}
 	}
 }

@@ -42,7 +42,7 @@ func TestWhatIsRefusedWasNotSent(t *testing.T) {
 				a, b := pair(t, net)
 				a.send(datagram(a.inner, b.inner, 1, 100))
 				b.wants(datagram(a.inner, b.inner, 1, 100))
-				synctest.Wait() // a has recorded what it sent
+				synctest.Wait()                            // a has recorded what it sent
 				b.send(datagram(b.inner, a.inner, 1, 100)) // so that nothing of a's awaits an answer
 				a.wants(datagram(b.inner, a.inner, 1, 100))
 				time.Sleep(wire.KeepaliveTimeout + time.Second)
@@ -52,7 +52,7 @@ func TestWhatIsRefusedWasNotSent(t *testing.T) {
 				again := a.refusing(t)
 				if path == "a flush" {
 					p.stateMu.Lock()
-					p.Staged.Push(datagram(a.inner, b.inner, 2, 100))
+					a.staged.Push(&p.Staged, datagram(a.inner, b.inner, 2, 100))
 					p.Waiting.Store(true)
 					p.stateMu.Unlock()
 					a.flush(p)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"throughline/internal/aead"
+	"throughline/internal/loadguard"
 	"throughline/internal/session"
 	"throughline/internal/wire"
 	"throughline/internal/workqueue"
@@ -57,7 +58,7 @@ func TestStagedPacketsAreTaken(t *testing.T) {
 
 // A handshake message that was handed on is taken; one that found the queue full is dropped, and counted.
 func TestHandshakeMessagesAreTaken(t *testing.T) {
-	e := &Engine{work: workqueue.New[message, *Peer](1)} // which nobody serves
+	e := &Engine{work: workqueue.New[loadguard.Message, *Peer](1, 1)} // which nobody serves
 	b := newInBatch()
 	for range 2 {
 		_, free := b.Free()
@@ -95,7 +96,7 @@ func TestAKeepaliveIsLive(t *testing.T) {
 	// A session that the peer began waits for its first use.
 	k := [wire.KeySize]byte{7}
 	now := e.clock()
-	index := e.newIndex(&indexEntry{peer: p})
+	index := e.indices.Insert(&indexEntry{peer: p})
 	next := session.New(aead.Best(), &k, &k, index, 9, false, now)
 	if !e.installKeypair(p, &indexEntry{peer: p, keypair: next}, now, session.Keypairs.Responded) {
 		t.Fatal("the session was not installed")

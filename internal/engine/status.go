@@ -18,7 +18,7 @@ func (e *Engine) Status() wgtypes.Status {
 		Offloads: e.offloads(), Peers: make([]wgtypes.PeerStatus, 0, len(e.order)),
 	}
 	if local := e.identity.Load(); local != nil {
-		s.PrivateKey, s.PublicKey = local.private, local.static.Public()
+		s.PrivateKey, s.PublicKey = local.static.Private(), local.static.Public()
 	}
 	for why := range e.drops {
 		if n := e.drops[why].Load(); n > 0 {

@@ -1,29 +1,13 @@
 package engine
 
 import (
-	"throughline/internal/wire"
+	"throughline/internal/loadguard"
+	"throughline/internal/mono"
 	"throughline/packet"
 )
 
-// A message is a received handshake message, copied out of its batch.
-type message struct {
-	kind uint32
-	size int
-	data [wire.InitiationSize]byte // the longest of the three
-	from packet.Endpoint
-}
-
-const (
-	// maxMessages bounds the messages that wait: at 4,000 handshakes a second it is a quarter of a second.
-	maxMessages = 1024
-
-	// underLoad is how many waiting messages are a load, under which senders must prove their address. Whitepaper §5.3;
-	// an eighth of the queue, as in the kernel.
-	underLoad = maxMessages / 8
-
-	// maxHandshakers bounds the workers: handshakes must leave cores to the lanes.
-	maxHandshakers = 4
-)
+// maxHandshakers bounds the workers: handshakes must leave cores to the lanes.
+const maxHandshakers = 4
 
 // What a handshake worker is to do for a peer. Bits, so that what is asked for twice is done once.
 const (
@@ -34,30 +18,34 @@ const (
 )
 
 // post queues a handshake message: it returns packet.Taken, or why it is dropped.
-func (e *Engine) post(kind uint32, msg []byte, from *packet.Endpoint) packet.Drop {
-	size, ok := wire.HandshakeSize(kind)
-	if !ok {
-		return packet.DropType
+func (e *Engine) post(kind uint32, msg []byte, from *packet.Endpoint, now mono.Time) packet.Drop {
+	var guard *loadguard.Guard
+	if local := e.identity.Load(); local != nil {
+		guard = local.guard
 	}
-	if len(msg) != size {
-		return packet.DropShort
-	}
-	m := message{kind: kind, size: size, from: *from}
-	copy(m.data[:], msg)
-	if !e.work.Post(m) {
-		return packet.DropQueue
-	}
-	return packet.Taken
+	return loadguard.Post(e.work, guard, now, kind, msg, from, func(index uint32) (used, awaited bool) {
+		entry := e.indices.Lookup(index)
+		return entry != nil, entry != nil && entry.keypair == nil
+	})
 }
 
 // A worker is the work queue's Handler, whose methods run on the handshake workers.
 type worker struct{ e *Engine }
 
-// HandleMessage handles a handshake message, and counts it if it is dropped.
-func (w worker) HandleMessage(m *message) {
-	if why := w.e.handleMessage(m); why != 0 {
-		w.e.drops.Add(why, 1)
+// HandleMessages handles handshake messages, and counts those that are dropped. Cookie replies to them are sent by one call,
+// and while nothing is locked.
+func (w worker) HandleMessages(ms []loadguard.Message) {
+	replies := w.e.spare.Get().(*packet.Batch)
+	replies.Reset()
+	for i := range ms {
+		if why := w.e.handleMessage(&ms[i], replies); why != 0 {
+			w.e.drops.Add(why, 1)
+		}
 	}
+	if len(replies.Packets) > 0 {
+		w.e.send(replies)
+	}
+	w.e.spare.Put(replies)
 }
 
 // HandleItem does for a peer what was asked for.

@@ -7,14 +7,16 @@ import (
 	"fmt"
 	"io"
 
+	"throughline/internal/secret"
 	"throughline/internal/wire"
 	"throughline/wgtypes"
 )
 
-// An Identity is a static key pair. It is immutable and safe for concurrent use.
+// An Identity is a static key pair. It is safe for concurrent use, and immutable until it is wiped.
 type Identity struct {
 	private *ecdh.PrivateKey // kept: making it costs an X25519
 	public  wgtypes.PublicKey
+	users   secret.Users // the computations with private under way
 }
 
 // NewIdentity returns the identity of a private key, which need not be clamped. The zero key, which stands for "no key"
@@ -23,11 +25,46 @@ func NewIdentity(private *wgtypes.PrivateKey) (*Identity, error) {
 	if private.IsZero() {
 		return nil, errors.New("noise: the zero key is no private key")
 	}
-	p, err := ecdh.X25519().NewPrivateKey(private[:])
+	var p *ecdh.PrivateKey
+	var err error
+	secret.Do(func() { p, err = ecdh.X25519().NewPrivateKey(private[:]) })
 	if err != nil {
 		return nil, fmt.Errorf("noise: private key: %w", err)
 	}
 	return &Identity{private: p, public: wgtypes.PublicKey(p.PublicKey().Bytes())}, nil
+}
+
+// Wipe erases the private key: the identity was replaced. Computations under way are finished, later ones fail, and the
+// last clears the key. Any goroutine may call it, more than once. A nil Identity has nothing to erase.
+func (id *Identity) Wipe() {
+	if id != nil && id.users.Retire() {
+		secret.ClearX25519(id.private)
+	}
+}
+
+// dh is DH of whitepaper §5.4 with the identity's private key.
+func (id *Identity) dh(public *ecdh.PublicKey) ([]byte, error) {
+	if !id.users.Begin() {
+		return nil, errWiped
+	}
+	defer id.end()
+	return dh(id.private, public)
+}
+
+// end ends a use of the private key.
+func (id *Identity) end() {
+	if id.users.End() {
+		secret.ClearX25519(id.private)
+	}
+}
+
+// Private returns a copy of the private key, as it was given; the zero key once the identity was wiped.
+func (id *Identity) Private() (private wgtypes.PrivateKey) {
+	if id.users.Begin() {
+		defer id.end()
+		secret.X25519(private[:], id.private)
+	}
+	return private
 }
 
 // Public returns the public key.
@@ -43,24 +80,27 @@ func (id *Identity) SharedSecret(remote wgtypes.PublicKey) (ss [wire.KeySize]byt
 	if err != nil {
 		return ss, err
 	}
-	z, err := dh(id.private, pub)
-	if err != nil {
-		return ss, err
-	}
-	copy(ss[:], z)
-	clear(z)
-	return ss, nil
+	secret.Do(func() {
+		var z []byte
+		if z, err = id.dh(pub); err == nil {
+			copy(ss[:], z)
+			secret.Clear(z)
+		}
+	})
+	return ss, err
 }
 
 // NewEphemeral makes an ephemeral key pair from 32 bytes of random. It costs one X25519.
 func NewEphemeral(random io.Reader) (*ecdh.PrivateKey, error) {
 	// Not ecdh.GenerateKey: since Go 1.26 that one ignores the reader it is given.
 	var b [wire.KeySize]byte
-	defer clear(b[:])
+	defer secret.Clear(b[:])
 	if _, err := io.ReadFull(random, b[:]); err != nil {
 		return nil, fmt.Errorf("noise: ephemeral key: %w", err)
 	}
-	e, err := ecdh.X25519().NewPrivateKey(b[:])
+	var e *ecdh.PrivateKey
+	var err error
+	secret.Do(func() { e, err = ecdh.X25519().NewPrivateKey(b[:]) })
 	if err != nil {
 		return nil, fmt.Errorf("noise: ephemeral key: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"throughline/internal/secret"
 	"throughline/internal/wire"
 	"throughline/wgtypes"
 )
@@ -19,7 +20,8 @@ type Initiator struct {
 
 // Initiate writes an initiation to dst, which is at least wire.InitiationSize long: from id, to remote, with the
 // static-static secret ss of the two, the fresh ephemeral key e, the index sender and the timestamp ts. The mac fields
-// are left zero. e is never to be used again. After an error dst is not to be sent. Whitepaper §5.4.2.
+// are left zero. e belongs to the Initiator from then on, which wipes it. After an error dst is not to be sent. Whitepaper
+// §5.4.2.
 func Initiate(dst []byte, id *Identity, remote wgtypes.PublicKey, ss *[wire.KeySize]byte, e *ecdh.PrivateKey, sender uint32, ts Timestamp) (*Initiator, error) {
 	if len(dst) < wire.InitiationSize {
 		panic("noise: BUG: no room for an initiation")
@@ -30,8 +32,12 @@ func Initiate(dst []byte, id *Identity, remote wgtypes.PublicKey, ss *[wire.KeyS
 	clear(dst[wire.InitiationMAC1:])
 
 	i := &Initiator{e: e, sender: sender}
-	i.s.start([]byte(wire.Identifier), &remote)
-	if err := i.s.writeFirst(dst[wire.InitiationEphemeral:wire.InitiationMAC1], id, remote, ss, e, ts[:]); err != nil {
+	var err error
+	secret.Do(func() {
+		i.s.start([]byte(wire.Identifier), &remote)
+		err = i.s.writeFirst(dst[wire.InitiationEphemeral:wire.InitiationMAC1], id, remote, ss, e, ts[:])
+	})
+	if err != nil {
 		i.Clear()
 		return nil, err
 	}
@@ -39,8 +45,8 @@ func Initiate(dst []byte, id *Identity, remote wgtypes.PublicKey, ss *[wire.KeyS
 }
 
 // ConsumeResponse consumes the response to the initiation. id is the one the initiation was made with. On success it
-// returns the transport keys and the responder's index, and the Initiator's handshake has ended. On failure nothing
-// changes: a forged response doesn't disturb the genuine one. Whitepaper §5.4.3, §5.4.5.
+// returns the transport keys, which the caller clears, and the responder's index, and the Initiator's handshake has ended.
+// On failure nothing changes: a forged response doesn't disturb the genuine one. Whitepaper §5.4.3, §5.4.5.
 func (i *Initiator) ConsumeResponse(msg []byte, id *Identity, psk *wgtypes.PresharedKey) (keys Keys, remoteIndex uint32, err error) {
 	if i.e == nil {
 		return Keys{}, 0, errSpent
@@ -53,16 +59,26 @@ func (i *Initiator) ConsumeResponse(msg []byte, id *Identity, psk *wgtypes.Presh
 	}
 	s := i.s // a copy, discarded on failure
 	defer s.clear()
-	if err := s.readSecond(nil, msg[wire.ResponseEphemeral:wire.ResponseMAC1], id, psk, i.e); err != nil {
+	secret.Do(func() {
+		err = s.readSecond(nil, msg[wire.ResponseEphemeral:wire.ResponseMAC1], id, psk, i.e)
+		if err == nil {
+			s.split(&keys.Send, &keys.Receive)
+		}
+	})
+	if err != nil {
 		return Keys{}, 0, err
 	}
-	keys.Send, keys.Receive = s.split()
 	i.Clear()
 	return keys, binary.LittleEndian.Uint32(msg[wire.ResponseSender:]), nil
 }
 
-// Clear ends the handshake and overwrites its secrets with zeros. It may be called at any time, more than once.
-func (i *Initiator) Clear() { *i = Initiator{} }
+// Clear ends the handshake and overwrites its secrets with zeros, the ephemeral key among them. It may be called at any
+// time, more than once.
+func (i *Initiator) Clear() {
+	secret.ClearX25519(i.e)
+	i.s.clear()
+	*i = Initiator{}
+}
 
 // Format writes "(hidden)" whatever the verb.
 func (i *Initiator) Format(f fmt.State, verb rune) { fmt.Fprint(f, hidden) }

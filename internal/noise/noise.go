@@ -13,8 +13,8 @@
 //
 // Ownership: messages and keys passed in are borrowed until the call returns.
 //
-// Limits: secrets are overwritten with zeros as soon as they aren't needed. Two kinds of copies can't be, and wait for
-// the garbage collector: the scalar inside an [ecdh.PrivateKey], and the key inside an AEAD of x/crypto.
+// Limits: secrets are overwritten with zeros as soon as they aren't needed: ours, the scalar inside an [ecdh.PrivateKey],
+// the key inside an AEAD of x/crypto, and the stack that deriving them used. For what may escape that see package secret.
 package noise
 
 import (
@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 
+	"throughline/internal/secret"
 	"throughline/internal/wire"
 )
 
@@ -33,6 +34,7 @@ var (
 	errAuth  = errors.New("noise: the message doesn't authenticate")
 	errIndex = errors.New("noise: the response is addressed to another index")
 	errSpent = errors.New("noise: the handshake has ended")
+	errWiped = errors.New("noise: the identity was wiped")
 )
 
 const hidden = "(hidden)"
@@ -43,7 +45,10 @@ type Keys struct {
 }
 
 // Clear overwrites both keys with zeros.
-func (k *Keys) Clear() { *k = Keys{} }
+func (k *Keys) Clear() {
+	secret.Clear(k.Send[:])
+	secret.Clear(k.Receive[:])
+}
 
 // Format writes "(hidden)" whatever the verb.
 func (k Keys) Format(f fmt.State, verb rune) { fmt.Fprint(f, hidden) }

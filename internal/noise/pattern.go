@@ -3,6 +3,7 @@ package noise
 import (
 	"crypto/ecdh"
 
+	"throughline/internal/secret"
 	"throughline/internal/wire"
 	"throughline/wgtypes"
 )
@@ -36,7 +37,18 @@ func (s *symmetric) mixDH(private *ecdh.PrivateKey, public *ecdh.PublicKey, key 
 		return err
 	}
 	s.mixKey(z, key)
-	clear(z)
+	secret.Clear(z)
+	return nil
+}
+
+// mixStaticDH is mixDH with the identity's private key.
+func (s *symmetric) mixStaticDH(id *Identity, public *ecdh.PublicKey, key *[wire.KeySize]byte) error {
+	z, err := id.dh(public)
+	if err != nil {
+		return err
+	}
+	s.mixKey(z, key)
+	secret.Clear(z)
 	return nil
 }
 
@@ -53,7 +65,7 @@ func (s *symmetric) mixStatic(ss, key *[wire.KeySize]byte) error {
 // writeFirst writes the first message: -> e, es, s, ss. msg has the exact length. Whitepaper §5.4.2.
 func (s *symmetric) writeFirst(msg []byte, id *Identity, remote wgtypes.PublicKey, ss *[wire.KeySize]byte, e *ecdh.PrivateKey, payload []byte) error {
 	var k [wire.KeySize]byte
-	defer clear(k[:])
+	defer secret.Clear(k[:])
 	rs, err := publicKey(remote[:])
 	if err != nil {
 		return err
@@ -76,13 +88,13 @@ func (s *symmetric) writeFirst(msg []byte, id *Identity, remote wgtypes.PublicKe
 // the initiator's ephemeral key: -> e, es, s. Whitepaper §5.4.2.
 func (s *symmetric) readFirst(msg []byte, id *Identity, static *wgtypes.PublicKey) (*ecdh.PublicKey, error) {
 	var k [wire.KeySize]byte
-	defer clear(k[:])
+	defer secret.Clear(k[:])
 	re, err := publicKey(msg[:firstStatic])
 	if err != nil {
 		return nil, err
 	}
-	s.mixEphemeral(msg[:firstStatic])                   // e
-	if err := s.mixDH(id.private, re, &k); err != nil { // es
+	s.mixEphemeral(msg[:firstStatic])                 // e
+	if err := s.mixStaticDH(id, re, &k); err != nil { // es
 		return nil, err
 	}
 	if err := s.open(static[:], &k, msg[firstStatic:firstPayload]); err != nil { // s
@@ -94,7 +106,7 @@ func (s *symmetric) readFirst(msg []byte, id *Identity, static *wgtypes.PublicKe
 // readFirstPayload reads the rest of the first message: -> ss, and the payload. Whitepaper §5.4.2.
 func (s *symmetric) readFirstPayload(payload, sealed []byte, ss *[wire.KeySize]byte) error {
 	var k [wire.KeySize]byte
-	defer clear(k[:])
+	defer secret.Clear(k[:])
 	if err := s.mixStatic(ss, &k); err != nil { // ss
 		return err
 	}
@@ -105,7 +117,7 @@ func (s *symmetric) readFirstPayload(payload, sealed []byte, ss *[wire.KeySize]b
 // the exact length. Whitepaper §5.4.3.
 func (s *symmetric) writeSecond(msg []byte, re *ecdh.PublicKey, static *wgtypes.PublicKey, psk *wgtypes.PresharedKey, e *ecdh.PrivateKey, payload []byte) error {
 	var k [wire.KeySize]byte
-	defer clear(k[:])
+	defer secret.Clear(k[:])
 	rs, err := publicKey(static[:])
 	if err != nil {
 		return err
@@ -125,7 +137,7 @@ func (s *symmetric) writeSecond(msg []byte, re *ecdh.PublicKey, static *wgtypes.
 // readSecond reads the second message, as the initiator whose ephemeral key is e: <- e, ee, se, psk. Whitepaper §5.4.3.
 func (s *symmetric) readSecond(payload, msg []byte, id *Identity, psk *wgtypes.PresharedKey, e *ecdh.PrivateKey) error {
 	var k [wire.KeySize]byte
-	defer clear(k[:])
+	defer secret.Clear(k[:])
 	re, err := publicKey(msg[:secondPayload])
 	if err != nil {
 		return err
@@ -134,7 +146,7 @@ func (s *symmetric) readSecond(payload, msg []byte, id *Identity, psk *wgtypes.P
 	if err := s.mixDH(e, re, nil); err != nil { // ee
 		return err
 	}
-	if err := s.mixDH(id.private, re, nil); err != nil { // se
+	if err := s.mixStaticDH(id, re, nil); err != nil { // se
 		return err
 	}
 	s.mixPSK(psk, &k) // psk

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"throughline/internal/secret"
 	"throughline/internal/wire"
 	"throughline/wgtypes"
 )
@@ -28,8 +29,12 @@ func ConsumeInitiation(msg []byte, id *Identity) (*Responder, error) {
 		return nil, err
 	}
 	r := &Responder{sender: binary.LittleEndian.Uint32(msg[wire.InitiationSender:])}
-	r.s.start([]byte(wire.Identifier), &id.public)
-	e, err := r.s.readFirst(msg[wire.InitiationEphemeral:wire.InitiationTimestamp], id, &r.static)
+	var e *ecdh.PublicKey
+	var err error
+	secret.Do(func() {
+		r.s.start([]byte(wire.Identifier), &id.public)
+		e, err = r.s.readFirst(msg[wire.InitiationEphemeral:wire.InitiationTimestamp], id, &r.static)
+	})
 	if err != nil {
 		r.Clear()
 		return nil, err
@@ -53,7 +58,9 @@ func (r *Responder) Verify(ss *[wire.KeySize]byte) (Timestamp, error) {
 		panic("noise: BUG: Verify out of order")
 	}
 	var ts Timestamp
-	if err := r.s.readFirstPayload(ts[:], r.timestamp[:], ss); err != nil {
+	var err error
+	secret.Do(func() { err = r.s.readFirstPayload(ts[:], r.timestamp[:], ss) })
+	if err != nil {
 		r.Clear()
 		return Timestamp{}, err
 	}
@@ -62,8 +69,8 @@ func (r *Responder) Verify(ss *[wire.KeySize]byte) (Timestamp, error) {
 }
 
 // Respond writes the response to dst, which is at least wire.ResponseSize long, with the fresh ephemeral key e and the
-// index sender, and returns the transport keys. The mac fields are left zero. e is never to be used again. The handshake
-// ends, also with an error, after which dst is not to be sent. It costs two X25519. Whitepaper §5.4.3, §5.4.5.
+// index sender, and returns the transport keys, which the caller clears. The mac fields are left zero. e is wiped. The
+// handshake ends, also with an error, after which dst is not to be sent. It costs two X25519. Whitepaper §5.4.3, §5.4.5.
 func (r *Responder) Respond(dst []byte, psk *wgtypes.PresharedKey, e *ecdh.PrivateKey, sender uint32) (keys Keys, err error) {
 	if r.e == nil || !r.verified {
 		panic("noise: BUG: Respond out of order")
@@ -72,20 +79,29 @@ func (r *Responder) Respond(dst []byte, psk *wgtypes.PresharedKey, e *ecdh.Priva
 		panic("noise: BUG: no room for a response")
 	}
 	defer r.Clear()
+	defer secret.ClearX25519(e)
 	dst = dst[:wire.ResponseSize]
 	binary.LittleEndian.PutUint32(dst, wire.TypeResponse)
 	binary.LittleEndian.PutUint32(dst[wire.ResponseSender:], sender)
 	binary.LittleEndian.PutUint32(dst[wire.ResponseReceiver:], r.sender)
 	clear(dst[wire.ResponseMAC1:])
-	if err := r.s.writeSecond(dst[wire.ResponseEphemeral:wire.ResponseMAC1], r.e, &r.static, psk, e, nil); err != nil {
+	secret.Do(func() {
+		err = r.s.writeSecond(dst[wire.ResponseEphemeral:wire.ResponseMAC1], r.e, &r.static, psk, e, nil)
+		if err == nil {
+			r.s.split(&keys.Receive, &keys.Send)
+		}
+	})
+	if err != nil {
 		return Keys{}, err
 	}
-	keys.Receive, keys.Send = r.s.split()
 	return keys, nil
 }
 
 // Clear ends the handshake and overwrites its secrets with zeros. It may be called at any time, more than once.
-func (r *Responder) Clear() { *r = Responder{} }
+func (r *Responder) Clear() {
+	r.s.clear()
+	*r = Responder{}
+}
 
 // Format writes "(hidden)" whatever the verb.
 func (r *Responder) Format(f fmt.State, verb rune) { fmt.Fprint(f, hidden) }

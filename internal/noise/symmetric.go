@@ -6,6 +6,7 @@ import (
 	"golang.org/x/crypto/blake2s"
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"throughline/internal/secret"
 	"throughline/internal/wire"
 	"throughline/wgtypes"
 )
@@ -48,7 +49,7 @@ func (s *symmetric) mixPSK(psk *wgtypes.PresharedKey, key *[wire.KeySize]byte) {
 	var t [wire.HashSize]byte
 	kdf(&s.c, psk[:], &s.c, &t, key)
 	s.mixHash(t[:])
-	clear(t[:])
+	secret.Clear(t[:])
 }
 
 // seal writes AEAD(key, 0, plaintext, H) to dst, which is a tag longer than plaintext, and mixes it into H.
@@ -58,6 +59,7 @@ func (s *symmetric) seal(dst []byte, key *[wire.KeySize]byte, plaintext []byte) 
 		return fmt.Errorf("noise: %w", err)
 	}
 	n := copy(dst, plaintext) // sealed in place, so that plaintext can stay on the caller's stack
+	defer secret.ClearAEAD(aead)
 	aead.Seal(dst[:0], zeroNonce[:], dst[:n], s.h[:])
 	s.mixHash(dst)
 	return nil
@@ -70,6 +72,7 @@ func (s *symmetric) open(dst []byte, key *[wire.KeySize]byte, sealed []byte) err
 	if err != nil {
 		return fmt.Errorf("noise: %w", err)
 	}
+	defer secret.ClearAEAD(aead)
 	if _, err := aead.Open(dst[:0], zeroNonce[:], sealed, s.h[:]); err != nil {
 		return errAuth
 	}
@@ -77,14 +80,16 @@ func (s *symmetric) open(dst []byte, key *[wire.KeySize]byte, sealed []byte) err
 	return nil
 }
 
-// split returns the transport keys in the order in which the initiator uses them: its sending key first. Whitepaper
+// split writes the transport keys: that with which the initiator sends, and that with which the responder does. Whitepaper
 // §5.4.5.
-func (s *symmetric) split() (initiator, responder [wire.KeySize]byte) {
-	kdf(&s.c, nil, &initiator, &responder)
-	return initiator, responder
+func (s *symmetric) split(initiator, responder *[wire.KeySize]byte) {
+	kdf(&s.c, nil, initiator, responder)
 }
 
-func (s *symmetric) clear() { *s = symmetric{} }
+func (s *symmetric) clear() {
+	secret.Clear(s.c[:])
+	secret.Clear(s.h[:])
+}
 
 // kdf is KDFn of whitepaper §5.4, n being the number of outputs: HKDF (RFC 5869) over HMAC-BLAKE2s with key as the salt
 // and no info. An output may be the key itself.
@@ -98,8 +103,8 @@ func kdf(key *[wire.HashSize]byte, in []byte, out ...*[wire.HashSize]byte) {
 		hmac(o, &t0, block[:n+1])
 		n = copy(block[:], o[:])
 	}
-	clear(t0[:])
-	clear(block[:])
+	secret.Clear(t0[:])
+	secret.Clear(block[:])
 }
 
 // hmac is HMAC-BLAKE2s (RFC 2104). in is at most 33 bytes long, which is all that HKDF asks for here. out may be key.
@@ -121,6 +126,6 @@ func hmac(out, key *[wire.HashSize]byte, in []byte) {
 	}
 	n = copy(b[blake2s.BlockSize:], inner[:])
 	*out = blake2s.Sum256(b[:blake2s.BlockSize+n])
-	clear(b[:])
-	clear(inner[:])
+	secret.Clear(b[:])
+	secret.Clear(inner[:])
 }

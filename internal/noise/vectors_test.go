@@ -107,7 +107,7 @@ func TestNoiseVector(t *testing.T) {
 			t.Fatal("the chaining keys differ")
 		}
 		var k [2][32]byte
-		k[0], k[1] = is.split()
+		is.split(&k[0], &k[1])
 		for n, m := range v.Messages[2:] {
 			aead, err := chacha20poly1305.New(k[n%2][:])
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"throughline/internal/cookie"
 	"throughline/internal/mono"
 	"throughline/internal/noise"
+	"throughline/internal/secret"
 	"throughline/internal/session"
 	"throughline/internal/wire"
 	"throughline/wgtypes"
@@ -40,7 +41,7 @@ type Handshake struct {
 // SetPreshared sets the preshared key of the handshakes to come; nil and the zero key stand for none. It is copied.
 func (h *Handshake) SetPreshared(key *wgtypes.PresharedKey) {
 	if h.Preshared != nil {
-		clear(h.Preshared[:])
+		secret.Clear(h.Preshared[:])
 		h.Preshared = nil
 	}
 	if key != nil && !key.IsZero() {
@@ -62,18 +63,20 @@ func (h *Handshake) preshared() *wgtypes.PresharedKey {
 func (h *Handshake) staticStatic(id *noise.Identity, public wgtypes.PublicKey) (*[wire.KeySize]byte, error) {
 	if h.secret == nil || h.identity != id {
 		h.forgetSecret()
-		ss, err := id.SharedSecret(public)
+		fresh := new([wire.KeySize]byte)
+		var err error
+		secret.Do(func() { *fresh, err = id.SharedSecret(public) })
 		if err != nil {
 			return nil, err
 		}
-		h.secret, h.identity = &ss, id
+		h.secret, h.identity = fresh, id
 	}
 	return h.secret, nil
 }
 
 func (h *Handshake) forgetSecret() {
 	if h.secret != nil {
-		clear(h.secret[:])
+		secret.Clear(h.secret[:])
 	}
 	h.secret, h.identity = nil, nil
 }
@@ -88,6 +91,7 @@ func (h *Handshake) Pending() (index uint32, ok bool) { return h.index, h.pendin
 func (h *Handshake) Initiate(now mono.Time, dst []byte, id *noise.Identity, public wgtypes.PublicKey, e *ecdh.PrivateKey, sender uint32, stamp noise.Timestamp) error {
 	ss, err := h.staticStatic(id, public)
 	if err != nil {
+		secret.ClearX25519(e)
 		return err
 	}
 	if !stamp.After(h.sent) {
@@ -109,12 +113,19 @@ func (h *Handshake) ConsumeResponse(now mono.Time, msg []byte, id *noise.Identit
 	if h.pending == nil || binary.LittleEndian.Uint32(msg[wire.ResponseReceiver:]) != h.index {
 		return nil, ErrPending
 	}
-	keys, remote, err := h.pending.ConsumeResponse(msg, id, h.preshared())
+	var kp *session.Keypair
+	var err error
+	secret.Do(func() {
+		var keys noise.Keys
+		var remote uint32
+		if keys, remote, err = h.pending.ConsumeResponse(msg, id, h.preshared()); err == nil {
+			kp = session.New(impl, &keys.Send, &keys.Receive, h.index, remote, true, now)
+			keys.Clear()
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer keys.Clear()
-	kp := session.New(impl, &keys.Send, &keys.Receive, h.index, remote, true, now)
 	h.GiveUp()
 	return kp, nil
 }
@@ -143,14 +154,20 @@ func (h *Handshake) Accept(now mono.Time, dst []byte, r *noise.Responder, id *no
 	if err != nil {
 		return nil, err
 	}
-	keys, err := r.Respond(dst, h.preshared(), e, sender)
+	var kp *session.Keypair
+	secret.Do(func() {
+		var keys noise.Keys
+		if keys, err = r.Respond(dst, h.preshared(), e, sender); err == nil {
+			kp = session.New(impl, &keys.Send, &keys.Receive, sender, remote, false, now)
+			keys.Clear()
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer keys.Clear()
 	h.stamp, h.accepted = stamp, now
 	h.addMACs(now, dst, public)
-	return session.New(impl, &keys.Send, &keys.Receive, sender, remote, false, now), nil
+	return kp, nil
 }
 
 // ConsumeCookie consumes a cookie reply; it reports whether it was one to our last message. Whitepaper §5.4.7.

@@ -4,7 +4,7 @@
 // use; and two groups that the owner guards by a lock each, as the fields say. An idle peer costs only little memory:
 // what a handshake or a session needs is allocated when it begins and freed when it ends.
 //
-// Limits: at most [wire.MaxStaged] packets are staged, [wire.MaxHandshakeAttempts] handshakes are tried in a row, and
+// Limits: at most [wire.MaxStaged] packets are staged (package staging), [wire.MaxHandshakeAttempts] handshakes are tried in a row, and
 // five keypairs are kept, two of them Late.
 package peer
 
@@ -16,6 +16,7 @@ import (
 
 	"throughline/internal/mono"
 	"throughline/internal/session"
+	"throughline/internal/staging"
 	"throughline/internal/timers"
 	"throughline/packet"
 	"throughline/wgtypes"
@@ -45,9 +46,9 @@ type Peer struct {
 
 	// Guarded by the owner's state lock, which is held for moments only.
 	Keypairs session.Keypairs
-	Staged   Staged
-	Flushing bool // a goroutine is sending what was staged
-	Removed  bool // it was removed from the device: it begins no handshake and stages no packet any more
+	Staged   staging.Queue // and by its store: packets may give way at any time
+	Flushing bool          // a goroutine is sending what was staged
+	Removed  bool          // it was removed from the device: it begins no handshake and stages no packet any more
 
 	// Guarded by the owner's configuration lock.
 	Keepalive  time.Duration  // persistent keepalive; 0: off

@@ -64,7 +64,7 @@ func (l *Limiter) Allow(now mono.Time, a netip.Addr) bool {
 		// sources than buckets, so below that a simulation is the same each time.
 		l.seed = maphash.MakeSeed()
 	}
-	source := sourceOf(a)
+	source := Source(a)
 	set := l.buckets[maphash.Comparable(l.seed, source)%sets*ways:][:ways]
 	fullest := &set[0]
 	for i := range set {
@@ -93,9 +93,9 @@ func (b *bucket) take(now mono.Time) bool {
 	return true
 }
 
-// sourceOf names a source: an IPv6 address by its first 64 bits, an IPv4 address by bits with which only multicast
+// Source names the source that an address belongs to: an IPv6 address by its first 64 bits, an IPv4 address by bits with which only multicast
 // addresses begin, which nothing is sent from.
-func sourceOf(a netip.Addr) uint64 {
+func Source(a netip.Addr) uint64 {
 	if a.Is4() || a.Is4In6() {
 		b := a.Unmap().As4()
 		return 0xffffffff<<32 | uint64(binary.BigEndian.Uint32(b[:]))

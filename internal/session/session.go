@@ -4,6 +4,10 @@
 // A keypair never changes once made but for its sending counter, which is atomic, and its replay window, which the
 // caller guards. Seal and Open work on disjoint trains from any number of goroutines at once.
 //
+// When a keypair is retired its keys are wiped. The rule: Seal and Open count as uses while they run; Wipe lets no further
+// use begin; and each key is cleared by the last use to end, or by Wipe if there is none. So no call waits, and none works
+// with a key that is being cleared: what comes later is dropped.
+//
 // Limits: a keypair seals and opens no more than [wire.RejectAfterMessages] packets, and for [wire.RejectAfterTime] at most;
 // the caller asks [Keypair.CanSend] and [Keypair.CanReceive].
 package session
@@ -15,6 +19,7 @@ import (
 	"throughline/internal/aead"
 	"throughline/internal/mono"
 	"throughline/internal/replay"
+	"throughline/internal/secret"
 	"throughline/internal/wire"
 	"throughline/packet"
 )
@@ -26,18 +31,46 @@ type Keypair struct {
 	Birth       mono.Time // when the handshake that made it completed
 	Initiator   bool      // whether we began that handshake
 
-	yields        bool // see Yield
-	send, receive *aead.Key
-	counter       atomic.Uint64 // the next one to be sent with
-	window        replay.Window // guarded by the caller of Accept
+	yields  bool // see Yield
+	send    key
+	counter atomic.Uint64 // the next one to be sent with
+	receive key
+	window  replay.Window // guarded by the caller of Accept
+}
+
+// A key is that of one direction.
+type key struct {
+	*aead.Key
+	users secret.Users // the calls of Seal or Open under way
+}
+
+// end ends a use.
+func (k *key) end() {
+	if k.users.End() {
+		k.Wipe()
+	}
+}
+
+// retire ends what may begin.
+func (k *key) retire() {
+	if k.users.Retire() {
+		k.Wipe()
+	}
 }
 
 // New returns the keypair of a handshake, sealed and opened by impl. The keys are copied; the caller clears its own.
 func New(impl *aead.Implementation, send, receive *[wire.KeySize]byte, local, remote uint32, initiator bool, now mono.Time) *Keypair {
 	return &Keypair{
 		LocalIndex: local, RemoteIndex: remote, Birth: now, Initiator: initiator,
-		send: impl.NewKey(send), receive: impl.NewKey(receive),
+		send: key{Key: impl.NewKey(send)}, receive: key{Key: impl.NewKey(receive)},
 	}
+}
+
+// Wipe erases the keys: the keypair was retired. Trains being sealed or opened are finished; later ones are dropped. Any
+// goroutine may call it, more than once. Whitepaper §6.3.
+func (k *Keypair) Wipe() {
+	k.send.retire()
+	k.receive.retire()
 }
 
 // Reserve reserves n consecutive counters, for one train, and returns the first. It reports false when fewer remain: the
@@ -114,7 +147,13 @@ func (k *Keypair) AcceptTrain(train []packet.Packet) (received uint64, data bool
 
 // Seal turns the IP packets of a train, whose counters were reserved and set, into datagrams: padded, sealed in place,
 // the header before them. mtu bounds the padding as it did when the batch was laid. Packets already dropped are skipped.
+// After Wipe all get packet.DropExpired, and are left as they are.
 func (k *Keypair) Seal(slab []byte, train []packet.Packet, mtu int) {
+	if !k.send.users.Begin() {
+		expire(train)
+		return
+	}
+	defer k.send.end()
 	for i := range train {
 		p := &train[i]
 		if p.Drop != 0 {
@@ -140,8 +179,13 @@ func (k *Keypair) Seal(slab []byte, train []packet.Packet, mtu int) {
 
 // Open turns the datagrams of a train into padded IP packets, opened in place, with their counters. The datagrams are
 // known to be transport messages for this keypair, of [wire.TransportOverhead] bytes at least. A packet whose tag is
-// wrong gets packet.DropTag. The counters are not checked; see Accept.
+// wrong gets packet.DropTag. The counters are not checked; see Accept. After Wipe all get packet.DropExpired.
 func (k *Keypair) Open(slab []byte, train []packet.Packet) {
+	if !k.receive.users.Begin() {
+		expire(train)
+		return
+	}
+	defer k.receive.end()
 	for i := range train {
 		if p := &train[i]; p.Drop == 0 {
 			p.SetCounter(binary.LittleEndian.Uint64(slab[p.Off+wire.TransportCounter:]))
@@ -150,4 +194,13 @@ func (k *Keypair) Open(slab []byte, train []packet.Packet) {
 		}
 	}
 	k.receive.Open(slab, train)
+}
+
+// expire drops the packets of a train whose keypair was wiped.
+func expire(train []packet.Packet) {
+	for i := range train {
+		if p := &train[i]; p.Drop == 0 {
+			p.Drop = packet.DropExpired
+		}
+	}
 }

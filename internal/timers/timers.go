@@ -161,6 +161,13 @@ func (t *Timers) InitiationDeferred(jitter time.Duration) (due mono.Time) {
 	return t.retransmit
 }
 
+// InitiationPaced records that an initiation is wanted, whose turn comes at that moment. Look asks for it then, unless a
+// handshake completes before.
+func (t *Timers) InitiationPaced(at mono.Time) (due mono.Time) {
+	t.retransmit, t.deferred = at, true
+	return at
+}
+
 // HandshakeComplete records that a handshake was completed: a response was consumed, or the first packet of a session
 // confirmed our own.
 func (t *Timers) HandshakeComplete(_ mono.Time) {

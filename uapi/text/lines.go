@@ -153,3 +153,21 @@ func (l *lines) next() ([]byte, error) {
 func cut(line []byte) (key, value []byte, ok bool) {
 	return bytes.Cut(line, []byte{'='})
 }
+
+// WipeBuffer overwrites r's buffer with zeros, if nothing in it is unread: where lines were moved to make room, copies of
+// them are left, and they may have been keys. source is what r reads from, and goes on reading from.
+func WipeBuffer(r *bufio.Reader, source io.Reader) {
+	if r.Buffered() == 0 {
+		r.Reset(zeros{})
+		r.Peek(r.Size()) // fills it
+		r.Reset(source)
+	}
+}
+
+// zeros reads as zeros without end.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
+}

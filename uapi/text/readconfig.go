@@ -176,12 +176,12 @@ func (c *configReader) peerLine(key, value []byte) string {
 			return badKey
 		}
 		if p := c.last(); c.removed {
-			clear(k[:])
 		} else if p.PresharedKey == nil {
 			p.PresharedKey = c.presharedKeys.put(k)
 		} else {
 			*p.PresharedKey = k
 		}
+		k.Wipe()
 	case "endpoint":
 		ap, ok := parseEndpoint(value)
 		if !ok || ap.Port() == 0 {
@@ -351,13 +351,4 @@ func (c *configReader) resetPeers() {
 func (c *configReader) wipe() { Wipe(&c.cfg) }
 
 // Wipe clears the secret keys that cfg points to.
-func Wipe(cfg *wgtypes.Config) {
-	if cfg.PrivateKey != nil {
-		clear(cfg.PrivateKey[:])
-	}
-	for i := range cfg.Peers {
-		if k := cfg.Peers[i].PresharedKey; k != nil {
-			clear(k[:])
-		}
-	}
-}
+func Wipe(cfg *wgtypes.Config) { cfg.Wipe() }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -17,7 +18,11 @@ import (
 // An answer whose errno isn't 0 gives an error that wraps a [syscall.Errno].
 func ReadStatus(r *bufio.Reader) (wgtypes.Status, error) {
 	s := statusReader{lines: lines{r: r}, maxPeers: maxPeers, maxPrefixes: maxPrefixes}
-	return s.read()
+	st, err := s.read()
+	if err != nil {
+		s.st.Wipe()
+	}
+	return st, err
 }
 
 func (s *statusReader) read() (wgtypes.Status, error) {
@@ -137,8 +142,19 @@ func (s *statusReader) peer(value []byte) string {
 		return tooManyPeers
 	}
 	s.finishPeer()
+	s.grow()
 	s.st.Peers = append(s.st.Peers, wgtypes.PeerStatus{PublicKey: k})
 	return ""
+}
+
+// grow makes room for a peer, and leaves no preshared keys behind where the peers were before.
+func (s *statusReader) grow() {
+	if old := s.st.Peers; len(old) == cap(old) {
+		s.st.Peers = slices.Grow(old, 1)
+		for i := range old {
+			old[i].PresharedKey.Wipe()
+		}
+	}
 }
 
 func (s *statusReader) finishPeer() {

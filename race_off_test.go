@@ -1,0 +1,5 @@
+//go:build !race
+
+package throughline_test
+
+const raceDetector = false
