@@ -202,10 +202,10 @@ func TestOrder(t *testing.T) {
 		{"10.0.0.1", "", ""},
 	} {
 		var own, addrs []netip.Addr
-		for _, a := range strings.Fields(tt.own) {
+		for a := range strings.FieldsSeq(tt.own) {
 			own = append(own, netip.MustParseAddr(a))
 		}
-		for _, a := range strings.Fields(tt.addrs) {
+		for a := range strings.FieldsSeq(tt.addrs) {
 			addrs = append(addrs, netip.MustParseAddr(a))
 		}
 		var got []string
