@@ -126,19 +126,7 @@ func TestHTTPRelative(t *testing.T) {
 		{"GET / HTTP/1.0\r\nHost: 192.0.2.1:8080\r\n\r\n", "192.0.2.1:8080 GET / HTTP/1.1\r\nHost: 192.0.2.1:8080\r\n"},
 		{"GET //a/b HTTP/1.1\r\nHost: [2001:db8::1]:\r\n\r\n", "[2001:db8::1]:80 GET //a/b HTTP/1.1\r\nHost: [2001:db8::1]\r\n"},
 	} {
-		got := ""
-		c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
-			b := make([]byte, 1000)
-			n, _ := target.Read(b)
-			got = target.(wire).to + " " + string(b[:n])
-			io.WriteString(target, "HTTP/1.1 204 No Content\r\n\r\n")
-		})
-		c.SetDeadline(time.Now().Add(patience))
-		io.WriteString(c, tt.request)
-		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil || resp.StatusCode != 204 || !strings.HasPrefix(got, tt.want) {
-			t.Errorf("%q: %v, %v; the target saw %q", tt.request, resp, err, got)
-		}
+		checkForwarded(t, tt.request, tt.want)
 	}
 }
 

@@ -302,19 +302,25 @@ func TestForwardForms(t *testing.T) {
 		{"OPTIONS http://192.0.2.1?a HTTP/1.1\r\nHost: x\r\n\r\n", "192.0.2.1:80 OPTIONS /?a HTTP/1.1\r\n"},
 		{"OPTIONS http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 10\r\n\r\n", "192.0.2.1:80 OPTIONS / HTTP/1.1\r\nHost: 192.0.2.1\r\nMax-Forwards: 9\r\n"},
 	} {
-		got := ""
-		c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
-			b := make([]byte, 1000)
-			n, _ := target.Read(b)
-			got = target.(wire).to + " " + string(b[:n])
-			io.WriteString(target, "HTTP/1.1 204 No Content\r\n\r\n")
-		})
-		c.SetDeadline(time.Now().Add(patience))
-		io.WriteString(c, tt.request)
-		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil || resp.StatusCode != 204 || !strings.HasPrefix(got, tt.want) {
-			t.Errorf("%q: %v, %v; the target saw %q", tt.request, resp, err, got)
-		}
+		checkForwarded(t, tt.request, tt.want)
+	}
+}
+
+// checkForwarded sends one request, and checks the target that it reaches, and how what that one receives begins.
+func checkForwarded(t *testing.T, request, want string) {
+	t.Helper()
+	got := ""
+	c := forwarding(t, "[http]\nBindAddress=127.0.0.1:1", func(target net.Conn) {
+		b := make([]byte, 1000)
+		n, _ := target.Read(b)
+		got = target.(wire).to + " " + string(b[:n])
+		io.WriteString(target, "HTTP/1.1 204 No Content\r\n\r\n")
+	})
+	c.SetDeadline(time.Now().Add(patience))
+	io.WriteString(c, request)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != 204 || !strings.HasPrefix(got, want) {
+		t.Errorf("%q: %v, %v; the target saw %q", request, resp, err, got)
 	}
 }
 
